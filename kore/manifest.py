@@ -1,0 +1,152 @@
+"""A folder's manifest: what made it, from which inputs, with which settings; and what to do with it now.
+
+Every stage claims its output folder through `claim`, so all of them resume, skip and refuse alike.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from kore.errors import DataError, MissingArtefact, UsageError
+from kore.files import hash_json, read_json, write_json
+
+NAME = "manifest.json"
+State = Literal["fresh", "resume", "done"]
+
+_PACKAGES = ("torch", "transformers", "peft", "safetensors", "deepspeed", "openai")
+
+
+def versions() -> dict[str, str]:
+    """Versions of KORE and of what its results depend on, without importing any of it."""
+    found = {}
+    for name in ("kore-inject", *_PACKAGES):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` holds.
+
+    Attributes:
+        kind: tree, covariance, adapter, run, eval, study, export.
+        settings: everything that, if changed, would change the output.
+        inputs: name -> content hash.
+        sources: name -> path, so that a reader of the folder finds its inputs.
+        status: partial or done.
+        facts: whatever else the stage wants to tell (counts, timings); not part of the fingerprint.
+    """
+
+    kind: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    sources: dict[str, str] = field(default_factory=dict)
+    status: Literal["partial", "done"] = "partial"
+    facts: dict[str, Any] = field(default_factory=dict)
+    made: float = field(default_factory=time.time)
+    made_by: dict[str, str] = field(default_factory=versions)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of kind, settings and inputs: equal fingerprints mean interchangeable outputs."""
+        return hash_json([self.kind, self.settings, self.inputs])
+
+    def write(self, folder: Path) -> None:
+        """Write ``manifest.json`` into `folder`, atomically."""
+        value = {**self.__dict__, "fingerprint": self.fingerprint}
+        write_json(folder / NAME, value)
+
+    def finished(self, **facts: Any) -> Manifest:
+        """The same manifest, done, with `facts` added."""
+        return Manifest(**{**self.__dict__, "status": "done", "facts": {**self.facts, **facts}})
+
+
+def read_manifest(folder: Path, *, kind: str | None = None, made_by: str | None = None) -> Manifest:
+    """Read a folder's manifest.
+
+    Args:
+        kind: refuse any other kind.
+        made_by: the command to name when there is none.
+
+    Raises:
+        MissingArtefact: no such folder or no manifest in it.
+        DataError: of another kind, or unreadable.
+    """
+    path = folder / NAME
+    if not path.exists():
+        hint = f"make it with: {made_by}" if made_by else None
+        raise MissingArtefact(f"no {kind or 'artefact'} here: {folder}", hint=hint)
+    value = read_json(path)
+    try:
+        value.pop("fingerprint", None)
+        manifest = Manifest(**value)
+    except (TypeError, AttributeError) as error:
+        raise DataError("not a KORE manifest", where=str(path)) from error
+    if kind and manifest.kind != kind:
+        raise DataError(f"this is a {manifest.kind} folder, expected {kind}", where=str(folder))
+    return manifest
+
+
+def claim(folder: Path, manifest: Manifest, *, restart: bool = False) -> State:
+    """Decide what a stage does with its output folder, and write the manifest if it is to work.
+
+    Returns:
+        fresh: nothing was there (or `restart` discarded it); resume: a part with the same
+        fingerprint is there; done: the finished output with the same fingerprint is there.
+
+    Raises:
+        UsageError: the folder holds output made with other settings or inputs (names them).
+        DataError: the folder holds something that KORE did not make.
+    """
+    path = folder / NAME
+    if path.exists():
+        if restart:
+            shutil.rmtree(folder)
+        else:
+            old = read_manifest(folder)
+            if old.kind != manifest.kind:
+                raise DataError(
+                    f"{folder} already holds a {old.kind}", hint="choose another folder with -o"
+                )
+            different = differences(old, manifest)
+            if different:
+                raise UsageError(
+                    f"{folder} was made with other settings: {'; '.join(different)}",
+                    hint="choose another folder with -o, or discard it with --restart",
+                )
+            return "done" if old.status == "done" else "resume"
+    elif folder.exists() and any(folder.iterdir()):
+        raise DataError(f"{folder} is not empty and has no manifest", hint="choose another folder with -o")
+    manifest.write(folder)
+    return "fresh"
+
+
+def differences(old: Manifest, new: Manifest) -> list[str]:
+    """Settings and inputs that differ, each as ``name: old -> new``."""
+    before = {**_flat(old.settings), **{f"input {k}": v for k, v in old.inputs.items()}}
+    after = {**_flat(new.settings), **{f"input {k}": v for k, v in new.inputs.items()}}
+    names = sorted(before.keys() | after.keys())
+    return [
+        f"{name}: {before.get(name, '(none)')} -> {after.get(name, '(none)')}"
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(inner, dict):
+            flat.update(_flat(inner, f"{name}."))
+        else:
+            flat[name] = inner
+    return flat

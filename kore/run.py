@@ -1,0 +1,200 @@
+"""A run folder: its state (run.json), its lock, and where runs live.
+
+Readers (the dashboard) need nothing but this folder; see docs/architecture.md for its layout.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from kore.errors import DataError, MissingArtefact
+from kore.files import read_json, write_json
+from kore.manifest import versions
+
+NAME = "run.json"
+Status = Literal["starting", "running", "finished", "failed", "interrupted"]
+
+
+def home() -> Path:
+    """Where runs live: ``$KORE_HOME``, else ``./runs``."""
+    return Path(os.environ.get("KORE_HOME") or "runs")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What run.json holds: who works on the run and how far it is.
+
+    Attributes:
+        command: the arguments that made it, so that the resume line can be printed.
+        profile: the resolved profile, value by value.
+        inputs: name -> {path, hash}, so that a reader finds the tree, covariance and model.
+        result: numbers to show when it is finished.
+    """
+
+    status: Status
+    method: str
+    command: list[str]
+    profile: dict[str, Any]
+    inputs: dict[str, dict[str, str]] = field(default_factory=dict)
+    pid: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=socket.gethostname)
+    boot: str = field(default_factory=lambda: boot_id())
+    started: float = field(default_factory=time.time)
+    ended: float | None = None
+    message: str | None = None
+    fingerprint: str | None = None
+    made_by: dict[str, str] = field(default_factory=versions)
+    result: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def alive(self) -> bool | None:
+        """Whether the process still runs; None when it ran on another host or before a reboot."""
+        if self.host != socket.gethostname() or self.boot != boot_id():
+            return None
+        return process_alive(self.pid)
+
+
+def boot_id() -> str:
+    """Identifies this boot of this machine, so that a recycled pid is not taken for a live run."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def process_alive(pid: int) -> bool:
+    """Whether a process of that number runs here (a zombie does not)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return True
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and the names of what lies in it."""
+
+    folder: Path
+
+    @property
+    def adapter(self) -> Path:
+        """The finished adapter: a PEFT folder with kore.json."""
+        return self.folder / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Trainer checkpoints, resumed from only by this run itself."""
+        return self.folder / "checkpoints"
+
+    @property
+    def evals(self) -> Path:
+        """One folder per evaluation of this run."""
+        return self.folder / "eval"
+
+    @property
+    def log(self) -> Path:
+        """Free text that the stages printed."""
+        return self.folder / "log.txt"
+
+    @property
+    def spectra(self) -> Path:
+        """Eigenvalue curves for the dashboard."""
+        return self.folder / "spectra.json"
+
+    def state(self) -> RunState:
+        """Read run.json.
+
+        Raises:
+            MissingArtefact: there is no run here.
+        """
+        path = self.folder / NAME
+        if not path.exists():
+            raise MissingArtefact(f"no run here: {self.folder}", hint="start one with: kore train or kore demo")
+        try:
+            return RunState(**read_json(path))
+        except TypeError as error:
+            raise DataError("not a run of this version of KORE", where=str(path)) from error
+
+    def write(self, state: RunState) -> None:
+        """Replace run.json atomically."""
+        write_json(self.folder / NAME, asdict(state))
+
+    def update(self, **changes: Any) -> RunState:
+        """Change some fields of run.json."""
+        state = replace(self.state(), **changes)
+        self.write(state)
+        return state
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; the kernel drops the lock of a process that died.
+
+        Raises:
+            DataError: another live process holds it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                stream.seek(0)
+                raise DataError(
+                    f"{self.folder} is in use by process {stream.read().strip() or '?'}",
+                    hint="watch it with: kore dashboard " + str(self.folder),
+                ) from error
+            stream.truncate(0)
+            stream.write(str(os.getpid()))
+            stream.flush()
+            yield
+
+
+def leave_pointer(run: Run) -> None:
+    """Make a run that lives elsewhere known under the runs folder, so that 'newest' finds it."""
+    base = home()
+    if run.folder.resolve().parent == base.resolve():
+        return
+    base.mkdir(parents=True, exist_ok=True)
+    pointer = base / f"{run.folder.name}.run"
+    pointer.write_text(json.dumps({"folder": str(run.folder.resolve())}) + "\n", encoding="utf-8")
+
+
+def all_runs() -> list[Run]:
+    """Every run under the runs folder or pointed to from it, newest first."""
+    base = home()
+    if not base.is_dir():
+        return []
+    folders = [p.parent for p in base.glob(f"**/{NAME}")]
+    for pointer in base.glob("*.run"):
+        try:
+            folders.append(Path(json.loads(pointer.read_text(encoding="utf-8"))["folder"]))
+        except (ValueError, KeyError, OSError):
+            continue
+    found = {f.resolve(): Run(f) for f in folders if (f / NAME).exists()}
+    return sorted(found.values(), key=lambda r: (r.folder / NAME).stat().st_mtime, reverse=True)
+
+
+def newest_run() -> Run:
+    """The run that changed last.
+
+    Raises:
+        MissingArtefact: there is none.
+    """
+    runs = all_runs()
+    if not runs:
+        raise MissingArtefact(f"no run under {home()}", hint="start one with: kore demo")
+    return runs[0]

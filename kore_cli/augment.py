@@ -1,0 +1,7 @@
+"""The kore augment command."""
+
+from __future__ import annotations
+
+
+def augment() -> None:
+    """(being built)"""

@@ -1,0 +1,7 @@
+"""The kore combine command."""
+
+from __future__ import annotations
+
+
+def combine() -> None:
+    """(being built)"""

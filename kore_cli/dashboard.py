@@ -1,0 +1,7 @@
+"""The kore dashboard command."""
+
+from __future__ import annotations
+
+
+def dashboard() -> None:
+    """(being built)"""

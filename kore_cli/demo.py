@@ -1,0 +1,7 @@
+"""The kore demo command."""
+
+from __future__ import annotations
+
+
+def demo() -> None:
+    """(being built)"""

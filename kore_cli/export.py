@@ -1,0 +1,7 @@
+"""The kore export command."""
+
+from __future__ import annotations
+
+
+def export() -> None:
+    """(being built)"""

@@ -1,0 +1,84 @@
+"""The kore command: parses, calls the engine, turns its errors into exit codes.
+
+Imports nothing heavy: torch, transformers, openai and textual are loaded by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from kore.errors import KoreError
+
+MAKERS = ("augment", "calibrate", "train", "eval", "chat", "dashboard", "inject", "demo", "export", "study")
+TELLERS = ("show", "combine", "compare")
+NOUNS = ("profiles", "data", "analyze")
+
+app = typer.Typer(
+    name="kore",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Teach a vision-language model new facts without making it forget what it knows.",
+    epilog="Start with: kore demo",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from kore import __version__
+
+        typer.echo(f"kore {__version__} (python {sys.version.split()[0]})")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Teach a vision-language model new facts without making it forget what it knows."""
+
+
+def _register() -> None:
+    for name in MAKERS + TELLERS:
+        module = importlib.import_module(f"kore_cli.{name}")
+        app.command(name)(getattr(module, name))
+    for name in NOUNS:
+        module = importlib.import_module(f"kore_cli.{name}")
+        app.add_typer(module.app, name=name)
+
+
+_register()
+
+
+def main() -> None:
+    """Run the command line; expected failures become one to three lines and an exit code."""
+    from kore_cli.output import fail
+
+    try:
+        app()
+    except KoreError as error:
+        if os.environ.get("KORE_DEBUG") == "1":
+            raise
+        fail(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("KORE_DEBUG") == "1":
+            raise
+        print(f"error: unexpected {type(error).__name__}: {error}", file=sys.stderr)
+        print("  this is a bug in KORE; KORE_DEBUG=1 shows where", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

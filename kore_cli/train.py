@@ -1,0 +1,7 @@
+"""The kore train command."""
+
+from __future__ import annotations
+
+
+def train() -> None:
+    """(being built)"""
