@@ -105,7 +105,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         return []
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
-    return [_parse(line + b"\n", f"{path}:{i}") for i, line in enumerate(whole.split(b"\n"), 1) if line.strip()]
+    return [
+        _parse(line + b"\n", f"{path}:{i}") for i, line in enumerate(whole.split(b"\n"), 1) if line.strip()
+    ]
 
 
 def mend_log(path: Path) -> None:

@@ -113,9 +113,7 @@ def claim(folder: Path, manifest: Manifest, *, restart: bool = False) -> State:
         else:
             old = read_manifest(folder)
             if old.kind != manifest.kind:
-                raise DataError(
-                    f"{folder} already holds a {old.kind}", hint="choose another folder with -o"
-                )
+                raise DataError(f"{folder} already holds a {old.kind}", hint="choose another folder with -o")
             different = differences(old, manifest)
             if different:
                 raise UsageError(

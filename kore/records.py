@@ -145,7 +145,11 @@ class Message(Record):
     def _keep_unknown(cls, value: Any) -> Any:
         if isinstance(value, dict) and not value.keys() <= {"from", "from_", "value", "extra"}:
             extra = {k: v for k, v in value.items() if k not in ("from", "from_", "value")}
-            return {"from": value.get("from", value.get("from_")), "value": value.get("value"), "extra": extra}
+            return {
+                "from": value.get("from", value.get("from_")),
+                "value": value.get("value"),
+                "extra": extra,
+            }
         return value
 
 
@@ -178,7 +182,9 @@ class Sample(Record):
             return message
         content = message.get("content", "")
         if isinstance(content, list):
-            parts = [IMAGE_MARK if p.get("type", "").startswith("image") else p.get("text", "") for p in content]
+            parts = [
+                IMAGE_MARK if p.get("type", "").startswith("image") else p.get("text", "") for p in content
+            ]
             content = "\n".join(parts)
         return {"from": cls._ROLES.get(str(message.get("role")), message.get("role")), "value": content}
 
@@ -263,9 +269,7 @@ def read_records(
         raise DataError("holds no record", where=name)
 
 
-def _objects(
-    name: str, on_error: Callable[[DataError], None] | None
-) -> Iterable[tuple[str, dict[str, Any]]]:
+def _objects(name: str, on_error: Callable[[DataError], None] | None) -> Iterable[tuple[str, dict[str, Any]]]:
     if name != STDIO and Path(name).suffix == ".json":
         values = read_json(Path(name))
         if not isinstance(values, list):
@@ -283,7 +287,9 @@ def _anchored(record: R, root: Path) -> R:
         return path if "://" in path or Path(path).is_absolute() else str(root / path)
 
     if isinstance(record, KnowledgeTree):
-        branches = [b.model_copy(update={"image": anchor(b.image)}) if b.image else b for b in record.branches]
+        branches = [
+            b.model_copy(update={"image": anchor(b.image)}) if b.image else b for b in record.branches
+        ]
         return record.model_copy(update={"item": _anchored(record.item, root), "branches": branches})
     image = getattr(record, "image", None)
     if not image:
@@ -304,7 +310,9 @@ def relative_to(record: R, root: Path) -> R:
             return path
 
     if isinstance(record, KnowledgeTree):
-        branches = [b.model_copy(update={"image": shorten(b.image)}) if b.image else b for b in record.branches]
+        branches = [
+            b.model_copy(update={"image": shorten(b.image)}) if b.image else b for b in record.branches
+        ]
         return record.model_copy(update={"item": relative_to(record.item, root), "branches": branches})
     image = getattr(record, "image", None)
     if not image:

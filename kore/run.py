@@ -124,7 +124,9 @@ class Run:
         """
         path = self.folder / NAME
         if not path.exists():
-            raise MissingArtefact(f"no run here: {self.folder}", hint="start one with: kore train or kore demo")
+            raise MissingArtefact(
+                f"no run here: {self.folder}", hint="start one with: kore train or kore demo"
+            )
         try:
             return RunState(**read_json(path))
         except TypeError as error:

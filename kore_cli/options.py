@@ -8,16 +8,28 @@ from typing import Annotated
 import typer
 
 ProfileName = Annotated[
-    str, typer.Option("--profile", "-p", envvar="KORE_PROFILE", help="A profile's name or TOML file (kore profiles list).")
+    str,
+    typer.Option(
+        "--profile", "-p", envvar="KORE_PROFILE", help="A profile's name or TOML file (kore profiles list)."
+    ),
 ]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. train.lr=2e-4.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. train.lr=2e-4."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print what it would cost, do nothing.")]
-Restart = Annotated[bool, typer.Option("--restart", help="Discard an earlier output made with other settings.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, print what it would cost, do nothing.")
+]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Discard an earlier output made with other settings.")
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
-Model = Annotated[str | None, typer.Option("--model", help="A model folder or hub id; default: the profile's.")]
-Download = Annotated[bool, typer.Option("--download", help="Allow fetching a hub id that is not in the local cache.")]
+Model = Annotated[
+    str | None, typer.Option("--model", help="A model folder or hub id; default: the profile's.")
+]
+Download = Annotated[
+    bool, typer.Option("--download", help="Allow fetching a hub id that is not in the local cache.")
+]

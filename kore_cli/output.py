@@ -54,12 +54,16 @@ class Output:
             return
         self.line(text if text is not None else "\n".join(f"{k}: {_cell(v)}" for k, v in value.items()))
 
-    def table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str = "", *, err: bool = False) -> None:
+    def table(
+        self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str = "", *, err: bool = False
+    ) -> None:
         """A table for people; numbers right-aligned."""
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        table = Table(
+            title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold"
+        )
         for column in columns:
             numeric = all(isinstance(row.get(column), (int, float, type(None))) for row in rows)
             table.add_column(column, justify="right" if numeric else "left", overflow="fold")
@@ -67,7 +71,9 @@ class Output:
             table.add_row(*(_cell(row.get(column)) for column in columns))
         if err and self.quiet:
             return
-        Console(stderr=err, width=None if (sys.stderr if err else sys.stdout).isatty() else 120, highlight=False).print(table)
+        Console(
+            stderr=err, width=None if (sys.stderr if err else sys.stdout).isatty() else 120, highlight=False
+        ).print(table)
 
     @contextmanager
     def progress(self, label: str, total: int | None = None) -> Iterator[Callable[..., None]]:
@@ -78,9 +84,23 @@ class Output:
             self.note(f"{label}: done in {time.monotonic() - start:.0f} s")
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
-        columns = [TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}")]
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        ]
         with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
             task = bar.add_task(label, total=total, note="")
 

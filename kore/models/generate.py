@@ -1,0 +1,142 @@
+"""One generation engine for evaluation, chat, probes, the local teacher and the local judge.
+
+Greedy unless a temperature is given; batches of like lengths, padded on the left. One copy of the
+weights answers as the base (adapter off) and as the injected model (adapter on).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kore.models.adapter import adapter_off
+from kore.models.conversation import Encoder, collate
+from kore.records import IMAGE_MARK, Message
+
+if TYPE_CHECKING:
+    from kore.models.load import Backbone
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is asked: turns (ending with a human one) and the pictures of their marks, in order."""
+
+    turns: tuple[Message, ...]
+    images: tuple[Any, ...] = field(default=())
+
+    @staticmethod
+    def ask(text: str, images: Sequence[Any] = ()) -> Prompt:
+        """One question about zero or more pictures, which stand before the text unless marked in it."""
+        missing = len(images) - text.count(IMAGE_MARK)
+        value = f"{IMAGE_MARK}\n" * missing + text
+        return Prompt((Message(from_="human", value=value),), tuple(images))
+
+
+class Engine:
+    """Answers prompts with a backbone.
+
+    Args:
+        batch: prompts per generation batch.
+        max_new_tokens: longest answer.
+    """
+
+    def __init__(self, backbone: Backbone, *, batch: int = 16, max_new_tokens: int = 128) -> None:
+        self.backbone = backbone
+        self.batch = batch
+        self.max_new_tokens = max_new_tokens
+        self.encoder = Encoder(backbone.processor)
+
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        adapter: bool = True,
+        temperature: float = 0.0,
+        on_done: Callable[[int, str], None] | None = None,
+    ) -> list[str]:
+        """One answer per prompt, in order.
+
+        Args:
+            adapter: False answers with the untouched base.
+            on_done: told ``(index, answer)`` as soon as a batch is through.
+        """
+        encoded = [self.encoder.prompt(p.turns, p.images) for p in prompts]
+        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]["input_ids"]))
+        answers = [""] * len(prompts)
+        for start in range(0, len(order), self.batch):
+            chosen = order[start : start + self.batch]
+            texts = self._generate([encoded[i] for i in chosen], adapter, temperature)
+            for index, text in zip(chosen, texts, strict=True):
+                answers[index] = text
+                if on_done:
+                    on_done(index, text)
+        return answers
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        adapter: bool = True,
+        temperature: float = 0.0,
+        stop: Callable[[], bool] | None = None,
+    ) -> Iterator[str]:
+        """Pieces of one answer as they come; `stop` is asked between tokens."""
+        from transformers import TextIteratorStreamer
+
+        streamer = TextIteratorStreamer(
+            self.encoder.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=600.0
+        )
+        failure: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                self._generate(
+                    [self.encoder.prompt(prompt.turns, prompt.images)], adapter, temperature, streamer, stop
+                )
+            except BaseException as error:
+                failure.append(error)
+                streamer.end()
+
+        thread = Thread(target=work, daemon=True)
+        thread.start()
+        yield from (piece for piece in streamer if piece)
+        thread.join()
+        if failure:
+            raise failure[0]
+
+    def _generate(
+        self,
+        rows: list[dict[str, Any]],
+        adapter: bool,
+        temperature: float,
+        streamer: Any = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> list[str]:
+        model = self.backbone.model
+        inputs = collate(rows, self.encoder.pad_id, side="left")
+        inputs = {k: self._place(v) for k, v in inputs.items() if k != "labels"}
+        options: dict[str, Any] = {"do_sample": temperature > 0, "max_new_tokens": self.max_new_tokens}
+        if temperature > 0:
+            options["temperature"] = temperature
+        if stop is not None:
+            options["stopping_criteria"] = [
+                lambda ids, scores, **_: torch.full((len(ids),), stop(), device=ids.device)
+            ]
+        training = model.training
+        model.eval()
+        try:
+            with torch.inference_mode(), nullcontext() if adapter else adapter_off(model):
+                ids = model.generate(**inputs, **options, pad_token_id=self.encoder.pad_id, streamer=streamer)
+        finally:
+            model.train(training)
+        new = ids[:, inputs["input_ids"].shape[1] :]
+        return [t.strip() for t in self.encoder.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def _place(self, value: torch.Tensor) -> torch.Tensor:
+        dtype = self.backbone.model.dtype if value.is_floating_point() else value.dtype
+        return value.to(self.backbone.device, dtype)

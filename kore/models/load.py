@@ -1,0 +1,169 @@
+"""Load a model with its processor: the embedded base, a folder, or a hub id from the local cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kore.errors import DataError, MissingArtefact, UsageError
+from kore.files import hash_file, hash_json
+from kore.models.families import Family, family_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from kore.profile import ModelSection
+
+EMBEDDED = "kore-tiny"
+
+
+@dataclass
+class Backbone:
+    """A model ready to be asked, adapted or trained.
+
+    Attributes:
+        model: an image-text-to-text model of transformers (or a PeftModel around one).
+        processor: its processor (tokenizer, image processor, chat template).
+        fingerprint: hash of configuration and weights: what an adapter or covariance belongs to.
+    """
+
+    model: Any
+    processor: Any
+    family: Family
+    path: Path
+    fingerprint: str
+    device: torch.device
+
+
+def embedded_base() -> Path:
+    """The folder of kore-tiny, the base that ships with KORE."""
+    return Path(__file__).parents[1] / "demo" / "base"
+
+
+def model_folder(name: str, *, download: bool = False) -> Path:
+    """The local folder of a model.
+
+    Args:
+        name: ``kore-tiny``, a folder, or a hub id.
+        download: allow fetching a hub id; without it only the local cache is looked at.
+
+    Raises:
+        MissingArtefact: a hub id that is not in the cache, or a folder that is no model.
+    """
+    folder = embedded_base() if name == EMBEDDED else Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise MissingArtefact(
+                f"{folder} holds no config.json", hint="--model takes a model folder or a hub id"
+            )
+        return folder
+    if name.startswith((".", "/")) or name.count("/") != 1:
+        raise MissingArtefact(
+            f"no such model: {name}", hint="--model takes kore-tiny, a folder, or a hub id ORG/NAME"
+        )
+    return _from_hub(name, download)
+
+
+def _from_hub(name: str, download: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(name, local_files_only=not download, allow_patterns=wanted))
+    except (OSError, ValueError) as error:
+        hint = f"fetch it with: kore data fetch {name}   (or add --download)"
+        reason = "could not be fetched" if download else "is not in the local cache"
+        raise MissingArtefact(f"model {name} {reason}", hint=hint) from error
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash of a model folder's configuration and weight files.
+
+    Weights above 64 MiB are identified by name, size and their first and last MiB: reading 14 GB to
+    name a model would cost minutes.
+    """
+    parts: list[object] = [hash_file(folder / "config.json")]
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        parts.append([path.name, size, hash_file(path) if size < 64 << 20 else _ends(path, size)])
+    return hash_json(parts)
+
+
+def _ends(path: Path, size: int) -> str:
+    with path.open("rb") as stream:
+        first = stream.read(1 << 20)
+        stream.seek(size - (1 << 20))
+        return hash_json([first.hex(), stream.read().hex()])
+
+
+def pick_device(wanted: str) -> torch.device:
+    """auto: the GPU if there is one."""
+    import torch
+
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UsageError("model.device is cuda, but torch sees no GPU")
+    return torch.device(wanted)
+
+
+def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """auto: float32 on a CPU, bfloat16 on a GPU."""
+    import torch
+
+    if wanted == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    dtype = getattr(torch, wanted)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def load_processor(folder: Path, section: ModelSection) -> Any:
+    """The model's processor, with the profile's pixel limit."""
+    from transformers import AutoProcessor
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    options: dict[str, Any] = {"trust_remote_code": False}
+    if section.max_pixels is not None:
+        options["max_pixels"] = section.max_pixels
+    try:
+        return AutoProcessor.from_pretrained(folder, **options)
+    except (OSError, ValueError) as error:
+        raise DataError(f"no usable processor: {str(error).splitlines()[0]}", where=str(folder)) from error
+
+
+def load(section: ModelSection, *, download: bool = False) -> Backbone:
+    """Load model and processor as the profile says, in evaluation mode.
+
+    Raises:
+        MissingArtefact: the model is not here.
+        DataError: not an image-text-to-text model, or its language layers cannot be found.
+    """
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+    from transformers.utils import logging
+
+    folder = model_folder(section.id, download=download)
+    processor = load_processor(folder, section)
+    device = pick_device(section.device)
+    options: dict[str, Any] = {"dtype": pick_dtype(section.dtype, device), "trust_remote_code": False}
+    if section.quantisation != "none":
+        if device.type != "cuda":
+            raise UsageError("model.quantisation needs a GPU", hint="use --set model.quantisation=none")
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=section.quantisation == "8bit", load_in_4bit=section.quantisation == "4bit"
+        )
+        options["device_map"] = {"": 0}
+    logging.set_verbosity_error()
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(folder, **options)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot load the model: {str(error).splitlines()[0]}", where=str(folder)) from error
+    if section.vision_select_layer is not None and hasattr(model.config, "vision_feature_layer"):
+        model.config.vision_feature_layer = section.vision_select_layer
+    if section.quantisation == "none":
+        model.to(device)
+    model.eval()
+    return Backbone(model, processor, family_of(model), folder, fingerprint(folder), device)
