@@ -1,0 +1,56 @@
+"""The story that the terminal tells: one line per stage, growing while the stage runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kore.progress import Progress
+    from kore_cli.output import Output
+
+
+@contextmanager
+def story(out: Output) -> Iterator[Progress]:
+    """Yield a Progress that draws bars on a terminal and prints a line per finished stage elsewhere."""
+    yield from (_live() if out.live else _lines(out))
+
+
+def _live() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description:<22}"),
+        BarColumn(24, complete_style="cyan", finished_style="green"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total, note=note)
+            bars.update(tasks[stage], completed=done, total=total, note=note)
+            if total is not None and done >= total:
+                bars.stop_task(tasks[stage])
+
+        yield tell
+
+
+def _lines(out: Output) -> Iterator[Progress]:
+    started: dict[str, float] = {}
+    finished: set[str] = set()
+
+    def tell(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        begun = started.setdefault(stage, time.monotonic())
+        if total is not None and done >= total and stage not in finished:
+            finished.add(stage)
+            tail = f": {note}" if note else ""
+            out.note(f"{stage} ({time.monotonic() - begun:.0f} s){tail}")
+
+    yield tell
