@@ -1,0 +1,152 @@
+"""What the parts of an evaluation hand to each other: tasks, answers, verdicts, scores.
+
+Standard library only: scoring never needs the model stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+Role = Literal["adaptation", "retention"]
+Outcome = Literal["right", "partly", "wrong", "missing", "not scored"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture by path, or by its bytes where it lies inside a benchmark file.
+
+    Attributes:
+        path: where it lies, or the name it would have; only read where `data` is None.
+        data: the encoded picture itself.
+    """
+
+    path: str
+    data: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One user turn: text with as many ``<image>`` marks as pictures."""
+
+    text: str
+    pictures: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One sample to put to the model: one turn, or several that are asked one after the other, each
+    with the model's own earlier answers before it."""
+
+    id: str
+    asks: tuple[Ask, ...]
+
+    @property
+    def text(self) -> str:
+        """All user turns as one text, for people."""
+        return "\n".join(ask.text for ask in self.asks)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one sample.
+
+    Attributes:
+        score: 0 to 1; None where it could not be scored.
+        why: the rule that decided, in a few words.
+        parts: further figures of this sample (f1, inferred letter, group, ...).
+        group: what belongs together (an item's id, a circular group), if anything.
+    """
+
+    id: str
+    question: str
+    answer: str
+    prediction: str | None
+    score: float | None
+    outcome: Outcome
+    why: str
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    group: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain object for JSON lines."""
+        return {**self.__dict__, "parts": dict(self.parts)}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A suite's result.
+
+    Attributes:
+        headline: the one figure that goes into the tables, 0 to 100; None where not scored.
+        headline_name: which figure that is.
+        metrics: every figure, named, in the unit the benchmark's own report uses.
+        counts: samples, missing, unparsed, failed, unmatched, ...
+        notes: what a reader must know (not scored because ..., subset, tokenised by character).
+        items: verdict per item (learned, partly, not), where the suite has items.
+        near: of the new knowledge's own kind: reported apart from the other retention suites.
+        label_free: measured against the base's own answers, not against known ones.
+        dimension: the capability it stands for in the paper's table.
+    """
+
+    suite: str
+    role: Role
+    headline: float | None
+    headline_name: str
+    metrics: Mapping[str, float]
+    counts: Mapping[str, int]
+    samples: Sequence[Verdict]
+    notes: tuple[str, ...] = ()
+    items: Mapping[str, str] = field(default_factory=dict)
+    near: bool = False
+    label_free: bool = False
+    dimension: str | None = None
+
+    def noted(self, *notes: str) -> Scored:
+        """The same with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the samples, as a plain object."""
+        value = {k: v for k, v in self.__dict__.items() if k != "samples"}
+        for key in ("metrics", "counts", "items"):
+            value[key] = dict(value[key])
+        value["notes"] = list(self.notes)
+        return value
+
+
+Answers = Mapping[str, Sequence[str]]
+"""Sample id -> the model's answers, one per turn; a sample without an entry was not answered."""
+
+
+class Suite(Protocol):
+    """A set of questions with its own rule of scoring."""
+
+    @property
+    def name(self) -> str:
+        """Its name in tables and file names."""
+
+    @property
+    def role(self) -> Role:
+        """New knowledge (adaptation) or old (retention)."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What decides its result beside the model: data hash, rows, split, protocol, judge."""
+
+    def tasks(self) -> Iterator[Task]:
+        """The samples, in file order."""
+
+    def __len__(self) -> int:
+        """How many samples."""
+
+    def score(self, answers: Answers) -> Scored:
+        """Score a model's answers; pure but for a judge's recorded calls."""
+
+
+def outcome_of(score: float | None) -> Outcome:
+    """The outcome that a score between 0 and 1 stands for."""
+    if score is None:
+        return "not scored"
+    return "right" if score >= 1.0 else "wrong" if score <= 0.0 else "partly"
