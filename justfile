@@ -1,0 +1,42 @@
+# The usual jobs; `just` lists them. Each line works without just as well.
+
+export OMP_NUM_THREADS := env("OMP_NUM_THREADS", "2")
+
+_default:
+    @just --list
+
+# Install into the current environment, with everything needed to work on KORE
+install:
+    pip install -c constraints.txt -e ".[dev]"
+
+# The fast tests
+test *args:
+    pytest {{args}}
+
+# The slow tests: kills, two processes, fuzzing
+slow *args:
+    pytest -m slow {{args}}
+
+# Format, lint, types and import rules, without changing a file
+check:
+    ruff format --check
+    ruff check
+    mypy
+    lint-imports
+
+# Format, and fix what the linter can fix safely
+fix:
+    ruff format
+    ruff check --fix
+
+# Write docs/cli.md anew from the commands' own help
+docs:
+    python scripts/write_cli_docs.py
+
+# Everything, in a clean environment
+ci:
+    .ci/run
+
+# The main job, end to end
+demo *args:
+    kore demo {{args}}
