@@ -1,19 +1,22 @@
 """The append-only event log of a run: a writer, and a tail that many readers may use at once.
 
-One JSON object a line, flushed per line; a new segment per writing process, so that a file is never
-rewritten. Non-finite numbers become null and are named under ``nonfinite``.
+One JSON object a line, each written by one call; a new segment per writing process, so that a file is
+never rewritten. Non-finite numbers become null and are named under ``nonfinite``.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import re
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, BinaryIO, Literal, Self
+
+from kore.files import json_text, parse_json
 
 Kind = Literal[
     "status", "step", "gpu", "probe", "checkpoint", "calibrate", "augment", "eval", "warning", "heartbeat"
@@ -22,24 +25,23 @@ VERSION = 1
 
 
 class EventWriter:
-    """Appends events to a new segment ``events-NNNN.jsonl`` of a run folder."""
+    """Appends events to a new segment ``events-NNNN.jsonl`` of a run folder; threads may share it."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        number = max((int(p.stem.split("-")[1]) for p in segments(folder)), default=0) + 1
-        self.path = folder / f"events-{number:04d}.jsonl"
-        self._stream = self.path.open("x", encoding="utf-8")
+        self.path, self._stream = _new_segment(folder)
+        self._lock = threading.Lock()
 
     def write(self, kind: Kind, **values: Any) -> None:
         """Append one event with the time of writing."""
-        bad = [k for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)]
-        for key in bad:
-            values[key] = None
         event = {"v": VERSION, "t": round(time.time(), 3), "kind": kind, **values}
+        bad = list(_nonfinite(values))
         if bad:
             event["nonfinite"] = bad
-        self._stream.write(json.dumps(event, ensure_ascii=False) + "\n")
-        self._stream.flush()
+        line = (json_text(event) + "\n").encode()
+        with self._lock:
+            while line:  # a full disk takes a part of it, and then says so
+                line = line[self._stream.write(line) :]
 
     def close(self) -> None:
         """Close the segment."""
@@ -54,40 +56,86 @@ class EventWriter:
         self.close()
 
 
+def _new_segment(folder: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        number = max((_number(p) for p in segments(folder)), default=0) + 1
+        path = folder / f"events-{number:04d}.jsonl"
+        try:
+            # unbuffered: a line is one call to the system, so a kill hardly ever tears it
+            return path, path.open("xb", buffering=0)
+        except FileExistsError:  # another process took the number in between
+            continue
+
+
+def _nonfinite(value: Any, name: str = "") -> Iterator[str]:
+    """Dotted names of the numbers that are not finite."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _nonfinite(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            yield from _nonfinite(inner, f"{name}.{index}")
+    elif not isinstance(value, (str, int, bool, type(None))):
+        number = value.item() if hasattr(value, "item") else value
+        if isinstance(number, float) and not math.isfinite(number):
+            yield name
+
+
 def segments(folder: Path) -> list[Path]:
     """The event files of a run folder, oldest first."""
-    return sorted(folder.glob("events-[0-9]*.jsonl"))
+    return sorted((p for p in folder.glob("events-*.jsonl") if _number(p) >= 0), key=_number)
+
+
+def _number(path: Path) -> int:
+    found = re.fullmatch(r"events-([0-9]+)\.jsonl", path.name)
+    return int(found[1]) if found else -1
 
 
 @dataclass
 class EventTail:
     """Reads what was appended since the last call, over all segments; keeps a torn last line for later.
 
+    A segment that was replaced (a run that was restarted in the same folder) is read from its start.
+
     Attributes:
-        bad_lines: how many lines were not JSON objects and were skipped.
+        bad_lines: how many lines were not events and were skipped.
     """
 
     folder: Path
     bad_lines: int = 0
-    _offsets: dict[str, int] = field(default_factory=dict)
+    _offsets: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def read(self, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield new events, oldest first, at most `limit` bytes of each segment if given."""
+        """Yield new events, oldest first, of each segment about `limit` bytes (at least a line) if given."""
         for path in segments(self.folder):
-            offset = self._offsets.get(path.name, 0)
-            with path.open("rb") as stream:
-                stream.seek(offset)
-                data = stream.read(-1 if limit is None else limit)
-            whole = data.rfind(b"\n") + 1
-            self._offsets[path.name] = offset + whole
-            for line in data[:whole].splitlines():
-                event = self._parse(line)
+            try:
+                data = self._new(path, limit)
+            except FileNotFoundError:  # the run was discarded while it was being read
+                self._offsets.pop(path.name, None)
+                continue
+            for line in data.split(b"\n"):
+                event = self._parse(line) if line else None
                 if event is not None:
                     yield event
 
+    def _new(self, path: Path, limit: int | None) -> bytes:
+        """Whole lines that were not read yet; moves the offset behind them."""
+        with path.open("rb") as stream:
+            inode = path.stat().st_ino
+            known, offset = self._offsets.get(path.name, (inode, 0))
+            if known != inode or stream.seek(0, 2) < offset:
+                offset = 0
+            stream.seek(offset)
+            data = stream.read(-1 if limit is None else limit)
+            if limit is not None and not data.endswith(b"\n"):
+                data += stream.readline()  # one line may be longer than the limit
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offsets[path.name] = (inode, offset + len(whole))
+        return whole
+
     def _parse(self, line: bytes) -> dict[str, Any] | None:
         try:
-            event = json.loads(line)
+            event = parse_json(line.decode())
         except ValueError:
             self.bad_lines += 1
             return None

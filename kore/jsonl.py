@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kore.errors import DataError
-from kore.files import atomic_write
+from kore.files import atomic_write, json_text, parse_json
 
 STDIO = "-"
 
@@ -61,25 +61,31 @@ def _lines(
 
 def _parse(raw: bytes, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError("not UTF-8 text", where=where) from error
-    except json.JSONDecodeError as error:
+        value = parse_json(raw.decode("utf-8"))
+    except ValueError as error:
         if not raw.endswith(b"\n"):
             raise DataError(
                 "the last line is cut off", where=where, hint="the file was not written to its end"
             ) from error
-        raise DataError(f"not JSON: {error.msg} (column {error.colno})", where=where) from error
-    except RecursionError as error:
-        raise DataError("nested too deeply", where=where) from error
+        raise DataError(_reason(error), where=where) from error
     if not isinstance(value, dict):
         raise DataError(f"expected a JSON object, found {type(value).__name__}", where=where)
     return value
 
 
+def _reason(error: ValueError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8 text"
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg} (column {error.colno})"
+    if "integer string conversion" in str(error):
+        return "not JSON: a number of thousands of digits"
+    return f"not JSON: {error}"
+
+
 def dump_line(value: object) -> str:
     """One JSON line, newline included, non-ASCII kept as it is."""
-    return json.dumps(value, ensure_ascii=False) + "\n"
+    return json_text(value) + "\n"
 
 
 def write_jsonl(target: str | Path, objects: Iterable[object]) -> int:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.files import hash_json, read_json, write_json
+from kore.files import hash_json, is_leftover, read_json, write_json
 
 NAME = "manifest.json"
+LOCK = ".lock"
 State = Literal["fresh", "resume", "done"]
 
 _PACKAGES = ("torch", "transformers", "peft", "safetensors", "deepspeed", "openai")
@@ -84,15 +85,25 @@ def read_manifest(folder: Path, *, kind: str | None = None, made_by: str | None 
     if not path.exists():
         hint = f"make it with: {made_by}" if made_by else None
         raise MissingArtefact(f"no {kind or 'artefact'} here: {folder}", hint=hint)
-    value = read_json(path)
-    try:
-        value.pop("fingerprint", None)
-        manifest = Manifest(**value)
-    except (TypeError, AttributeError) as error:
-        raise DataError("not a KORE manifest", where=str(path)) from error
+    manifest = _parse(read_json(path))
+    if manifest is None:
+        raise DataError("not a KORE manifest", where=str(path))
     if kind and manifest.kind != kind:
         raise DataError(f"this is a {manifest.kind} folder, expected {kind}", where=str(folder))
     return manifest
+
+
+def _parse(value: object) -> Manifest | None:
+    """The manifest, or None where the JSON is of something else's."""
+    if not isinstance(value, dict):
+        return None
+    try:
+        manifest = Manifest(**{k: v for k, v in value.items() if k != "fingerprint"})
+    except TypeError:
+        return None
+    dicts = (manifest.settings, manifest.inputs, manifest.sources, manifest.facts)
+    fits = isinstance(manifest.kind, str) and manifest.status in ("partial", "done")
+    return manifest if fits and all(isinstance(d, dict) for d in dicts) else None
 
 
 def claim(folder: Path, manifest: Manifest, *, restart: bool = False) -> State:
@@ -104,27 +115,57 @@ def claim(folder: Path, manifest: Manifest, *, restart: bool = False) -> State:
 
     Raises:
         UsageError: the folder holds output made with other settings or inputs (names them).
-        DataError: the folder holds something that KORE did not make.
+        DataError: the folder holds something that KORE did not make, or another kind of artefact;
+            `restart` discards neither.
     """
     path = folder / NAME
     if path.exists():
+        old = read_manifest(folder)
+        if old.kind != manifest.kind:
+            raise DataError(f"{folder} already holds: {old.kind}", hint="choose another folder with -o")
         if restart:
-            shutil.rmtree(folder)
+            _discard(folder)
         else:
-            old = read_manifest(folder)
-            if old.kind != manifest.kind:
-                raise DataError(f"{folder} already holds a {old.kind}", hint="choose another folder with -o")
             different = differences(old, manifest)
             if different:
                 raise UsageError(
-                    f"{folder} was made with other settings: {'; '.join(different)}",
+                    f"{folder} was made with other settings: {_shortened(different)}",
                     hint="choose another folder with -o, or discard it with --restart",
                 )
             return "done" if old.status == "done" else "resume"
-    elif folder.exists() and any(folder.iterdir()):
-        raise DataError(f"{folder} is not empty and has no manifest", hint="choose another folder with -o")
+    elif folder.exists():
+        if not folder.is_dir():
+            raise DataError(f"{folder} is a file, not a folder", hint="choose another folder with -o")
+        if any(not _is_ours(p) for p in folder.iterdir()):
+            raise DataError(
+                f"{folder} is not empty and has no manifest", hint="choose another folder with -o"
+            )
     manifest.write(folder)
     return "fresh"
+
+
+def _discard(folder: Path) -> None:
+    """Empty the folder, the manifest last: a kill in between leaves something that can be discarded.
+
+    The lock file stays, because this process may be holding it.
+    """
+    for path in sorted(folder.iterdir(), key=lambda p: p.name == NAME):
+        if path.name == LOCK:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    """What may lie in a folder before its manifest does: the lock, and what a killed write left."""
+    return path.name == LOCK or is_leftover(path)
+
+
+def _shortened(names: list[str], most: int = 4) -> str:
+    more = len(names) - most
+    return "; ".join(names[:most]) + (f"; and {more} more" if more > 0 else "")
 
 
 def differences(old: Manifest, new: Manifest) -> list[str]:

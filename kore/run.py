@@ -6,7 +6,6 @@ Readers (the dashboard) need nothing but this folder; see docs/architecture.md f
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import socket
 import time
@@ -17,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kore.errors import DataError, MissingArtefact
-from kore.files import read_json, write_json
-from kore.manifest import versions
+from kore.files import hash_bytes, read_json, write_json
+from kore.manifest import LOCK, versions
 
 NAME = "run.json"
 Status = Literal["starting", "running", "finished", "failed", "interrupted"]
@@ -127,10 +126,14 @@ class Run:
             raise MissingArtefact(
                 f"no run here: {self.folder}", hint="start one with: kore train or kore demo"
             )
+        value = read_json(path)
         try:
-            return RunState(**read_json(path))
+            state = RunState(**value)
         except TypeError as error:
             raise DataError("not a run of this version of KORE", where=str(path)) from error
+        if not (isinstance(state.pid, int) and isinstance(state.profile, dict)):
+            raise DataError("not a run of this version of KORE", where=str(path))
+        return state
 
     def write(self, state: RunState) -> None:
         """Replace run.json atomically."""
@@ -147,20 +150,30 @@ class Run:
         """Hold the run for this process; the kernel drops the lock of a process that died.
 
         Raises:
-            DataError: another live process holds it.
+            DataError: another live process holds it, or the place cannot be written to or locked.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("a+") as stream:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stream = (self.folder / LOCK).open("a+", encoding="utf-8")
+        except OSError as error:
+            raise DataError(
+                f"cannot write {self.folder}: {error.strerror}", hint="choose another place with -o"
+            ) from error
+        with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 stream.seek(0)
                 raise DataError(
                     f"{self.folder} is in use by process {stream.read().strip() or '?'}",
-                    hint="watch it with: kore dashboard " + str(self.folder),
+                    hint=f"watch it with: kore dashboard {self.folder}",
+                ) from error
+            except OSError as error:
+                raise DataError(
+                    f"cannot lock {self.folder}: {error.strerror}", hint="choose a local disk with -o"
                 ) from error
             stream.truncate(0)
-            stream.write(str(os.getpid()))
+            stream.write(f"{os.getpid()} on {socket.gethostname()}")
             stream.flush()
             yield
 
@@ -170,9 +183,9 @@ def leave_pointer(run: Run) -> None:
     base = home()
     if run.folder.resolve().parent == base.resolve():
         return
-    base.mkdir(parents=True, exist_ok=True)
-    pointer = base / f"{run.folder.name}.run"
-    pointer.write_text(json.dumps({"folder": str(run.folder.resolve())}) + "\n", encoding="utf-8")
+    folder = str(run.folder.resolve())
+    # two runs of one name in different places must not hide each other
+    write_json(base / f"{run.folder.name}-{hash_bytes(folder.encode())[:6]}.run", {"folder": folder})
 
 
 def all_runs() -> list[Run]:
@@ -183,11 +196,19 @@ def all_runs() -> list[Run]:
     folders = [p.parent for p in base.glob(f"**/{NAME}")]
     for pointer in base.glob("*.run"):
         try:
-            folders.append(Path(json.loads(pointer.read_text(encoding="utf-8"))["folder"]))
-        except (ValueError, KeyError, OSError):
+            folders.append(Path(read_json(pointer)["folder"]))
+        except (DataError, KeyError, TypeError):
             continue
-    found = {f.resolve(): Run(f) for f in folders if (f / NAME).exists()}
-    return sorted(found.values(), key=lambda r: (r.folder / NAME).stat().st_mtime, reverse=True)
+    found = {f.resolve(): Run(f) for f in folders}
+    changed = {run: when for run in found.values() if (when := _changed(run)) is not None}
+    return sorted(changed, key=changed.__getitem__, reverse=True)
+
+
+def _changed(run: Run) -> float | None:
+    try:
+        return (run.folder / NAME).stat().st_mtime
+    except OSError:  # discarded, or on a disk that is not there now
+        return None
 
 
 def newest_run() -> Run:
