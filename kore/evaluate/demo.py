@@ -21,7 +21,7 @@ def demo_suites(split: str = "test", names: tuple[str, ...] = FAR + NEAR) -> lis
     """The demo's retention suites.
 
     Args:
-        split: ``test`` for results, ``val`` for every choice of a setting.
+        split: ``test`` for results, ``validation`` for every choice of a setting.
     """
     suites = []
     for name in names:

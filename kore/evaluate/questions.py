@@ -1,8 +1,8 @@
 """Question suites: EVOKE's evaluation file, anyone's own eval.jsonl, and the demo's retention suites.
 
 One JSON object a line in EVOKE's form (`kore.records.Question`). Adaptation files are scored by CEM and
-F1, overall, by news and entity, by type, and by item; retention files by accuracy, whose rule follows
-from the answers: a letter, Yes or No, or CEM.
+F1, overall, by news and entity, by type, and by item; retention files by accuracy, by the rule that each
+question's own answer calls for: an option letter, Yes or No, or CEM.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _KINDS = {"news": "news", "wiki": "entity", "entity": "entity"}
 _LETTER = re.compile(
     r"^\W*(?:(?:the\s+)?(?:correct\s+)?answer\s*(?:is|:)?\s*|option\s+)?\W*([A-Z])(?![A-Za-z0-9])", re.I
 )
+_OPTION = re.compile(r"(?m)^\s*\(?([A-Z])[.):]\s")
 _WORD = re.compile(r"\w+")
 
 
@@ -33,7 +34,6 @@ class QuestionSuite:
     """Questions from one JSONL file.
 
     Attributes:
-        rule: how a retention answer is judged; adaptation always reports CEM and F1.
         near: whether the suite lies near the new knowledge (reported as `k_r_near`, not in K.R).
         split: only questions whose ``split`` is this were read, if given.
     """
@@ -43,15 +43,14 @@ class QuestionSuite:
     questions: Sequence[Question]
     path: str
     data: str
-    rule: Rule = "cem"
     near: bool = False
     split: str | None = None
     facts: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         facts = {
-            "file": self.path, "data": self.data, "rows": len(self.questions), "rule": self.rule,
-            "split": self.split, "metric": "evoke" if self.role == "adaptation" else "accuracy",
+            "file": self.path, "data": self.data, "rows": len(self.questions), "split": self.split,
+            "metric": "evoke" if self.role == "adaptation" else "accuracy",
         }  # fmt: skip
         object.__setattr__(self, "facts", facts)
 
@@ -106,15 +105,17 @@ def load_questions(
             kept.append(question)
     if not kept:
         raise DataError(f"holds no question of split {split!r}", where=str(path))
-    rule = _rule_of(kept) if role == "retention" else "cem"
-    return QuestionSuite(name or path.stem, role, kept, str(path), hash_file(path), rule, near, split)
+    return QuestionSuite(name or path.stem, role, kept, str(path), hash_file(path), near, split)
 
 
-def _rule_of(questions: Iterable[Question]) -> Rule:
-    golds = {gold.strip() for q in questions for gold in q.answers}
-    if golds and all(len(g) == 1 and g.isascii() and g.isupper() for g in golds):
-        return "letter"
-    return "yesno" if golds and all(g.lower() in ("yes", "no") for g in golds) else "cem"
+def rule_of(question: Question) -> Rule:
+    """How an answer to this question is judged: by letter where it offers options and the answer is one,
+    by yes or no where that is the answer, else by CEM."""
+    golds = [gold.strip() for gold in question.answers]
+    if golds and all(g.lower() in ("yes", "no") for g in golds):
+        return "yesno"
+    options = set(_OPTION.findall(question.text))
+    return "letter" if golds and len(options) > 1 and all(g in options for g in golds) else "cem"
 
 
 def letter_of(prediction: str) -> str | None:
@@ -136,8 +137,9 @@ def yes_or_no(prediction: str) -> str | None:
     return found.pop().capitalize() if len(found) == 1 else None
 
 
-def _judge(rule: Rule, prediction: str, question: Question) -> tuple[float, str]:
+def _judge(prediction: str, question: Question) -> tuple[float, str]:
     golds = question.answers
+    rule = rule_of(question)
     if rule == "letter":
         letter = letter_of(prediction)
         return float(letter in {g.strip() for g in golds}), f"letter {letter or 'not found'}"
@@ -152,14 +154,12 @@ def _score_retention(suite: QuestionSuite, answers: Answers) -> Scored:
     verdicts = []
     for question in suite.questions:
         prediction = _first(answers, question.question_id)
-        score, why = (
-            (0.0, "no prediction") if prediction is None else _judge(suite.rule, prediction, question)
-        )
+        score, why = (0.0, "no prediction") if prediction is None else _judge(prediction, question)
         verdicts.append(_verdict(question, prediction, score, why, {}))
     metrics = {"accuracy": _percent(v.score for v in verdicts)}
     metrics |= _groups(suite.questions, [v.score or 0.0 for v in verdicts], lambda q: q.type, "type")
     return Scored(
-        suite.name, "retention", metrics["accuracy"], f"accuracy ({suite.rule})", metrics, _counts(verdicts),
+        suite.name, "retention", metrics["accuracy"], "accuracy", metrics, _counts(verdicts),
         verdicts, near=suite.near,
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ they come; a rerun asks only what is missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -69,6 +70,7 @@ def evaluate(
     progress: Progress | None = None,
     world: World | None = None,
     protocol: str = "vlmeval",
+    notes: tuple[str, ...] = (),
 ) -> Result:
     """Answer and score `suites` with one model.
 
@@ -78,6 +80,7 @@ def evaluate(
         adapter: False answers as the untouched base.
         fingerprint: of the model; default: the base's, with the adapter's weights hashed in.
         progress: told (suite, done, total).
+        notes: added to every suite's result (subset of the samples, ...).
 
     Raises:
         DataError: a picture that is missing or broken, with the sample's id.
@@ -93,7 +96,7 @@ def evaluate(
         scored = suite.score(answers)
         if isinstance(suite, AgreementSuite) and label != BASE:
             scored = _agree(engine, suite, out, answers, adapter, made, progress, world)
-        result.scored[suite.name] = scored
+        result.scored[suite.name] = scored.noted(*notes)
         result.facts[suite.name] = dict(suite.facts)
     done = Result(label, model, result.scored, result.facts, made, asked, kept)
     if world.rank == 0:
@@ -137,13 +140,15 @@ def _answer(
     world: World,
 ) -> tuple[dict[str, list[str]], int, int]:
     """All answers of `suite`, asking for those that are not stored; with counts of new and stored."""
-    settings = hash_json({**made, "suite": suite.facts.get("generation")})
+    longest = suite.facts.get("max_new_tokens", engine.max_new_tokens)
+    settings = hash_json({**made, "max_new_tokens": longest})
     asked = done = 0
     answers: dict[str, list[str]] = {}
     with Predictions(out / "answers" / label / suite.name, world.rank) as store:
         mine = (t for i, t in enumerate(suite.tasks()) if i % world.size == world.rank)
         for window in _windows(mine, engine.batch * _WINDOW):
-            asked += _ask_window(engine, window, store, adapter, model, settings)
+            with _answer_length(engine, longest):
+                asked += _ask_window(engine, window, store, adapter, model, settings)
             done += len(window)
             if progress:
                 progress(suite.name, min(done * world.size, len(suite)), len(suite))
@@ -156,6 +161,16 @@ def _answer(
             if found:
                 answers[task.id] = found
     return answers, asked, turns - asked if world.size == 1 else 0
+
+
+@contextmanager
+def _answer_length(engine: Engine, longest: int) -> Iterator[None]:
+    before = engine.max_new_tokens
+    engine.max_new_tokens = longest
+    try:
+        yield
+    finally:
+        engine.max_new_tokens = before
 
 
 def _stored(store: Predictions, task: Task, model: str, settings: str) -> list[str]:

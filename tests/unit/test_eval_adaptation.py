@@ -9,7 +9,7 @@ import pytest
 
 from kore.errors import DataError
 from kore.evaluate.adaptation import cem, cem_clean, f1, f1_set, measure
-from kore.evaluate.questions import letter_of, load_questions, yes_or_no
+from kore.evaluate.questions import letter_of, load_questions, rule_of, yes_or_no
 from kore.evaluate.scores import hars, summarise, table
 from kore.evaluate.task import Role, Scored
 
@@ -175,14 +175,23 @@ def test_an_evoke_file_is_scored_overall_by_kind_by_type_and_by_item(tmp_path: P
     assert picture == str(tmp_path / "a b [x] 'y' é.jpg")
 
 
-def test_a_retention_file_finds_its_rule_from_its_answers(tmp_path: Path) -> None:
-    letters = _write(tmp_path / "l.jsonl", {"question_id": 1, "text": "Which?", "answer": "B"})
-    truth = _write(tmp_path / "t.jsonl", {"question_id": 1, "text": "Is it?", "answer": "no"})
-    free = _write(tmp_path / "f.jsonl", {"question_id": 1, "text": "What?", "answer": "cat"})
-    rules = [load_questions(p, role="retention").rule for p in (letters, truth, free)]
-    assert rules == ["letter", "yesno", "cem"]
-    assert load_questions(letters, role="retention").score({"1": ["B. because"]}).headline == 100
-    assert load_questions(truth, role="retention").score({"1": ["No."]}).headline == 100
+@pytest.mark.parametrize(
+    ("text", "answer", "rule", "prediction"),
+    [
+        ("Which?\nA. cat\nB. dog", "B", "letter", "B. because"),
+        ("Is it?", "no", "yesno", "No."),
+        ("What?", "cat", "cem", "a cat"),
+        ("Which letter?", "B", "cem", "it is b"),
+    ],
+)
+def test_a_retention_question_finds_its_rule_from_its_answer(
+    tmp_path: Path, text: str, answer: str, rule: str, prediction: str
+) -> None:
+    path = _write(tmp_path / "l.jsonl", {"question_id": 1, "text": text, "answer": answer})
+    suite = load_questions(path, role="retention")
+    assert rule_of(suite.questions[0]) == rule
+    assert suite.score({"1": [prediction]}).headline == 100
+    assert suite.score({"1": ["zebra"]}).headline == 0
 
 
 def test_only_the_wanted_split_is_read(tmp_path: Path) -> None:

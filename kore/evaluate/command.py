@@ -1,0 +1,285 @@
+"""What ``kore eval`` does, apart from words on a terminal: plan, answer, score, write, check gates."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kore.errors import MissingArtefact, UsageError
+from kore.evaluate.gate import check_gates, parse_gates
+from kore.evaluate.report import summary, write_summary
+from kore.evaluate.rescore import rescore
+from kore.evaluate.runner import BASE, Progress, Result, World, evaluate
+from kore.evaluate.suites import Choice, resolve_suites
+from kore.evaluate.target import Target, find_target, load_target
+from kore.evaluate.task import Suite
+from kore.manifest import Manifest, claim, read_manifest
+
+if TYPE_CHECKING:
+    from kore.evaluate.judge import Judge
+    from kore.profile import Profile
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of ``kore eval``, as given."""
+
+    target: str
+    suites: list[str] = field(default_factory=list)
+    data: Path | None = None
+    out: Path | None = None
+    profile: str = "tiny"
+    settings: list[str] = field(default_factory=list)
+    protocol: str | None = None
+    compat: str = "vlmeval-688e9da"
+    judge: str | None = None
+    judge_url: str | None = None
+    judge_prompts: Path | None = None
+    split: str = "test"
+    image_root: Path | None = None
+    limit: int | None = None
+    ids: frozenset[str] = frozenset()
+    max_new_tokens: int | None = None
+    base: bool = True
+    rescore: bool = False
+    fail_under: list[str] = field(default_factory=list)
+    export: Path | None = None
+    html: bool = False
+    download: bool = False
+    restart: bool = False
+
+    def resolved(self) -> Profile:
+        """The profile with this request's flags over it."""
+        from kore.profile import resolve
+
+        flags: dict[str, Any] = {}
+        for text in self.settings:
+            key, sign, value = text.partition("=")
+            if not sign:
+                raise UsageError(f"--set {text}: expected KEY=VALUE")
+            flags[key] = value
+        own = {
+            "eval.protocol": self.protocol,
+            "eval.judge": self.judge,
+            "eval.judge_base_url": self.judge_url,
+            "eval.max_new_tokens": self.max_new_tokens,
+        }
+        flags |= {key: value for key, value in own.items() if value is not None}
+        return resolve(self.profile, flags).profile
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request checked against what is there; nothing was asked yet."""
+
+    request: Request
+    profile: Profile
+    target: Target | None
+    suites: list[Suite]
+    names: list[str]
+    judge: Judge
+    out: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """What would be done: models, suites with their samples, judge, folder."""
+        count = sum(map(len, self.suites))
+        tuned = self.target is not None and self.target.adapter is not None
+        return {
+            "target": self.request.target,
+            "model": self.target.model if self.target else None,
+            "adapter": str(self.target.adapter) if self.target and self.target.adapter else None,
+            "suites": [{"suite": s.name, "samples": len(s), **s.facts} for s in self.suites],
+            "samples": count,
+            "answers": count * (2 if tuned and self.request.base else 1),
+            "judge": self.judge.name,
+            "out": str(self.out),
+        }
+
+    def prompts(self) -> Iterator[dict[str, Any]]:
+        """Every sample's prompt: suite, id, turns, pictures."""
+        for suite in self.suites:
+            for task in islice(suite.tasks(), self.request.limit):
+                turns = [{"text": a.text, "pictures": [p.path for p in a.pictures]} for a in task.asks]
+                yield {"suite": suite.name, "id": task.id, "turns": turns}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation ended with."""
+
+    summary: dict[str, Any]
+    out: Path
+    gates: dict[str, float]
+    warnings: list[str]
+    rank: int = 0
+
+    def check_gates(self) -> None:
+        """Raise GateNotMet if a figure is below its bar."""
+        check_gates(self.summary, self.gates)
+
+
+def plan(request: Request) -> Plan:
+    """Check a request and read its suites.
+
+    Raises:
+        UsageError, DataError, MissingArtefact, ProfileError: what is wrong with it.
+    """
+    from kore.evaluate.judge import make_judge
+
+    profile = request.resolved()
+    target = None if request.rescore else find_target(request.target, profile.model)
+    out = request.out or default_out(request.target, target)
+    judge = make_judge(
+        profile.eval.judge,
+        base_url=profile.eval.judge_base_url,
+        prompts=request.judge_prompts,
+        record=out / "judge",
+        section=profile.model,
+    )
+    choice = Choice(
+        data=request.data or data_folder(),
+        protocol=profile.eval.protocol,
+        compat=request.compat,
+        split=request.split,
+        judge=judge,
+        limit=request.limit,
+        ids=request.ids,
+        image_root=request.image_root,
+        max_new_tokens=request.max_new_tokens,
+    )
+    names = request.suites or list(profile.eval.suites) or _default_suites(request, target, out)
+    suites = resolve_suites(names, choice)
+    parse_gates(request.fail_under, [s.name for s in suites])
+    return Plan(request, profile, target, suites, names, judge, out)
+
+
+def data_folder() -> Path:
+    """Where benchmark files are looked for: ``$LMUData``, else ``~/LMUData``."""
+    named = os.environ.get("LMUData")  # noqa: SIM112 - VLMEvalKit's own spelling
+    return Path(named) if named else Path.home() / "LMUData"
+
+
+def default_out(name: str, target: Target | None) -> Path:
+    """Inside a run: its eval folder; else ``eval-NAME`` here."""
+    folder = Path(name)
+    if (folder / "run.json").is_file():
+        return folder / "eval" / "results"
+    stem = (target.label if target and target.adapter else folder.name) or "results"
+    return Path(f"eval-{stem}")
+
+
+def _default_suites(request: Request, target: Target | None, out: Path) -> list[str]:
+    if request.rescore:
+        return [str(n) for n in read_manifest(out, kind="eval", made_by="kore eval").facts.get("suites", [])]
+    from kore.models.load import EMBEDDED, embedded_base
+
+    names = []
+    if target and target.questions and target.questions.is_file():
+        names.append(str(target.questions))
+    if target and (target.model == EMBEDDED or Path(target.model) == embedded_base()):
+        names.append("demo")
+    if not names:
+        raise UsageError(
+            "nothing to evaluate on", hint="name suites with --suite, e.g. --suite eval.jsonl,benchmarks"
+        )
+    return names
+
+
+def carry_out(request: Request, progress: Progress | None = None) -> Outcome:
+    """Answer, score and write; see `Request`.
+
+    Raises:
+        KoreError: what `plan` raises, and what loading, answering and judging may.
+    """
+    planned = plan(request)
+    if request.rescore:
+        results = rescore(planned.out, planned.suites, _notes(request))
+        world = World()
+    else:
+        world = join_world()
+        results = _answer(planned, world, progress)
+    value = summary(
+        results,
+        protocol=planned.profile.eval.protocol,
+        compat=request.compat,
+        judge=planned.judge.facts,
+        subset=bool(request.limit or request.ids),
+        split=request.split,
+    )
+    warnings = [w for s in planned.suites for w in s.facts.get("warnings", ())]
+    if world.rank == 0:
+        _write(planned, results, value)
+    gates = parse_gates(request.fail_under, [s.name for s in planned.suites])
+    return Outcome(value, planned.out, gates, warnings, world.rank)
+
+
+def _notes(request: Request) -> tuple[str, ...]:
+    return ("subset of the samples",) if request.limit or request.ids else ()
+
+
+def _answer(planned: Plan, world: World, progress: Progress | None) -> dict[str, Result]:
+    from kore.evaluate.runner import generation, model_fingerprint
+    from kore.models.generate import Engine
+
+    request, target = planned.request, planned.target
+    assert target is not None
+    backbone = load_target(target, planned.profile.model, download=request.download)
+    section = planned.profile.eval
+    engine = Engine(backbone, batch=section.batch, max_new_tokens=section.max_new_tokens)
+    tuned = model_fingerprint(engine, True)
+    inputs = {"model": backbone.fingerprint, **({"tuned": tuned} if target.adapter else {})}
+    settings = {"protocol": section.protocol, "compat": request.compat, **generation(engine)}
+    manifest = Manifest(
+        "eval", settings, inputs,
+        sources={"model": target.model, **({"adapter": str(target.adapter)} if target.adapter else {})},
+        facts={"suites": planned.names, "label": target.label},
+    )  # fmt: skip
+    if world.rank == 0:
+        claim(planned.out, manifest, restart=request.restart)
+    world.barrier()
+    planned.judge.open(engine)
+    results: dict[str, Result] = {}
+    passes = [(BASE, False)] if request.base or target.adapter is None else []
+    passes += [(target.label, True)] if target.adapter is not None else []
+    for label, adapter in passes:
+        results[label] = evaluate(
+            engine, planned.suites, planned.out, label=label, adapter=adapter, progress=progress,
+            world=world, protocol=section.protocol, notes=_notes(request),
+        )  # fmt: skip
+    if world.rank == 0:
+        asked = {label: {"asked": r.asked, "kept": r.kept} for label, r in results.items()}
+        manifest.finished(answers=asked).write(planned.out)
+    return results
+
+
+def _write(planned: Plan, results: dict[str, Result], value: dict[str, Any]) -> None:
+    write_summary(value, planned.out)
+    if planned.request.export:
+        from kore.evaluate.export import export_results
+
+        export_results(planned.suites, results, planned.request.export)
+    if planned.request.html:
+        from kore.evaluate.page import write_page
+
+        write_page(value, results, planned.suites, planned.out / "report.html")
+
+
+def join_world() -> World:
+    """This process's share under ``torchrun``; alone otherwise."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size <= 1:
+        return World()
+    import torch.distributed as dist
+
+    if "MASTER_ADDR" not in os.environ:
+        raise MissingArtefact(
+            "WORLD_SIZE is set without MASTER_ADDR",
+            hint="start with: torchrun --nproc-per-node N -m kore_cli.main eval ...",
+        )
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+    return replace(World(dist.get_rank(), size), barrier=dist.barrier)

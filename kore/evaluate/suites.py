@@ -1,0 +1,142 @@
+"""From the words of ``--suite`` to suites.
+
+``demo`` (the embedded retention suites), ``evoke`` (under the data folder), ``FILE.jsonl`` (anyone's own
+questions: adaptation; ``FILE.jsonl:retention`` for old knowledge), ``agreement:FILE``, a benchmark's
+name, ``benchmarks`` (all twelve), ``FILE.tsv:mcq|yorn|vqa``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kore.errors import MissingArtefact, UsageError
+from kore.evaluate.agreement import AgreementSuite, load_agreement
+from kore.evaluate.demo import FAR, NEAR, demo_suites
+from kore.evaluate.questions import QuestionSuite, load_questions
+from kore.evaluate.task import Role, Suite
+
+if TYPE_CHECKING:
+    from kore.evaluate.judge import Judge
+
+EVOKE = "evoke_evaluation_data.jsonl"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How suites are read.
+
+    Attributes:
+        data: folder of benchmark files.
+        split: of the demo's and own suites.
+        limit: only the first so many samples of each suite.
+        ids: only these samples.
+        max_new_tokens: longest answer, where the user named one.
+    """
+
+    data: Path | None = None
+    protocol: str = "vlmeval"
+    compat: str = "vlmeval-688e9da"
+    split: str = "test"
+    judge: Judge | None = None
+    limit: int | None = None
+    ids: frozenset[str] = frozenset()
+    image_root: Path | None = None
+    max_new_tokens: int | None = None
+
+
+def resolve_suites(names: Iterable[str], choice: Choice) -> list[Suite]:
+    """Read every named suite.
+
+    Raises:
+        UsageError: an unknown name (with the nearest), or the same suite twice.
+        MissingArtefact: a file that is not there.
+        DataError: a bad file.
+    """
+    suites: list[Suite] = []
+    for name in names:
+        suites += _resolve(name.strip(), choice)
+    seen: set[str] = set()
+    for suite in suites:
+        if suite.name in seen:
+            raise UsageError(f"suite {suite.name} is named twice", hint="rename one of the files")
+        seen.add(suite.name)
+    chosen = [_narrow(suite, choice) for suite in suites]
+    if choice.ids and not any(len(s) for s in chosen):
+        raise UsageError("--ids names no sample of these suites")
+    return [s for s in chosen if len(s)]
+
+
+def _resolve(name: str, choice: Choice) -> Sequence[Suite]:
+    from kore.evaluate import benchmarks
+
+    if name == "demo":
+        return demo_suites(choice.split)
+    if name in FAR + NEAR:
+        return demo_suites(choice.split, (name,))
+    if name == "evoke":
+        return [load_questions(_evoke(choice.data), name="evoke", image_root=choice.image_root)]
+    if name.startswith("agreement:"):
+        return [load_agreement(_present(Path(name.partition(":")[2])))]
+    if name == "benchmarks":
+        return [benchmarks.load(found, choice) for found in benchmarks.NAMES]
+    if benchmarks.known(name):
+        return [benchmarks.load(name, choice)]
+    path, _, kind = name.rpartition(":") if name.rsplit(":", 1)[-1] in _KINDS else (name, "", "")
+    if path.endswith(".tsv"):
+        return [benchmarks.load_own(_present(Path(path)), kind, choice)]
+    if path.endswith((".jsonl", ".json")):
+        role: Role = "retention" if kind in ("retention", "near") else "adaptation"
+        split = choice.split if role == "retention" else None
+        return [
+            load_questions(
+                _present(Path(path)),
+                role=role,
+                split=split,
+                near=kind == "near",
+                image_root=choice.image_root,
+            )
+        ]
+    known = ["demo", "evoke", "benchmarks", *FAR, *NEAR, *benchmarks.NAMES]
+    close = difflib.get_close_matches(name, known, n=1)
+    raise UsageError(
+        f"unknown suite: {name}" + (f" (did you mean {close[0]}?)" if close else ""),
+        hint="demo, evoke, FILE.jsonl, FILE.tsv:mcq|yorn|vqa, or a benchmark (kore data check lists them)",
+    )
+
+
+_KINDS = ("mcq", "yorn", "vqa", "retention", "near", "adaptation")
+
+
+def _present(path: Path) -> Path:
+    if not path.is_file():
+        raise MissingArtefact(
+            f"no such file: {path}", hint="kore augment writes eval.jsonl beside its samples"
+        )
+    return path
+
+
+def _evoke(data: Path | None) -> Path:
+    base = data or Path()
+    for path in (base / EVOKE, base / "json" / "jsonl" / EVOKE, base / "evoke" / EVOKE):
+        if path.is_file():
+            return path
+    raise MissingArtefact(f"no {EVOKE} under {base}", hint="put EVOKE there, or name it with --data-dir")
+
+
+def _narrow(suite: Suite, choice: Choice) -> Suite:
+    """The suite's chosen samples only; the result is then marked a subset."""
+    if choice.limit is None and not choice.ids:
+        return suite
+    if isinstance(suite, QuestionSuite):
+        kept = [q for q in suite.questions if not choice.ids or q.question_id in choice.ids][: choice.limit]
+        return replace(suite, questions=kept)
+    if isinstance(suite, AgreementSuite):
+        tasks = [t for t in suite.prompts if not choice.ids or t.id in choice.ids][: choice.limit]
+        return replace(suite, prompts=tasks)
+    from kore.evaluate import benchmarks
+
+    return benchmarks.narrow(suite, choice)

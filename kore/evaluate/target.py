@@ -1,0 +1,95 @@
+"""What is to be evaluated: a run, an adapter folder, or a model; loaded once, with the base beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kore.errors import DataError, MissingArtefact
+
+if TYPE_CHECKING:
+    from kore.models.load import Backbone
+    from kore.profile import ModelSection
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the parts of what is to be evaluated lie.
+
+    Attributes:
+        label: its name in tables.
+        model: folder or hub id of the base.
+        adapter: its adapter folder, if it has one.
+        questions: the evaluation questions that its own data brought, if found.
+    """
+
+    label: str
+    model: str
+    adapter: Path | None = None
+    questions: Path | None = None
+
+
+def find_target(name: str, section: ModelSection) -> Target:
+    """Tell what `name` is: a run folder, an adapter folder, a model folder, a hub id or kore-tiny.
+
+    Args:
+        section: the profile's model, for an adapter that does not name its own.
+
+    Raises:
+        MissingArtefact: a run that has no adapter yet, or no such thing.
+    """
+    folder = Path(name)
+    if (folder / "run.json").is_file():
+        return _run(folder, section)
+    if (folder / "adapter_config.json").is_file():
+        return _adapter(folder, folder.resolve().name, section, None)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise MissingArtefact(
+            f"{folder} is no run, adapter or model",
+            hint="kore eval takes a run folder, an adapter folder or a model",
+        )
+    return Target("base", name)
+
+
+def _run(folder: Path, section: ModelSection) -> Target:
+    from kore.run import Run
+
+    run = Run(folder)
+    state = run.state()
+    if not (run.adapter / "adapter_config.json").is_file():
+        raise MissingArtefact(
+            f"{folder} has no finished adapter (status: {state.status})",
+            hint=f"finish it with: kore train -o {folder}",
+        )
+    questions = next((Path(v["path"]) for k, v in state.inputs.items() if k == "questions"), None)
+    named = state.profile.get("model", {})
+    named = named.get("id") if isinstance(named, dict) else state.profile.get("model.id")
+    known = state.inputs.get("model", {}).get("path") or named
+    return _adapter(run.adapter, state.method, section, known, questions)
+
+
+def _adapter(
+    folder: Path, label: str, section: ModelSection, known: Any, questions: Path | None = None
+) -> Target:
+    from kore.files import read_json
+
+    facts = read_json(folder / "kore.json") if (folder / "kore.json").is_file() else {}
+    config = read_json(folder / "adapter_config.json")
+    if not isinstance(facts, dict) or not isinstance(config, dict):
+        raise DataError("not an adapter's description", where=str(folder))
+    named = known or facts.get("model") or config.get("base_model_name_or_path")
+    usable = isinstance(named, str) and (Path(named).is_dir() or "/" not in named.strip("/"))
+    model = named if usable and named else section.id
+    return Target(str(facts.get("method") or label), str(model), folder, questions)
+
+
+def load_target(target: Target, section: ModelSection, *, download: bool = False) -> Backbone:
+    """Load the base, with the target's adapter on it."""
+    from kore.models.adapter import load_adapter
+    from kore.models.load import load
+
+    backbone = load(section.model_copy(update={"id": target.model}), download=download)
+    if target.adapter is not None:
+        load_adapter(backbone, target.adapter)
+    return backbone
