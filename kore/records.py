@@ -7,63 +7,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from kore.errors import DataError
 from kore.files import read_json
 from kore.jsonl import STDIO, read_jsonl
+from kore.record import Record as Record
+from kore.record import as_list, as_text
 
 IMAGE_MARK = "<image>"
-
-
-class Record(BaseModel):
-    """A JSON object with known fields; what is not known is kept under ``extra``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    extra: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keep_unknown(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        known = cls.model_fields.keys()
-        unknown = {k: v for k, v in value.items() if k not in known}
-        if not unknown:
-            return value
-        kept = {k: v for k, v in value.items() if k in known}
-        given = kept.get("extra")
-        kept["extra"] = {**(given if isinstance(given, dict) else {}), **unknown}
-        return kept
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as a plain object: unset optional fields left out, ``extra`` spread back."""
-        value = self.model_dump(mode="json", exclude_none=True, by_alias=True)
-        extra = value.pop("extra", {})
-        return {**value, **extra}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any], where: str = "") -> Self:
-        """Validate one object.
-
-        Raises:
-            DataError: naming the field and, with `where`, the file and line.
-        """
-        try:
-            return cls.model_validate(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"]) or cls.__name__
-            raise DataError(f"{key}: {first['msg']}", where=where or None) from error
-
-
-def _as_list(value: str | list[str] | None) -> list[str]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else list(value)
 
 
 class KnowledgeItem(Record):
@@ -79,6 +40,16 @@ class KnowledgeItem(Record):
     source: str | None = None
     facts: dict[str, str | list[str]] = Field(default_factory=dict)
 
+    @field_validator("id", mode="before")
+    @classmethod
+    def _idas_text(cls, value: Any) -> Any:
+        return as_text(value)
+
+    @field_validator("facts", mode="before")
+    @classmethod
+    def _factsas_text(cls, value: Any) -> Any:
+        return {k: as_text(v) for k, v in value.items()} if isinstance(value, dict) else value
+
     @field_validator("id", "title", "type")
     @classmethod
     def _not_empty(cls, value: str) -> str:
@@ -89,7 +60,7 @@ class KnowledgeItem(Record):
     @property
     def images(self) -> list[str]:
         """The pictures as a list, whatever form they were given in."""
-        return _as_list(self.image)
+        return as_list(self.image)
 
 
 class Origin(Record):
@@ -169,31 +140,45 @@ class Sample(Record):
             return value
         value = dict(value)
         if "messages" in value and "conversations" not in value:
-            value["conversations"] = [cls._from_message(m) for m in value.pop("messages")]
-            if "images" in value and "image" not in value:
-                value["image"] = value.pop("images")
-        if isinstance(value.get("id"), int):
-            value["id"] = str(value["id"])
+            messages = value.pop("messages")
+            if not isinstance(messages, list):
+                raise ValueError("messages must be a list")
+            pictures: list[Any] = []
+            value["conversations"] = [cls._from_message(m, pictures) for m in messages]
+            if "image" not in value:
+                value["image"] = value.pop("images", None) or pictures or None
+        if "id" in value:
+            value["id"] = as_text(value["id"])
         return value
 
     @classmethod
-    def _from_message(cls, message: Any) -> Any:
+    def _from_message(cls, message: Any, pictures: list[Any]) -> Any:
+        """A message of OpenAI's form as a turn; what it shows is added to `pictures`."""
         if not isinstance(message, dict):
             return message
         content = message.get("content", "")
         if isinstance(content, list):
-            parts = [
-                IMAGE_MARK if p.get("type", "").startswith("image") else p.get("text", "") for p in content
-            ]
-            content = "\n".join(parts)
+            content = "\n".join(cls._from_part(part, pictures) for part in content)
         return {"from": cls._ROLES.get(str(message.get("role")), message.get("role")), "value": content}
+
+    @staticmethod
+    def _from_part(part: Any, pictures: list[Any]) -> str:
+        if not isinstance(part, dict):
+            raise ValueError("a message's content is text or a list of objects with a type")
+        if not str(part.get("type", "")).startswith("image"):
+            return str(part.get("text", ""))
+        shown = part.get("image_url") or part.get("image") or part.get("url") or part.get("path")
+        shown = shown.get("url") if isinstance(shown, dict) else shown
+        if shown:
+            pictures.append(shown)
+        return IMAGE_MARK
 
     @model_validator(mode="after")
     def _check_turns(self) -> Self:
         spoken = [m for m in self.conversations if m.from_ != "system"]
         if not spoken or spoken[0].from_ != "human":
             raise ValueError("a conversation starts with a human turn")
-        if any(a.from_ == b.from_ for a, b in zip(spoken, spoken[1:], strict=False)):
+        if any(a.from_ == b.from_ for a, b in pairwise(spoken)):
             raise ValueError("human and gpt turns must alternate")
         marks = sum(m.value.count(IMAGE_MARK) for m in self.conversations)
         if marks != len(self.images):
@@ -203,7 +188,7 @@ class Sample(Record):
     @property
     def images(self) -> list[str]:
         """The pictures as a list, in the order of their marks."""
-        return _as_list(self.image)
+        return as_list(self.image)
 
 
 class Question(Record):
@@ -218,18 +203,18 @@ class Question(Record):
 
     @field_validator("question_id", mode="before")
     @classmethod
-    def _id_as_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) else value
+    def _idas_text(cls, value: Any) -> Any:
+        return as_text(value)
 
     @property
     def images(self) -> list[str]:
         """The pictures as a list."""
-        return _as_list(self.image)
+        return as_list(self.image)
 
     @property
     def answers(self) -> list[str]:
         """All accepted answers."""
-        return _as_list(self.answer)
+        return as_list(self.answer)
 
 
 R = TypeVar("R", bound=Record)
@@ -245,11 +230,23 @@ def read_records(
     """Read records from JSONL, from ``-``, or (a path ending in .json) from one JSON list.
 
     Relative picture paths are resolved against `image_root`, else against the file's folder, else
-    (standard input) against the working folder.
+    (standard input) against the working folder. `read_located` also says where each was found.
 
     Raises:
         DataError: with ``file:line`` (or ``file[index]``) and the field, unless `on_error` takes it.
     """
+    for _, record in read_located(kind, source, image_root=image_root, on_error=on_error):
+        yield record
+
+
+def read_located(
+    kind: type[R],
+    source: str | Path,
+    *,
+    image_root: Path | None = None,
+    on_error: Callable[[DataError], None] | None = None,
+) -> Iterator[tuple[str, R]]:
+    """As `read_records`, yielding ``(where, record)``, where being ``file:line`` or ``file[index]``."""
     name = str(source)
     if name != STDIO and not Path(name).exists():
         raise DataError("no such file", where=name)
@@ -264,27 +261,40 @@ def read_records(
                 raise
             on_error(error)
             continue
-        yield _anchored(record, root)
+        yield where, _anchored(record, root)
     if empty:
         raise DataError("holds no record", where=name)
 
 
 def _objects(name: str, on_error: Callable[[DataError], None] | None) -> Iterable[tuple[str, dict[str, Any]]]:
     if name != STDIO and Path(name).suffix == ".json":
-        values = read_json(Path(name))
+        try:
+            values = read_json(Path(name))
+        except DataError as error:
+            error.hint = "a .json file is one JSON list; name it .jsonl if it has a record a line"
+            raise
         if not isinstance(values, list):
             raise DataError("expected a JSON list of records", where=name)
         for index, value in enumerate(values):
-            if not isinstance(value, dict):
-                raise DataError("expected a JSON object", where=f"{name}[{index}]")
-            yield f"{name}[{index}]", value
+            where = f"{name}[{index}]"
+            if isinstance(value, dict):
+                yield where, value
+                continue
+            bad = DataError(f"expected a JSON object, found {type(value).__name__}", where=where)
+            if on_error is None:
+                raise bad
+            on_error(bad)
         return
     yield from read_jsonl(name, on_error=on_error)
 
 
 def _anchored(record: R, root: Path) -> R:
     def anchor(path: str) -> str:
-        return path if "://" in path or Path(path).is_absolute() else str(root / path)
+        return (
+            path
+            if "://" in path or path.startswith("data:") or Path(path).is_absolute()
+            else str(root / path)
+        )
 
     if isinstance(record, KnowledgeTree):
         branches = [

@@ -1,0 +1,77 @@
+"""What every record has in common: fields that are checked, and unknown keys that are kept."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from kore.errors import DataError
+
+
+class Record(BaseModel):
+    """A JSON object with known fields; what is not known is kept under ``extra``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_unknown(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        known = cls.model_fields.keys()
+        unknown = {k: v for k, v in value.items() if k not in known}
+        if not unknown:
+            return value
+        kept = {k: v for k, v in value.items() if k in known}
+        given = kept.get("extra")
+        kept["extra"] = {**(given if isinstance(given, dict) else {}), **unknown}
+        return kept
+
+    @model_serializer(mode="wrap")
+    def _spread_extra(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        value: dict[str, Any] = plain(self)
+        extra = value.pop("extra", {})
+        return {**value, **{k: v for k, v in extra.items() if k not in value}}
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a plain object: unset optional fields left out, ``extra`` spread back."""
+        return self.model_dump(mode="json", exclude_none=True, by_alias=True)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], where: str = "") -> Self:
+        """Validate one object.
+
+        Raises:
+            DataError: naming the field and, with `where`, the file and line.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(str(part) for part in first["loc"]) or cls.__name__
+            reason = first["msg"].removeprefix("Value error, ")
+            raise DataError(f"{key}: {reason}", where=where or None) from error
+
+
+def as_list(value: str | list[str] | None) -> list[str]:
+    """Pictures or answers as a list; an empty text means none, as published data sets have it."""
+    if not value:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
+def as_text(value: Any) -> Any:
+    """Numbers that stand where a name or a fact's value does, as text."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    return [as_text(inner) for inner in value] if isinstance(value, list) else value
