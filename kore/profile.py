@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -96,11 +98,11 @@ def resolve(
     for variable, text in sorted((os.environ if environ is None else environ).items()):
         if variable.startswith("KORE_") and "__" in variable:
             key = variable.removeprefix("KORE_").lower().replace("__", ".")
-            _put(values, key, _literal(text))
+            _put(values, key, _literal(key, text), variable)
             origin[key], where[key] = f"env {variable}", variable
     for key, value in (flags or {}).items():
         if value is not None:
-            _put(values, key, _literal(value) if isinstance(value, str) else value)
+            _put(values, key, _literal(key, value) if isinstance(value, str) else value, f"--set {key}")
             origin[key], where[key] = "flag", f"--set {key}"
     try:
         profile = Profile.model_validate(values)
@@ -112,26 +114,58 @@ def resolve(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ProfileError(f"not TOML: {error}", where=str(path)) from error
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ProfileError("not UTF-8 text", where=str(path)) from error
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r" \(at line (\d+), column \d+\)$", str(error))
+        where = f"{path}:{found[1]}" if found else str(path)
+        reason = str(error)[: found.start()] if found else str(error)
+        raise ProfileError(f"not TOML: {reason}", where=where) from error
     except OSError as error:
         raise ProfileError(f"cannot read: {error.strerror}", where=str(path)) from error
 
 
-def _literal(text: str) -> Any:
+def _literal(key: str, text: str) -> Any:
+    """Text from a flag or the environment as the value that the setting wants.
+
+    Read as TOML where it parses, except that a setting that is text stays text (``model.id=7b``,
+    ``calibrate.layers=3``), a list may be written without brackets (``eval.suites=a,b``), and none
+    clears a setting that can be without a value.
+    """
+    wanted = _type_of(key)
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
+        value = text
+    if value == "none" and NoneType in wanted:
+        return None
+    if wanted <= {str, NoneType} and wanted and not isinstance(value, str):
         return text
+    if list in wanted and not isinstance(value, list):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return value
 
 
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
+def _type_of(key: str) -> set[Any]:
+    """The plain types that a setting takes; empty where there is no such setting."""
+    model: Any = Profile
+    for part in key.split("."):
+        fields = getattr(model, "model_fields", {})
+        if part not in fields:
+            return set()
+        model = fields[part].annotation
+    choices = get_args(model) if get_origin(model) in (Union, UnionType) else (model,)
+    types = {get_origin(choice) or choice for choice in choices}
+    return {str if choice is Literal else choice for choice in types}
+
+
+def _put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
     *path, last = key.split(".")
     for part in path:
         inner = values.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise ProfileError(f"{part} is not a section", where=key)
+            raise ProfileError(f"unknown setting {key}: {part} is not a section", where=where)
         values = inner
     values[last] = value
 
@@ -147,16 +181,53 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _explain(error: ValidationError, where: dict[str, str], path: str) -> ProfileError:
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
-    known = [p for p in location if p in all_keys_parts()]
+    errors = error.errors(include_url=False)
+    first, location = errors[0], [str(part) for part in errors[0]["loc"]]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
-        message = f"unknown setting {key}{_nearest(key, all_keys())}"
+        message = f"unknown setting {key}{_nearest_setting(key)}"
     else:
-        key = ".".join(known) or key
-        message = f"{key}: {first['msg']} (found {first.get('input')!r})"
-    return ProfileError(message, where=where.get(key, path), hint="kore profiles show lists every setting")
+        key = _setting(location)
+        # a setting that takes more than one type fails once for each
+        reasons = dict.fromkeys(e["msg"] for e in errors if _setting([str(p) for p in e["loc"]]) == key)
+        wanted = " or ".join(_worded(reason) for reason in reasons).replace(" or should be ", " or ")
+        message = f"{key}: {wanted} (found {first.get('input')!r})"
+    below = (origin for k, origin in where.items() if k.startswith(f"{key}."))
+    origin = where.get(key) or next(below, path)
+    if origin == path:
+        origin = f"{path}{_line_of(Path(path), key)}"
+    return ProfileError(message, where=origin, hint="kore profiles show tiny lists every setting")
+
+
+def _worded(reason: str) -> str:
+    return reason.removeprefix("Input ").partition(", unable to parse")[0].partition(" or instance of")[0]
+
+
+def _setting(location: list[str]) -> str:
+    """The dotted key within an error's location, without the branch of a union that failed."""
+    model: Any = Profile
+    known = []
+    for part in location:
+        fields = getattr(model, "model_fields", {})
+        if part not in fields:
+            break
+        known.append(part)
+        model = fields[part].annotation
+    return ".".join(known) or ".".join(location)
+
+
+def _line_of(path: Path, key: str) -> str:
+    """``:line`` of a key in a TOML file, empty where it is not found (an inline table, say)."""
+    *section, last = key.split(".")
+    header: list[str] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if found := re.match(r"\s*\[([\w.\-\s]+)\]", line):
+            header = [part.strip() for part in found[1].split(".")]
+            if header == [*section, last]:
+                return f":{number}"
+        elif (found := re.match(r"\s*([\w\-]+)\s*=", line)) and [*header, found[1]] == [*section, last]:
+            return f":{number}"
+    return ""
 
 
 def all_keys() -> list[str]:
@@ -164,11 +235,16 @@ def all_keys() -> list[str]:
     return [key for key, _ in _leaves(Profile().model_dump(mode="json"))]
 
 
-def all_keys_parts() -> set[str]:
-    """Every name that occurs in a dotted key."""
-    return {part for key in all_keys() for part in key.split(".")}
+def _nearest_setting(key: str) -> str:
+    """A guess within the key's own section; for a bare name, the setting or section of that name."""
+    section, _, _ = key.rpartition(".")
+    keys = all_keys()
+    if section:
+        return _nearest(key, [k for k in keys if k.startswith(f"{section}.")])
+    same = [k for k in keys if k.endswith(f".{key}")]
+    return f" (did you mean {same[0]}?)" if same else _nearest(key, sorted({k.split(".")[0] for k in keys}))
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.65)
     return f" (did you mean {close[0]}?)" if close else ""
