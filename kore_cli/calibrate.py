@@ -2,6 +2,79 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 
-def calibrate() -> None:
-    """(being built)"""
+import typer
+
+from kore_cli import options
+
+
+def calibrate(
+    samples: Annotated[
+        list[str] | None,
+        typer.Option("--samples", help="demo, onevision, FILE.jsonl or bench:NAME, with :COUNT; repeatable."),
+    ] = None,
+    profile: options.ProfileName = "tiny",
+    model: options.Model = None,
+    out: options.Out = None,
+    count: Annotated[
+        int | None, typer.Option("-n", "--count", help="Samples per source (onevision: per category).")
+    ] = None,
+    with_answers: Annotated[
+        bool | None, typer.Option("--with-answers", help="Sum the answers' tokens too.")
+    ] = None,
+    layers: Annotated[str | None, typer.Option("--layers", help="all, 0-3, 0,5,7 or auto[:SHARE].")] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Budget for sums and hidden states, e.g. 8GiB.")
+    ] = None,
+    offload: Annotated[
+        bool, typer.Option("--offload", help="Read weights from disk one decoder layer at a time.")
+    ] = False,
+    seed: options.Seed = None,
+    setting: options.Set = None,
+    download: options.Download = False,
+    restart: options.Restart = False,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Sum the covariances of what the model already knows, so that training can keep out of their way.
+
+    Example: kore calibrate --samples demo
+    """
+    from kore.nullspace.job import CalibrateJob
+    from kore.profile import resolve
+    from kore_cli.output import Output
+
+    output = Output(json_mode=as_json, quiet=quiet)
+    flags = {
+        "calibrate.samples": samples,
+        "calibrate.count": count,
+        "calibrate.with_answers": with_answers,
+        "calibrate.layers": layers,
+        "calibrate.memory": memory,
+        "calibrate.seed": seed,
+        "model.id": model,
+    }
+    resolved = resolve(profile, {**options.overrides(setting), **flags})
+    job = CalibrateJob(resolved.profile, out, download=download, offload=offload, on_note=output.warn)
+    for line in job.plan.lines():
+        output.note(line)
+    if dry_run:
+        output.result({"out": str(job.out), **job.plan.to_json()})
+        return
+    if job.plan.tokens < job.widest:
+        output.warn(f"{job.plan.tokens:,} tokens for inputs of width {job.widest:,}: take more samples")
+    with output.progress("calibrate", job.plan.layers) as advance:
+        made = job.run(restart=restart, on_layer=lambda done: advance(1, f"layer {done.layer}"))
+    facts = made.manifest.facts
+    output.result(
+        {
+            "out": str(made.folder),
+            "label": made.label,
+            "sites": len(made.sites),
+            "tokens": facts["tokens"],
+            "seconds": facts.get("seconds"),
+            "fingerprint": made.manifest.fingerprint,
+        }
+    )

@@ -33,3 +33,20 @@ Model = Annotated[
 Download = Annotated[
     bool, typer.Option("--download", help="Allow fetching a hub id that is not in the local cache.")
 ]
+
+
+def overrides(texts: list[str] | None) -> dict[str, str]:
+    """``--set KEY=VALUE`` as key -> value.
+
+    Raises:
+        UsageError: without a key or an equals sign.
+    """
+    from kore.errors import UsageError
+
+    found = {}
+    for text in texts or []:
+        key, sign, value = text.partition("=")
+        if not sign or not key.strip():
+            raise UsageError(f"--set {text}: expected KEY=VALUE")
+        found[key.strip()] = value.strip()
+    return found

@@ -1,0 +1,290 @@
+"""Sums the covariances of a model's language layers over samples of what it already knows (paper, 4.2.2)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kore.errors import DataError, UsageError
+from kore.files import hash_json
+from kore.manifest import Manifest, State, claim
+from kore.models.families import language_layers, language_linears
+from kore.nullspace.accumulator import Accumulator
+from kore.nullspace.batches import Batches, make_batches, sample_hash
+from kore.nullspace.covariance import KIND, Covariance, Site, read_sites, shard, write_shard
+from kore.nullspace.group import Group
+from kore.nullspace.layers import parse_layers
+from kore.nullspace.parallel import Ranks
+from kore.nullspace.passes import HiddenCache, Start, quiet_inference, run_layer, start
+from kore.nullspace.plan import Plan, check_room, make_plan, parse_bytes
+from kore.nullspace.sites import LayerTaps, site_name
+from kore.nullspace.weights import Held, Weights
+
+if TYPE_CHECKING:
+    from kore.models.load import Backbone
+    from kore.profile import CalibrateSection
+    from kore.records import Sample
+
+_HIDDEN = "hidden-states"
+
+
+@dataclass(frozen=True)
+class LayerDone:
+    """Progress: a layer's matrices are on disk."""
+
+    layer: int
+    done: int
+    layers: int
+    sites: list[Site]
+    seconds: float
+
+
+class Calibration:
+    """One calibration: prepares, plans, runs.
+
+    Args:
+        backbone: model, processor and fingerprint; its layers may be on the meta device if `weights`
+            materialises them.
+        samples: what to protect.
+        section: how.
+        lineage: fingerprints of adapters that are merged into the model, oldest first.
+        label: what the samples are, for people.
+        weights: brings decoder layers into memory; by default they are there already.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        samples: Sequence[Sample],
+        section: CalibrateSection,
+        *,
+        lineage: Sequence[str] = (),
+        label: str = "",
+        weights: Weights | None = None,
+    ) -> None:
+        if not samples:
+            raise UsageError("there is no sample to calibrate on")
+        self.backbone = backbone
+        self.section = section
+        self.label = label or f"{len(samples)} samples"
+        self.lineage = list(lineage)
+        self.samples = samples
+        self.stack: nn.ModuleList = language_layers(backbone.model, backbone.family)
+        self.weights: Weights = weights or Held(backbone.model)
+        self.layers = parse_layers(section.layers, len(self.stack))
+        self.batches: Batches = make_batches(
+            backbone.processor, samples, batch=section.batch, with_answers=section.with_answers
+        )
+        self.ranks = Ranks.current()
+        self.widest = 0
+        self._scratch: dict[tuple[int, torch.dtype], Any] = {}
+        self.plan: Plan = self._plan()
+
+    def manifest(self) -> Manifest:
+        """What identifies this covariance: the model, the samples and how they are read."""
+        section = self.section
+        hashes = [sample_hash(s) for s in self.samples]
+        settings = {
+            "with_answers": section.with_answers,
+            "normalise": section.normalise,
+            "accumulate": section.accumulate,
+            "layers": self.layers,
+            "dtype": str(self.backbone.model.dtype),
+            "lineage": self.lineage,
+        }
+        inputs = {"model": self.backbone.fingerprint, "samples": hash_json(hashes)}
+        facts = {
+            "label": self.label,
+            "tokens": self.batches.tokens,
+            "samples": [{"id": s.id, "hash": h} for s, h in zip(self.samples, hashes, strict=True)],
+            "plan": self.plan.to_json(),
+        }
+        return Manifest(KIND, settings, inputs, {"model": str(self.backbone.path)}, facts=facts)
+
+    def run(
+        self, out: Path, *, restart: bool = False, on_layer: Callable[[LayerDone], None] | None = None
+    ) -> Covariance:
+        """Sum and write; goes on where an earlier call with the same inputs stopped."""
+        manifest = self.manifest()
+        state: State = self.ranks.first(lambda: claim(out, manifest, restart=restart))
+        if state == "done":
+            return Covariance(out)
+        check_room(self.plan, out)
+        began = time.monotonic()
+        with quiet_inference():
+            self._run(out, on_layer)
+        if self.ranks.rank == 0:
+            sites = [s.to_json() for n in self.layers for s in read_sites(shard(out, n))]
+            manifest.finished(seconds=round(time.monotonic() - began, 2), sites=sites).write(out)
+        self.ranks.barrier()
+        return Covariance(out)
+
+    def _run(self, out: Path, on_layer: Callable[[LayerDone], None] | None) -> None:
+        mine = self.ranks.share(len(self.batches.groups))
+        present = self.ranks.first(lambda: [n for n in self.layers if shard(out, n).exists()])
+        pending = [n for n in self.layers if n not in present]
+        groups = Group.split(pending, self.plan.at_once)
+        on_disk = self.plan.hidden_on == "disk"
+        cache = HiddenCache(out / _HIDDEN / str(self.ranks.rank) if on_disk else None)
+        streaming = len(groups) == 1 and self.weights.keeps_all
+        starts: dict[int, Start] = {}
+        done = len(present)
+        try:
+            if groups and not streaming:
+                for batch in mine:
+                    starts[batch] = self._begin(batch)
+                    cache.put(batch, starts[batch].hidden)
+                    starts[batch].hidden = starts[batch].hidden.new_empty(0)
+            for group in groups:
+                began = time.monotonic()
+                taps = self._stream(group, mine) if streaming else self._sum_group(group, mine, starts, cache)
+                for layer in group.summed:
+                    sites = self._write(out, layer, taps.pop(layer))
+                    done += 1
+                    if on_layer is not None:
+                        seconds = time.monotonic() - began
+                        on_layer(LayerDone(layer, done, len(self.layers), sites, seconds))
+        finally:
+            cache.clear()
+        if on_disk and self.ranks.rank == 0 and (out / _HIDDEN).exists():
+            (out / _HIDDEN).rmdir()
+
+    def _begin(self, batch: int) -> Start:
+        """Embeddings, vision tower and projector on one batch."""
+        with self.weights.outside():
+            return start(self.backbone.model, self.stack, self._inputs(batch))
+
+    def _stream(self, group: Group, mine: list[int]) -> dict[int, LayerTaps]:
+        """All layers in one go, batch by batch: nothing needs to be kept."""
+        taps = {n: self._taps(n) for n in group.summed}
+        for batch in mine:
+            begun = self._begin(batch)
+            hidden = begun.hidden
+            for n in group.layers:
+                hidden = self._through(n, batch, hidden, begun, taps.get(n))
+        return taps
+
+    def _sum_group(
+        self, group: Group, mine: list[int], starts: dict[int, Start], cache: HiddenCache
+    ) -> dict[int, LayerTaps]:
+        """A stretch of layers from the kept hidden states to the next ones."""
+        taps = {n: self._taps(n) for n in group.summed}
+        # weights that are here anyway: read and write the hidden states once per stretch
+        stretches = [group.layers] if self.weights.keeps_all else [[n] for n in group.layers]
+        for stretch in stretches:
+            with self.weights.layer(stretch[0]) if len(stretch) == 1 else nullcontext():
+                for batch in mine:
+                    hidden = cache.get(batch)
+                    for n in stretch:
+                        hidden = self._through(n, batch, hidden, starts[batch], taps.get(n))
+                    cache.put(batch, hidden)
+        return taps
+
+    def _through(self, n: int, batch: int, hidden: Tensor, begun: Start, taps: LayerTaps | None) -> Tensor:
+        if taps is None:
+            return run_layer(self.stack[n], hidden, begun.calls[n])
+        with taps:
+            taps.start(begun.mask)
+            try:
+                result = run_layer(self.stack[n], hidden, begun.calls[n])
+            except DataError as error:
+                ids = ", ".join(self.samples[i].id for i in self.batches.groups[batch])
+                raise DataError(f"{error.message} (samples {ids})", where=error.where) from error
+            taps.end()
+        return result
+
+    def _write(self, out: Path, layer: int, taps: LayerTaps) -> list[Site]:
+        matrices, sites = {}, []
+        for tap in taps.taps:
+            tap.sum.reduce()
+            if self.ranks.rank == 0:
+                site = site_name(tap.linears)
+                packed = matrices[site] = tap.sum.packed()
+                sites.append(
+                    Site.measure(
+                        packed,
+                        layer=layer,
+                        site=site,
+                        linears=tap.linears,
+                        d_in=tap.sum.d_in,
+                        tokens=tap.sum.tokens,
+                    )
+                )
+        if self.ranks.rank == 0:
+            write_shard(out, layer, matrices, sites)
+        self.ranks.barrier()
+        return sites
+
+    def _taps(self, layer: int) -> LayerTaps:
+        prefix = f"{self.backbone.family.layers}.{layer}."
+        linears = {
+            k: v
+            for k, v in language_linears(self.backbone.model, self.backbone.family).items()
+            if k.startswith(prefix)
+        }
+        dtype = getattr(torch, self.section.accumulate)
+
+        def make(width: int) -> Accumulator:
+            return Accumulator(width, dtype=dtype, device=self.backbone.device, scratch=self._scratch)
+
+        return LayerTaps(linears, make, normalise=self.section.normalise == "max")
+
+    def _inputs(self, batch: int) -> dict[str, Any]:
+        dtype = self.backbone.model.dtype
+        return {
+            k: v.to(self.backbone.device, dtype if v.is_floating_point() else v.dtype)
+            for k, v in self.batches.inputs(batch).items()
+        }
+
+    def _plan(self) -> Plan:
+        """Find the sites of the first layer on the shortest batch, and count bytes."""
+        with quiet_inference():
+            with self.weights.outside():
+                begun = start(self.backbone.model, self.stack, self._inputs(0))
+            taps = self._taps(0)
+            with self.weights.layer(0), taps:
+                taps.start(begun.mask)
+                run_layer(self.stack[0], begun.hidden, begun.calls[0])
+        per_token = begun.hidden.shape[-1] * begun.hidden.element_size()
+        share = -(-self.batches.padded // self.ranks.world)
+        self.widest = max(tap.sum.d_in for tap in taps.taps)
+        first = self.batches.lengths[self.batches.groups[0][-1]] * len(self.batches.groups[0])
+        return make_plan(
+            widths=[tap.sum.d_in for tap in taps.taps],
+            layers=len(self.layers),
+            samples=len(self.samples),
+            tokens=self.batches.tokens,
+            hidden=share * per_token,
+            extra=share * begun.extra_bytes // first,
+            weights=self.weights.peak_bytes,
+            budget=parse_bytes(self.section.memory),
+            item=8 if self.section.accumulate == "float64" else 4,
+        )
+
+
+def calibrate(
+    backbone: Backbone,
+    samples: Sequence[Sample],
+    section: CalibrateSection,
+    out: Path,
+    *,
+    restart: bool = False,
+    lineage: Sequence[str] = (),
+    label: str = "",
+    on_layer: Callable[[LayerDone], None] | None = None,
+) -> Covariance:
+    """Sum the covariances of `samples` into the folder `out`.
+
+    Raises:
+        DataError: a broken sample, a non-finite activation, a model whose layers cannot be run alone.
+        UsageError: `out` holds other settings, or memory or disk do not suffice.
+    """
+    job = Calibration(backbone, samples, section, lineage=lineage, label=label)
+    return job.run(out, restart=restart, on_layer=on_layer)

@@ -1,0 +1,59 @@
+"""An extension of the paper's basis: among what the old inputs barely use, what the new ones need.
+
+The paper takes the r directions of least old energy, whatever the new samples are. Here directions are
+ranked by new energy against old energy, a generalised eigenproblem
+    C_new v = mu (C_old + d)^p v,    p = (1 - s) / s,
+with strength s between the two ends: s -> 0 weighs old energy ever harder (the paper's basis), s = 1/2
+is the plain ratio, s = 1 looks at the new samples alone. d is the largest old eigenvalue that the
+paper's own choice of r directions contains: what lies below it counts as equally harmless.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kore.errors import DataError
+from kore.nullspace.basis import NullBasis, check, fix_signs, null_basis
+
+
+def contrast_basis(old: Tensor, new: Tensor, rank: int, strength: float, *, name: str = "") -> NullBasis:
+    """Directions of much new and little old energy.
+
+    Args:
+        old: C_old, (d, d). new: C_new, (d, d), same inputs.
+        rank: r.
+        strength: s in [0, 1]; 0 is the paper's basis.
+
+    Returns:
+        The basis, orthonormal; its energies are those in C_old.
+
+    Raises:
+        DataError: as `null_basis`; or the two differ in size.
+    """
+    if strength <= 0:
+        return null_basis(old, rank, name=name)
+    check(new, name)
+    if old.shape != new.shape:
+        raise DataError(f"old inputs have width {old.shape[0]}, new ones {new.shape[0]}", where=name or None)
+    null_basis(old, rank, name=name)  # refuses what is no covariance
+    values, axes = torch.linalg.eigh(old.double())
+    values = values.clamp_min(0)
+    floor = values[rank - 1].clamp_min(1e-12 * float(values[-1]))
+    weight = ((values + floor) / floor).pow(-(1 - strength) / (2 * strength))  # (C_old + d)^(-p/2), scaled
+    inner = weight[:, None] * (axes.T @ new.double() @ axes) * weight
+    _, best = torch.linalg.eigh(inner)
+    best = best.flip(1)[:, :rank]
+    vectors, _ = torch.linalg.qr(axes @ (weight[:, None] * best))
+    # smallest old energy first, as in the paper's basis
+    energies, rotation = torch.linalg.eigh(vectors.T @ old.double() @ vectors)
+    vectors = fix_signs(vectors @ rotation)
+    identity = torch.eye(rank, dtype=vectors.dtype, device=vectors.device)
+    return NullBasis(
+        vectors,
+        energies.clamp_min(0),
+        f"contrast {strength:g}",
+        residual=0.0,
+        orthonormality=float((vectors.T @ vectors - identity).abs().max()),
+        energy_left=float(energies.clamp_min(0).sum() / values.sum()),
+    )

@@ -1,0 +1,175 @@
+"""From a covariance and a model's weights to the adapter's frozen A, for every adapted linear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kore.errors import DataError
+from kore.nullspace.basis import NullBasis, adapter_factors, null_basis
+from kore.nullspace.covariance import Covariance, Site
+from kore.nullspace.layers import parse_layers, parse_share
+
+if TYPE_CHECKING:
+    from kore.profile import AdapterSection
+
+WeightOf = Callable[[str], Tensor]
+
+
+@dataclass
+class AdapterFactors:
+    """What an adapter starts from.
+
+    Attributes:
+        a: linear's full name -> frozen A, (r, d_in) float32.
+        b0: linear's full name -> B0, (d_out, r) float32; only for the residual form.
+        report: per site: rank, energy left, solver, residual, orthonormality.
+    """
+
+    a: dict[str, Tensor] = field(default_factory=dict)
+    b0: dict[str, Tensor] = field(default_factory=dict)
+    report: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Rank per linear's full name."""
+        return {name: value.shape[0] for name, value in self.a.items()}
+
+
+def factors(
+    model: nn.Module | Mapping[str, nn.Linear] | WeightOf,
+    covariance: Covariance,
+    section: AdapterSection,
+    *,
+    new: Covariance | None = None,
+) -> dict[str, Tensor]:
+    """The frozen A of every linear that the covariance covers; see `build`."""
+    return build(model, covariance, section, new=new).a
+
+
+def build(
+    model: nn.Module | Mapping[str, nn.Linear] | WeightOf,
+    covariance: Covariance,
+    section: AdapterSection,
+    *,
+    new: Covariance | None = None,
+    residual: bool = False,
+    layers: list[int] | None = None,
+    on_site: Callable[[int, int], None] | None = None,
+) -> AdapterFactors:
+    """Make the frozen A, and B0 if asked, of every linear.
+
+    Args:
+        model: where W0 is: a model, linears by full name, or a function from a full name to W0
+            (so that weights may come from the shards one by one).
+        covariance: of what is to be kept.
+        section: rank, basis, solver, layers, scale.
+        new: covariance of the new samples, for the contrast basis.
+        residual: make B0 too.
+        layers: decoder layers to adapt, instead of section.layers.
+        on_site: told ``(done, total)``.
+
+    Raises:
+        DataError: a covariance that is no covariance, or a rank that does not fit; names the site.
+    """
+    from kore.nullspace.ranks import choose_ranks
+
+    weight_of = _weights(model)
+    sites = chosen_sites(covariance, section, layers)
+    if new is not None and new.model != covariance.model:
+        raise DataError(f"the covariance {new.folder} is of another model than {covariance.folder}")
+    d_out = {linear: int(weight_of(linear).shape[0]) for s in sites for linear in s.linears}
+    ranks = choose_ranks(covariance, sites, d_out, section)
+    made = AdapterFactors()
+    for done, site in enumerate(sites, start=1):
+        basis = _basis(covariance, site, ranks[site.name], section, new)
+        for linear in site.linears:
+            result = adapter_factors(weight_of(linear), basis.vectors, name=linear)
+            made.a[linear] = (section.scale * result.a).float().cpu()
+            if residual:
+                made.b0[linear] = (result.b0 / section.scale).float().cpu()
+        made.report.append(
+            {
+                "site": site.name,
+                "rank": ranks[site.name],
+                "energy_left": basis.energy_left,
+                "solver": basis.solver,
+                "residual": basis.residual,
+                "orthonormality": basis.orthonormality,
+            }
+        )
+        if on_site is not None:
+            on_site(done, len(sites))
+    return made
+
+
+def chosen_sites(
+    covariance: Covariance, section: AdapterSection, layers: list[int] | None = None
+) -> list[Site]:
+    """The covariance's sites in the layers that the section adapts.
+
+    Raises:
+        DataError: a chosen layer was not calibrated.
+    """
+    present = sorted({s.layer for s in covariance.sites})
+    if layers is None and section.layers != "all" and parse_share(section.layers) is None:
+        layers = parse_layers(section.layers, max(present) + 1)
+    missing = [n for n in layers or [] if n not in present]
+    if missing:
+        raise DataError(
+            f"the covariance {covariance.folder} holds nothing for layer {missing[0]}",
+            hint="calibrate with the same --layers",
+        )
+    return [s for s in covariance.sites if layers is None or s.layer in layers]
+
+
+def _basis(
+    covariance: Covariance, site: Site, rank: int, section: AdapterSection, new: Covariance | None
+) -> NullBasis:
+    c = covariance.matrix(site)
+    if torch.cuda.is_available():
+        c = c.cuda()
+    if section.basis == "paper":
+        return null_basis(c, rank, solver=section.solver, name=site.name)
+    from kore.nullspace.contrast import contrast_basis
+
+    if new is None:
+        raise DataError(
+            "the contrast basis needs a covariance of the new samples too",
+            hint="kore calibrate --samples NEW.jsonl --with-answers makes one",
+        )
+    other = new.matrix(new.site_of(site.linears[0])).to(c.device)
+    return contrast_basis(c, other, rank, section.contrast, name=site.name)
+
+
+def _weights(model: nn.Module | Mapping[str, nn.Linear] | WeightOf) -> WeightOf:
+    if isinstance(model, nn.Module):
+        module = model
+
+        def from_model(name: str) -> Tensor:
+            return _dense(module.get_submodule(name))
+
+        return from_model
+    if isinstance(model, Mapping):
+        linears = model
+
+        def from_linears(name: str) -> Tensor:
+            return _dense(linears[name])
+
+        return from_linears
+    return model
+
+
+def _dense(linear: nn.Module) -> Tensor:
+    """W0 of a linear, (d_out, d_in); a 4- or 8-bit one is read as it is, through bitsandbytes."""
+    weight = linear.weight
+    if type(weight).__name__ in ("Params4bit", "Int8Params"):
+        from peft.utils.integrations import dequantize_module_weight
+
+        weight = dequantize_module_weight(linear)
+    assert isinstance(weight, Tensor)
+    return weight.detach()

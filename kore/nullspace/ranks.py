@@ -1,0 +1,93 @@
+"""Which rank each site gets: one number, a parameter budget, or by the energy that the old inputs leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kore.errors import DataError, UsageError
+from kore.nullspace.covariance import Covariance, Site
+
+if TYPE_CHECKING:
+    from kore.profile import AdapterSection
+
+AUTO_KEEP = 0.999  # rank = "auto": what the adapter may touch is a thousandth of the old energy
+_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
+
+
+def parse_count(text: str) -> int:
+    """Parameters of ``340M``, ``1.5B`` or a plain number.
+
+    Raises:
+        UsageError: not a count.
+    """
+    number, unit = (text[:-1], text[-1].upper()) if text and text[-1].isalpha() else (text, "")
+    try:
+        return int(float(number) * _UNITS[unit])
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"budget: {text!r} is no count", hint="for example --budget 340M") from error
+
+
+def single_rank(d_out: Mapping[str, int], budget: int) -> int:
+    """The largest rank whose B matrices fit the budget: r * sum of d_out <= budget.
+
+    Raises:
+        UsageError: not even rank 1 fits.
+    """
+    rank = budget // sum(d_out.values())
+    if rank < 1:
+        raise UsageError(f"budget: {budget:,} parameters do not pay for rank 1 ({sum(d_out.values()):,})")
+    return rank
+
+
+def choose_ranks(
+    covariance: Covariance, sites: list[Site], d_out: Mapping[str, int], section: AdapterSection
+) -> dict[str, int]:
+    """Rank per site's name.
+
+    With `keep` (or rank auto, which is keep 0.999) a site gets the largest rank whose directions hold
+    at most 1 - keep of its old energy, at least 1; a budget lowers that share until all fit. Without,
+    every site gets the section's rank, or the one that the budget pays for.
+
+    Raises:
+        DataError: a rank above a site's d_in or d_out, named.
+        UsageError: a budget that pays for nothing.
+    """
+    budget = parse_count(section.budget) if section.budget else None
+    if section.keep is None and section.rank != "auto":
+        rank = section.rank if budget is None else single_rank(d_out, budget)
+        for site in sites:
+            least = min([site.d_in, *(d_out[x] for x in site.linears)])
+            if rank > least:
+                raise DataError(f"rank {rank} does not fit a width of {least}", where=site.name)
+        return {site.name: rank for site in sites}
+    spectra = {site.name: torch.linalg.eigvalsh(covariance.matrix(site)).clamp_min(0) for site in sites}
+    most = {s.name: min([s.d_in, *(d_out[x] for x in s.linears)]) for s in sites}
+    width = {s.name: sum(d_out[x] for x in s.linears) for s in sites}
+    share = 1 - (section.keep if section.keep is not None else AUTO_KEEP)
+    ranks = _by_energy(spectra, most, share)
+    if budget is None or _cost(ranks, width) <= budget:
+        return ranks
+    if sum(width.values()) > budget:
+        raise UsageError(f"budget: {budget:,} parameters do not pay for rank 1 ({sum(width.values()):,})")
+    low, high = 0.0, share
+    for _ in range(60):
+        middle = (low + high) / 2
+        fits = _cost(_by_energy(spectra, most, middle), width) <= budget
+        low, high = (middle, high) if fits else (low, middle)
+    return _by_energy(spectra, most, low)
+
+
+def _by_energy(spectra: Mapping[str, Tensor], most: Mapping[str, int], share: float) -> dict[str, int]:
+    ranks = {}
+    for name, values in spectra.items():
+        within = int((values.cumsum(0) <= share * values.sum()).sum())
+        ranks[name] = max(1, min(within, most[name]))
+    return ranks
+
+
+def _cost(ranks: Mapping[str, int], width: Mapping[str, int]) -> int:
+    return sum(rank * width[name] for name, rank in ranks.items())

@@ -1,0 +1,153 @@
+"""Where calibration samples come from: demo, onevision, FILE.jsonl, bench:NAME, each with a count.
+
+Draws are seeded; a sample whose picture cannot be opened is replaced by the next one of the draw.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kore.errors import DataError, MissingArtefact, UsageError
+from kore.records import Sample, read_records
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source of samples.
+
+    Attributes:
+        kind: demo, onevision, file or bench.
+        name: the file's path or the benchmark's name.
+        count: samples to draw; for onevision the total over its four categories.
+    """
+
+    kind: str
+    name: str
+    count: int
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        name = Path(self.name).stem if self.kind == "file" else self.name
+        return f"{self.kind} {name}" if self.kind == "bench" else name
+
+
+def data_root() -> Path:
+    """Where benchmarks and data sets lie: ``$KORE_DATA``, else the user's data folder."""
+    if root := os.environ.get("KORE_DATA"):
+        return Path(root)
+    from platformdirs import user_data_path
+
+    return user_data_path("kore")
+
+
+def parse_source(text: str, default: int) -> Source:
+    """Read ``demo``, ``onevision:256``, ``FILE.jsonl:100``, ``bench:MME:256``.
+
+    Args:
+        text: the source, with an optional count at its end.
+        default: samples if it names no count; of onevision, for each of its categories.
+
+    Raises:
+        UsageError: no such kind of source.
+    """
+    head, _, tail = text.rpartition(":")
+    count = int(tail) if head and tail.isdigit() else None
+    name = head if count is not None else text
+    if count == 0:
+        raise UsageError(f"samples: {text!r} asks for none")
+    if name == "demo":
+        return Source("demo", "demo", count or default)
+    if name == "onevision":
+        from kore.nullspace.onevision import CATEGORIES
+
+        return Source("onevision", "onevision", count or default * len(CATEGORIES))
+    if name.startswith("bench:") and len(name) > len("bench:"):
+        return Source("bench", name.removeprefix("bench:"), count or default)
+    if name.endswith((".jsonl", ".json")):
+        return Source("file", name, count or default)
+    raise UsageError(
+        f"samples: unknown source {text!r}",
+        hint="one of demo, onevision, FILE.jsonl, bench:NAME, each with an optional :COUNT",
+    )
+
+
+def collect(
+    sources: Sequence[Source],
+    seed: int,
+    work: Path,
+    *,
+    on_skip: Callable[[str], None] | None = None,
+) -> list[Sample]:
+    """Draw the samples of all sources, in order.
+
+    Args:
+        work: where pictures that live inside a parquet or TSV file are written.
+        on_skip: told about each sample that was passed over, and of a source that held too few.
+
+    Raises:
+        MissingArtefact: a source is not here; names the command that fetches it.
+        DataError: a broken record, or no usable sample at all.
+    """
+    found: list[Sample] = []
+    for source in sources:
+        drawn = _drawn(source, seed, work, on_skip)
+        if not drawn:
+            raise DataError("no usable sample", where=source.label)
+        if len(drawn) < source.count and on_skip is not None:
+            on_skip(f"{source.label}: {len(drawn)} samples, {source.count} were asked for")
+        found += drawn
+    return found
+
+
+def _drawn(source: Source, seed: int, work: Path, on_skip: Callable[[str], None] | None) -> list[Sample]:
+    if source.kind == "onevision":
+        from kore.nullspace.onevision import draw
+
+        return draw(data_root() / "onevision", source.count, seed, work / "pictures", on_skip)
+    if source.kind == "bench":
+        from kore.nullspace.bench import draw_bench
+
+        return draw_bench(data_root(), source.name, source.count, seed, work / "pictures", on_skip)
+    path = demo_samples() if source.kind == "demo" else Path(source.name)
+    if not path.exists():
+        raise MissingArtefact(
+            f"no such file: {path}", hint="--samples takes demo, onevision, FILE.jsonl, bench:NAME"
+        )
+    records = list(read_records(Sample, path))
+    return list(usable(shuffled(records, seed), source.count, on_skip))
+
+
+def demo_samples() -> Path:
+    """The old samples that ship with the embedded base."""
+    return Path(__file__).parents[1] / "demo" / "data" / "old.jsonl"
+
+
+def shuffled(records: Sequence[Sample], seed: int) -> Iterator[Sample]:
+    """All records in a seeded order."""
+    order = list(range(len(records)))
+    random.Random(seed).shuffle(order)
+    return (records[i] for i in order)
+
+
+def usable(samples: Iterator[Sample], count: int, on_skip: Callable[[str], None] | None) -> Iterator[Sample]:
+    """The first `count` samples whose pictures open."""
+    from kore.models.conversation import open_image
+
+    left = count
+    for sample in samples:
+        if left == 0:
+            return
+        try:
+            for image in sample.images:
+                open_image(image, f"sample {sample.id}")
+        except DataError as error:
+            if on_skip is not None:
+                on_skip(f"skipped: {error}")
+            continue
+        left -= 1
+        yield sample

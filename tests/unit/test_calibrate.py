@@ -1,0 +1,198 @@
+"""Calibration end to end on a tiny LLaVA: any batch size, any memory budget, any interruption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from kore.errors import DataError, MissingArtefact, UsageError
+from kore.files import read_json
+from kore.models import adapter
+from kore.models.conversation import Encoder
+from kore.models.families import language_linears
+from kore.models.load import Backbone, load
+from kore.nullspace.calibrate import Calibration, calibrate
+from kore.nullspace.covariance import Covariance, shard
+from kore.nullspace.factors import build, factors
+from kore.nullspace.spectra import write_spectra
+from kore.profile import AdapterSection, CalibrateSection, ModelSection
+from kore.records import Sample
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    folder = tmp_path_factory.mktemp("pictures")
+    made = []
+    for n in range(11):
+        path = folder / f"{n}.png"
+        Image.effect_noise((40, 30), 30 + 10 * n).convert("RGB").save(path)
+        turns = [
+            {"from": "human", "value": ("<image>\n" if n % 3 else "") + "What is this" + " thing" * n + "?"},
+            {"from": "gpt", "value": "Peru " * (n + 1)},
+            {"from": "human", "value": "And this?"},
+            {"from": "gpt", "value": "Lima"},
+        ]
+        made.append(
+            Sample.from_json({"id": str(n), "image": str(path) if n % 3 else None, "conversations": turns})
+        )
+    return made
+
+
+@pytest.fixture
+def backbone(tiny_llava: Path) -> Backbone:
+    return load(ModelSection(id=str(tiny_llava)))
+
+
+def matrices(covariance: Covariance) -> dict[str, torch.Tensor]:
+    return {s.name: covariance.matrix(s) for s in covariance.sites}
+
+
+def close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: float) -> bool:
+    return a.keys() == b.keys() and all(
+        float((a[k] - b[k]).norm()) <= tolerance * float(a[k].norm()) for k in a
+    )
+
+
+def test_the_sums_are_those_of_plain_hooks_on_one_sample_at_a_time(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path
+) -> None:
+    made = calibrate(backbone, samples, CalibrateSection(batch=4), tmp_path / "c")
+    linears = language_linears(backbone.model, backbone.family)
+    sums = {
+        name: torch.zeros(m.in_features, m.in_features, dtype=torch.float64) for name, m in linears.items()
+    }
+
+    def hook(name: str):  # type: ignore[no-untyped-def]
+        def after(module, args, out):  # type: ignore[no-untyped-def]
+            x = args[0][0].double()
+            sums[name] += x.T @ x
+
+        return after
+
+    handles = [m.register_forward_hook(hook(n)) for n, m in linears.items()]
+    encoder = Encoder(backbone.processor)
+    with torch.no_grad():
+        for sample in samples:
+            inputs = encoder.prompt(sample.conversations[:1], sample.images)
+            backbone.model(**{k: v[None] if v.dim() == 1 else v for k, v in inputs.items()})
+    for handle in handles:
+        handle.remove()
+    assert {s.site for s in made.sites} == {"qkv", "o", "gate_up", "down"}
+    for name, expected in sums.items():
+        ours = made.matrix(made.site_of(name))
+        assert float((ours - expected).norm()) < 1e-5 * float(expected.norm())
+
+
+def test_a_batch_of_eight_equals_eight_of_one(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path
+) -> None:
+    eight = calibrate(backbone, samples[:8], CalibrateSection(batch=8), tmp_path / "a")
+    one = calibrate(backbone, samples[:8], CalibrateSection(batch=1), tmp_path / "b")
+    assert close(matrices(eight), matrices(one), 1e-5)
+    assert [s.tokens for s in eight.sites] == [s.tokens for s in one.sites]
+
+
+@pytest.mark.parametrize("memory", ["112KiB", "77KiB"])
+def test_layer_by_layer_equals_all_at_once(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path, memory: str
+) -> None:
+    whole = Calibration(backbone, samples[:4], CalibrateSection(batch=4))
+    parts = Calibration(backbone, samples[:4], CalibrateSection(batch=4, memory=memory))
+    assert (whole.plan.at_once, parts.plan.at_once) == (2, 1)
+    assert parts.plan.hidden_on == ("memory" if memory == "112KiB" else "disk")
+    first, second = whole.run(tmp_path / "a"), parts.run(tmp_path / "b")
+    assert close(matrices(first), matrices(second), 1e-12)
+    assert not (tmp_path / "b" / "hidden-states").exists()
+
+
+def test_a_calibration_that_lost_its_last_layers_goes_on_and_gives_the_same(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path
+) -> None:
+    whole = calibrate(backbone, samples, CalibrateSection(batch=4), tmp_path / "a")
+    stopped = Calibration(backbone, samples, CalibrateSection(batch=4, memory="77KiB"))
+
+    class Killed(Exception):
+        pass
+
+    def kill(done: object) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        stopped.run(tmp_path / "b", on_layer=kill)
+    assert shard(tmp_path / "b", 0).exists() and not shard(tmp_path / "b", 1).exists()
+    with pytest.raises(MissingArtefact, match="not finished"):
+        Covariance(tmp_path / "b")
+    layers = []
+    resumed = calibrate(
+        backbone,
+        samples,
+        CalibrateSection(batch=4),
+        tmp_path / "b",
+        on_layer=lambda d: layers.append(d.layer),
+    )
+    assert layers == [1]
+    assert close(matrices(whole), matrices(resumed), 1e-12)
+
+
+def test_answers_are_left_out_unless_asked_for(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path
+) -> None:
+    question = calibrate(backbone, samples, CalibrateSection(), tmp_path / "a")
+    answered = calibrate(backbone, samples, CalibrateSection(with_answers=True), tmp_path / "b")
+    assert answered.sites[0].tokens > question.sites[0].tokens + 100
+
+
+def test_a_finished_folder_is_kept_and_other_settings_are_refused(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path
+) -> None:
+    calibrate(backbone, samples, CalibrateSection(), tmp_path / "c")
+    again: list[object] = []
+    calibrate(backbone, samples, CalibrateSection(), tmp_path / "c", on_layer=again.append)
+    assert not again
+    with pytest.raises(UsageError, match="with_answers: False -> True"):
+        calibrate(backbone, samples, CalibrateSection(with_answers=True), tmp_path / "c")
+    facts = read_json(tmp_path / "c" / "manifest.json")["facts"]
+    assert [s["id"] for s in facts["samples"]] == [str(n) for n in range(11)]
+
+
+def test_a_broken_picture_names_its_sample(backbone: Backbone, samples: list[Sample], tmp_path: Path) -> None:
+    bad = samples[1].model_copy(update={"image": str(tmp_path / "none.png")})
+    with pytest.raises(DataError, match="sample 1: no such picture"):
+        calibrate(backbone, [samples[0], bad], CalibrateSection(), tmp_path / "c")
+
+
+def test_the_adapter_changes_nothing_at_first_and_little_on_old_inputs_later(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path
+) -> None:
+    made = calibrate(backbone, samples, CalibrateSection(), tmp_path / "c")
+    a = factors(backbone.model, made, AdapterSection(rank=8))
+    assert set(a) == set(language_linears(backbone.model, backbone.family))
+    site = made.sites[0]
+    c, ours = made.matrix(site), a[site.linears[0]].double()
+    energy = float((ours @ c * ours).sum() / ours.square().sum())
+    other = torch.randn_like(ours)
+    assert energy < 0.01 * float((other @ c * other).sum() / other.square().sum())
+    ids = torch.randint(3, 300, (2, 7))
+    with torch.no_grad():
+        before = backbone.model(input_ids=ids).logits
+        model = adapter.attach(backbone.model, backbone.family, rank=8, a=a)
+        assert torch.equal(model(input_ids=ids).logits, before)
+
+
+def test_spectra_are_what_the_dashboard_reads(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path
+) -> None:
+    made = calibrate(backbone, samples, CalibrateSection(), tmp_path / "c")
+    report = build(backbone.model, made, AdapterSection(rank=4)).report
+    write_spectra(made, tmp_path / "spectra.json", AdapterSection(rank=4), report=report)
+    drawn = read_json(tmp_path / "spectra.json")
+    assert len(drawn["sites"]) == 8
+    for site, row in zip(made.sites, drawn["sites"], strict=True):
+        assert row["eigenvalues"] == sorted(row["eigenvalues"], reverse=True)
+        assert row["index"][0] == 1 and row["index"][-1] == site.d_in and len(row["index"]) <= 256
+        assert sum(row["eigenvalues"][:1]) <= row["trace"]
+        assert row["rank"] == 4 and 0 <= row["energy_left"] < 0.01
+        assert len(row["heatmap"]) == 32 and len(row["heatmap"][0]) == 32

@@ -1,0 +1,152 @@
+"""The running sums: exact masks, shared inputs, packing, any order of batches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kore.errors import DataError, UsageError
+from kore.nullspace.accumulator import Accumulator, pack, unpack
+from kore.nullspace.group import Group
+from kore.nullspace.layers import parse_layers, parse_share
+from kore.nullspace.plan import make_plan, parse_bytes
+from kore.nullspace.sites import LayerTaps, site_name
+
+
+def rows(n: int, d: int, seed: int = 0) -> Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_streaming_equals_one_product_to_1e_10_in_float64() -> None:
+    x = rows(500, 24)
+    whole, parts = Accumulator(24), Accumulator(24)
+    whole.add(x)
+    for piece in x.split(37):
+        parts.add(piece)
+    assert torch.allclose(whole.matrix(), x.T @ x, rtol=1e-12, atol=1e-10)
+    assert torch.allclose(parts.matrix(), whole.matrix(), rtol=1e-12, atol=1e-10)
+    assert parts.tokens == 500
+
+
+def test_a_double_sum_keeps_what_a_half_precision_sum_loses() -> None:
+    x = rows(20000, 16).float()
+    x += 30 * rows(20000, 1, seed=1).float()  # one direction that outweighs the rest, as in real models
+    exact = x.double().T @ x.double()
+    ours = Accumulator(16)
+    for piece in x.split(100):
+        ours.add(piece)
+    smallest = torch.linalg.eigvalsh(exact)[0]
+    assert torch.allclose(torch.linalg.eigvalsh(ours.matrix())[0], smallest, rtol=1e-4)
+    half = torch.zeros(16, 16, dtype=torch.float16)
+    for piece in (x / 100).split(100):
+        half += (piece.T @ piece).half()
+    assert not torch.allclose(torch.linalg.eigvalsh(1e4 * half.double())[0], smallest, rtol=0.5)
+
+
+def test_packing_keeps_every_entry() -> None:
+    c = rows(9, 9)
+    c = c + c.T
+    assert torch.equal(unpack(pack(c), 9), c)
+    with pytest.raises(DataError, match="no triangle"):
+        unpack(pack(c), 8)
+
+
+def test_nan_is_refused() -> None:
+    with pytest.raises(DataError, match="nan or infinite"):
+        Accumulator(3).add(torch.tensor([[1.0, float("nan"), 0.0]]))
+
+
+class Layer(nn.Module):
+    """q and k share an input, o has its own, gate reads a copy of q's input: equal but not identical."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.o_proj, self.gate_proj = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.o_proj(self.q_proj(x) * self.k_proj(x)) + self.gate_proj(x.clone())  # type: ignore[no-any-return]
+
+
+def test_shared_inputs_are_found_by_identity_not_by_name() -> None:
+    layer = Layer()
+    linears = {n: m for n, m in layer.named_modules() if isinstance(m, nn.Linear)}
+    with LayerTaps(linears, Accumulator) as taps, torch.no_grad():
+        for _ in range(2):
+            taps.start(torch.ones(2, 3, dtype=torch.bool))
+            layer(torch.randn(2, 3, 6))
+            taps.end()
+    assert [tap.linears for tap in taps.taps] == [["q_proj", "k_proj"], ["o_proj"], ["gate_proj"]]
+    assert [tap.sum.tokens for tap in taps.taps] == [12, 12, 12]
+    assert site_name(["a.q_proj", "a.k_proj", "a.v_proj"]) == "qkv"
+    assert site_name(["a.gate_proj", "a.up_proj"]) == "gate_up"
+
+
+def test_padding_never_enters_the_sum() -> None:
+    layer = Layer()
+    linears = {"q_proj": layer.q_proj}
+    x = torch.randn(2, 5, 6)
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    spoiled = x.clone()
+    spoiled[0, 3:] = float("inf")
+    with LayerTaps(linears, Accumulator) as taps, torch.no_grad():
+        taps.start(mask)
+        layer.q_proj(spoiled)
+    kept = x[mask].double()
+    assert taps.taps[0].sum.tokens == 8
+    assert torch.allclose(taps.taps[0].sum.matrix(), kept.T @ kept, rtol=1e-5, atol=1e-5)
+
+
+def test_normalising_divides_each_sample_by_its_largest_activation() -> None:
+    layer = Layer()
+    x = torch.randn(2, 4, 6)
+    with LayerTaps({"q_proj": layer.q_proj}, Accumulator, normalise=True) as taps, torch.no_grad():
+        taps.start(torch.ones(2, 4, dtype=torch.bool))
+        layer.q_proj(x)
+    scaled = torch.cat([s / s.max().abs() for s in x]).double()
+    assert torch.allclose(taps.taps[0].sum.matrix(), scaled.T @ scaled, rtol=1e-4, atol=1e-5)
+
+
+def test_choices_of_layers() -> None:
+    assert parse_layers("all", 3) == [0, 1, 2]
+    assert parse_layers("0-2,5", 6) == [0, 1, 2, 5]
+    assert parse_share("auto") == 0.5 and parse_share("auto:0.25") == 0.25 and parse_share("all") is None
+    for bad in ("x", "3-1", "9", ""):
+        with pytest.raises(UsageError):
+            parse_layers(bad, 6)
+    with pytest.raises(UsageError):
+        parse_share("auto:2")
+
+
+def test_groups_cover_all_layers_up_to_the_last_wanted_one() -> None:
+    groups = Group.split([1, 2, 5], 2)
+    assert [g.layers for g in groups] == [[0, 1, 2], [3, 4, 5]]
+    assert [g.summed for g in groups] == [[1, 2], [5]]
+
+
+def test_the_plan_holds_what_fits_and_says_so() -> None:
+    def plan(budget: int, layers: int = 8):  # type: ignore[no-untyped-def]
+        return make_plan(
+            widths=[100, 100, 300],
+            layers=layers,
+            samples=1,
+            tokens=1,
+            hidden=500_000,
+            extra=0,
+            weights=0,
+            budget=budget,
+        )
+
+    layer = (100**2 * 2 + 300**2) * 8
+    scratch = (100**2 + 300**2) * 4
+    assert plan(8 * layer + scratch).hidden == 0
+    some = plan(3 * layer + scratch + 500_000)
+    assert (some.at_once, some.hidden_on, some.memory) == (3, "memory", 3 * layer + scratch + 500_000)
+    tight = plan(layer + scratch + 10)
+    assert (tight.at_once, tight.hidden_on) == (1, "disk")
+    with pytest.raises(UsageError, match="one decoder layer's sums take"):
+        plan(layer)
+    assert parse_bytes("8GiB") == 8 << 30 and parse_bytes("1.5k") == 1500
+    with pytest.raises(UsageError):
+        parse_bytes("much")
