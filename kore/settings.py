@@ -53,8 +53,8 @@ class HttpImages(Section):
 class AugmentSection(Section):
     strategy: Literal["kore", "none", "text-aware", "text-agnostic", "image-aware", "image-agnostic"] = "kore"
     """kore: the knowledge tree; the others are the plain augmentations of the paper's Table 6."""
-    teacher: str = "offline"
-    """openai:MODEL, hf:PATH, offline or replay:FILE."""
+    teacher: str | None = None
+    """openai:MODEL, hf:PATH, offline or replay:FILE; there is no silent default."""
     base_url: str | None = None
     """Any OpenAI-compatible server; default: OpenAI's own."""
     temperature: float = 0.7
@@ -99,6 +99,8 @@ class AugmentSection(Section):
     """Further tries of a call that failed, was refused or came back unreadable."""
     near: float = Field(default=0.99, gt=0, le=1)
     """Pictures more alike than this count as the same one."""
+    private_addresses: bool = False
+    """Allow downloads from private and loopback addresses."""
     templates: str | None = None
     """A TOML file with your own templates."""
     http: HttpImages = HttpImages()

@@ -1,7 +1,63 @@
-"""The kore show command."""
+"""The kore show command: tells what an artefact is, by its manifest or its first record."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
 
-def show() -> None:
-    """(being built)"""
+import typer
+
+from kore_cli.options import Json
+
+
+def show(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder or file that KORE made or reads.")],
+    id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="One item, sample or question of it.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Tell what any artefact is: items, tree, samples, covariance, adapter, run, result."""
+    from kore.errors import DataError, MissingArtefact
+    from kore_cli.output import Output
+
+    output = Output(json_mode=json_)
+    if not path.exists():
+        raise MissingArtefact(f"no such file or folder: {path}")
+    match kind_of(path):
+        case "tree":
+            from kore_cli.show_tree import show_tree
+
+            show_tree(path, output, id)
+        case "covariance":
+            from kore_cli.show_covariance import show as show_covariance
+
+            show_covariance(path, output)
+        case "records":
+            from kore_cli.show_records import show_records
+
+            show_records(path, output, id)
+        case "run" | "adapter" | "eval" | "study" | "export" as kind:
+            from kore_cli.show_result import show_result
+
+            show_result(path, kind, output)
+        case _:
+            raise DataError(
+                f"not an artefact of KORE: {path}",
+                hint="items, tree, samples, covariance, adapter, run, evaluation",
+            )
+
+
+def kind_of(path: Path) -> str | None:
+    """Which kind of artefact lies at `path`; None if none that is known."""
+    from kore.manifest import NAME, read_manifest
+
+    if path.is_file():
+        return "records" if path.suffix in (".jsonl", ".json", ".tsv") else None
+    if (path / "run.json").exists():
+        return "run"
+    if (path / NAME).exists():
+        return read_manifest(path).kind
+    if (path / "adapter_config.json").exists():
+        return "adapter"
+    return None

@@ -1,0 +1,97 @@
+"""From settings to the teacher, the pictures and the encoder; a choice that cannot be met names the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from kore.augment.call import Teacher
+from kore.augment.images.encoder import ClassicEncoder, PictureEncoder
+from kore.augment.images.finder import Finder
+from kore.augment.images.local import LocalImages
+from kore.augment.images.provider import ImageProvider, NoImages, local_folder
+from kore.augment.images.store import ImageStore
+from kore.augment.teachers.offline import OfflineTeacher
+from kore.augment.templates import Templates
+from kore.errors import UsageError
+from kore.settings import AugmentSection
+
+TEACHERS = (
+    "openai:MODEL (with OPENAI_API_KEY, or base_url for your own server), hf:PATH (a local chat model), "
+    "offline (rules, no model) or replay:FILE"
+)
+PROVIDERS = "local:DIR, commons, http or none"
+
+
+def choose_teacher(
+    choice: str | None, settings: AugmentSection, templates: Mapping[str, Templates], seed: int
+) -> Teacher:
+    """The teacher by name.
+
+    Raises:
+        UsageError: none named, an unknown name, or no key; names the choices.
+    """
+    if not choice:
+        raise UsageError("no teacher chosen", hint=f"--teacher {TEACHERS}")
+    kind, _, rest = choice.partition(":")
+    if choice == "offline":
+        return OfflineTeacher(templates, seed)
+    if kind == "openai" and rest:
+        from kore.augment.teachers.openai import OpenAITeacher
+
+        return OpenAITeacher(rest, settings, choices=TEACHERS)
+    if kind == "hf" and rest:
+        from kore.augment.teachers.hf import HFTeacher
+
+        return HFTeacher(rest, settings)
+    if kind == "replay" and rest:
+        from kore.augment.teachers.replay import ReplayTeacher
+
+        return ReplayTeacher(Path(rest))
+    raise UsageError(f"no such teacher: {choice}", hint=f"--teacher {TEACHERS}")
+
+
+def choose_provider(settings: AugmentSection) -> ImageProvider:
+    """The picture search by name.
+
+    Raises:
+        UsageError: an unknown name; names the choices.
+    """
+    kind, _, rest = settings.images.partition(":")
+    if settings.images == "none":
+        return NoImages()
+    if kind == "local" and rest:
+        return LocalImages(local_folder(settings.images))
+    if settings.images == "commons":
+        from kore.augment.images.commons import CommonsImages
+
+        return CommonsImages()
+    if settings.images == "http":
+        from kore.augment.images.http import HttpSearch
+
+        return HttpSearch(settings.http)
+    raise UsageError(f"no such source of pictures: {settings.images}", hint=f"--images {PROVIDERS}")
+
+
+def choose_encoder(choice: str) -> PictureEncoder:
+    """The picture encoder by name.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    if choice == "classic":
+        return ClassicEncoder()
+    if choice.startswith("clip:"):
+        from kore.augment.images.clip import ClipEncoder
+
+        return ClipEncoder(choice.removeprefix("clip:"))
+    raise UsageError(
+        f"no such encoder: {choice}", hint="--encoder classic, clip:MODEL/TAG or clip:MODEL/FILE"
+    )
+
+
+def make_finder(settings: AugmentSection, store: ImageStore, kept: Path | None) -> Finder:
+    """The search with its downloads."""
+    from kore.augment.images.download import Downloader
+
+    return Finder(choose_provider(settings), store, Downloader(private=settings.private_addresses), kept)

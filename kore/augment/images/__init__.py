@@ -1,0 +1,1 @@
+"""Pictures: where they come from, whether they are safe, how alike they are, and where they are kept."""

@@ -1,0 +1,91 @@
+"""Pictures under their content hash: the same bytes are kept once, and nothing but a picture gets in."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from kore.errors import DataError
+from kore.files import hash_bytes
+
+SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tiff"}
+LARGEST = 20 << 20  # bytes
+MOST_PIXELS = 60_000_000
+LEAST_SIDE = 8
+
+
+@dataclass
+class ImageStore:
+    """A folder of pictures named by hash.
+
+    Args:
+        folder: where they lie.
+        prefix: what a record's path to one starts with: ``images`` beside the records, or the absolute folder.
+    """
+
+    folder: Path
+    prefix: str
+    _known: dict[tuple[str, int, int], str] = field(default_factory=dict)
+
+    def add_file(self, path: Path, where: str = "") -> str:
+        """Take a local picture in; returns the path for records.
+
+        Raises:
+            DataError: missing or not a picture; names it.
+        """
+        try:
+            stat = path.stat()
+            known = (str(path), stat.st_mtime_ns, stat.st_size)
+            if known not in self._known:
+                if stat.st_size > LARGEST:
+                    raise DataError(f"larger than {LARGEST >> 20} MiB: {path}", where=where or None)
+                self._known[known] = self.add_bytes(path.read_bytes(), where or str(path))
+            return self._known[known]
+        except OSError as error:
+            raise DataError(
+                f"cannot read the picture {path}: {error.strerror}", where=where or None
+            ) from error
+
+    def add_bytes(self, data: bytes, where: str = "") -> str:
+        """Take a picture's bytes in; returns the path for records."""
+        name = hash_bytes(data) + sniff(data, where)
+        target = self.folder / name
+        if not target.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{name}.{os.getpid()}.tmp")
+            temporary.write_bytes(data)
+            temporary.replace(target)
+        return f"{self.prefix}/{name}"
+
+    def path(self, record: str) -> Path:
+        """The file behind a record's path."""
+        return self.folder / Path(record).name
+
+
+def sniff(data: bytes, where: str = "") -> str:
+    """The suffix for a picture's bytes, by what they are and not by what they are called.
+
+    Raises:
+        DataError: not a picture, of a form that KORE does not take, broken, tiny or huge.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                kind, (width, height) = image.format or "", image.size
+                if kind not in SUFFIX:
+                    raise DataError(f"a picture of a kind that is not taken: {kind}", where=where or None)
+                if width * height > MOST_PIXELS or min(width, height) < LEAST_SIDE:
+                    raise DataError(
+                        f"a picture of {width} x {height} pixels is not taken", where=where or None
+                    )
+                image.draft("RGB", (64, 64))
+                image.load()
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"not a picture, or a broken one: {where}", hint=str(error)) from error
+    return SUFFIX[kind]

@@ -1,0 +1,82 @@
+"""What an augmentation depends on: the part of the settings that shapes the output, and the items' content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kore.augment.images.provider import local_folder
+from kore.augment.text import fold
+from kore.files import hash_file, hash_folder
+from kore.manifest import Manifest
+from kore.settings import AugmentSection
+from kore.records import KnowledgeItem, encode
+
+RULES = 1  # raised when the same settings would give another output
+_UNSEEN = frozenset(
+    "concurrency requests_per_minute tokens_per_minute price_in price_out max_cost timeout retries base_url private_addresses".split()
+)
+
+
+def shaping(settings: AugmentSection) -> dict[str, Any]:
+    """The settings that shape the output; pace, prices and addresses do not."""
+    values = settings.model_dump(mode="json")
+    if settings.images != "http":
+        values.pop("http")
+    return {k: v for k, v in values.items() if k not in _UNSEEN and v is not None}
+
+
+def input_hashes(items: Sequence[KnowledgeItem]) -> dict[str, str]:
+    """Hashes of the items' texts and of their pictures' bytes: where the pictures lie does not matter."""
+    texts, pictures = hashlib.sha256(), hashlib.sha256()
+    known: dict[str, str] = {}
+    for item in items:
+        texts.update(encode(item.model_copy(update={"image": None})).encode())
+        for place in item.images:
+            if place not in known:
+                path = Path(place)
+                known[place] = place if "://" in place or not path.is_file() else hash_file(path)
+            pictures.update(known[place].encode())
+    return {"items": texts.hexdigest()[:16], "pictures": pictures.hexdigest()[:16]}
+
+
+def manifest_of(
+    settings: AugmentSection,
+    seed: int,
+    shard: tuple[int, int] | None,
+    inputs: dict[str, str],
+    sources: dict[str, str],
+) -> Manifest:
+    """The manifest of a tree folder before it is made."""
+    values = shaping(settings) | {"seed": seed, "rules": RULES}
+    inputs = dict(inputs)
+    if shard:
+        values["shard"] = f"{shard[0]}/{shard[1]}"
+    if settings.templates:
+        inputs["templates"] = (
+            hash_file(Path(settings.templates)) if Path(settings.templates).is_file() else "missing"
+        )
+    if settings.images.startswith("local:"):
+        folder = local_folder(settings.images)
+        values["images"] = "local"
+        inputs["picture folder"] = _folder_hash(folder)
+        sources = {**sources, "picture folder": str(folder.resolve())}
+    if settings.teacher and settings.teacher.startswith("replay:"):
+        path = Path(settings.teacher.partition(":")[2])
+        inputs["replies"] = hash_file(path) if path.is_file() else "missing"
+    return Manifest("tree", values, inputs, sources)
+
+
+def _folder_hash(folder: Path) -> str:
+    """Names and sizes of a large folder's pictures; the bytes too while it is small."""
+    if not folder.is_dir():
+        return "missing"
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    if len(files) <= 2000:
+        return hash_folder(folder)
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{fold(str(path.relative_to(folder)))}:{path.stat().st_size}\n".encode())
+    return digest.hexdigest()[:16]

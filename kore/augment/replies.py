@@ -1,0 +1,55 @@
+"""A content-addressed store of teachers' replies: what was paid for once is never paid for again."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from kore.augment.call import Reply
+
+
+def cache_home() -> Path:
+    """Where replies, searches and downloaded pictures are kept: ``$KORE_CACHE``, else the user's cache folder."""
+    given = os.environ.get("KORE_CACHE")
+    return Path(given) if given else Path(platformdirs.user_cache_dir("kore"))
+
+
+@dataclass(frozen=True)
+class ReplyStore:
+    """One small file per reply, named by its key.
+
+    A rename makes each appear whole; there is no fsync, so a power cut (not a kill) may lose the last ones,
+    and a torn file reads as missing.
+    """
+
+    folder: Path
+
+    def get(self, key: str) -> Reply | None:
+        """The reply, if it is there and whole."""
+        try:
+            value = json.loads(self._path(key).read_text(encoding="utf-8"))
+            return Reply(value["text"], value["tokens_in"], value["tokens_out"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def put(self, key: str, reply: Reply, teacher: str, prompt: str) -> None:
+        """Keep a reply, with who gave it and to which prompt."""
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        value = {
+            "teacher": teacher,
+            "prompt": prompt,
+            "text": reply.text,
+            "tokens_in": reply.tokens_in,
+            "tokens_out": reply.tokens_out,
+        }
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+        temporary.replace(path)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"

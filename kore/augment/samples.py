@@ -1,0 +1,131 @@
+"""Trees to training samples, in LLaVA's form; several wordings of each with `copies`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kore.augment.branches import named, point_at
+from kore.augment.templates import Templates, draw, fill
+from kore.augment.teachers.offline import tier_of
+from kore.augment.trunk import heuristic
+from kore.records import IMAGE_MARK, Branch, KnowledgeItem, KnowledgeTree, Message, Sample, Turn
+
+
+def samples(tree: KnowledgeTree, templates: Templates, seed: int, copies: int = 1) -> Iterator[Sample]:
+    """All samples of a tree: a dialogue, and one per branch; each in `copies` different wordings.
+
+    A copy takes the next wording and, for the item's own pictures, the next picture. What a teacher worded keeps
+    its words; only how the picture's subject is pointed at changes.
+    """
+    for copy in range(copies):
+        yield from _dialogue(tree, templates, seed, copy)
+    counts: dict[str, int] = {}
+    for branch in tree.branches:
+        counts[branch.task] = counts.get(branch.task, 0) + 1
+        name = f"{tree.item.id}-{branch.task}" + (
+            f"-{counts[branch.task]}" if branch.task in ("vqa", "hop") or counts[branch.task] > 1 else ""
+        )
+        told: set[tuple[str, str | None]] = set()
+        for copy in range(copies):
+            question, answer = reworded(branch, tree.item, templates, seed, copy)
+            image = _next_picture(branch.image, tree, copy)
+            if (question, image) not in told:
+                told.add((question, image))
+                yield _sample(_numbered(name, copy), image, [(question, answer)])
+
+
+def _dialogue(tree: KnowledgeTree, templates: Templates, seed: int, copy: int) -> Iterator[Sample]:
+    turns = [_turn(turn, tree.item, templates, seed, copy) for turn in tree.trunk]
+    if not turns:
+        return
+    pictures = tree.extra.get("images", {}).get("own") or tree.item.images
+    image = _next_picture(pictures[0] if pictures else None, tree, copy)
+    pairs = [(t.question, t.answer) for t in turns]
+    same = pairs == [(t.question, t.answer) for t in tree.trunk]
+    if copy and same and image == (pictures[0] if pictures else None):
+        return  # nothing of this dialogue can be worded otherwise
+    yield _sample(_numbered(f"{tree.item.id}-dialogue", copy), image, pairs)
+
+
+def _turn(turn: Turn, item: KnowledgeItem, templates: Templates, seed: int, copy: int) -> Turn:
+    if not copy:
+        return turn
+    if turn.origin == "heuristic":
+        return heuristic(item, templates, seed, copy)
+    key = turn.extra.get("key", "")
+    if not key.startswith("facts."):
+        return turn
+    tier = tier_of(templates, key)
+    options = tier.follow_up if item.kind == "entity" and item.images and tier.follow_up else tier.train
+    wording = draw(options, seed, item.id, key, "trunk", turn=copy)
+    question = fill(wording, s=templates.spoken(item), k=key.partition(".")[2].replace("_", " "), h=item.type)
+    return turn.model_copy(update={"question": question})
+
+
+def reworded(
+    branch: Branch, item: KnowledgeItem, templates: Templates, seed: int, copy: int
+) -> tuple[str, str]:
+    """Question, with its instruction, and answer of a branch in its `copy`-th wording."""
+    asked = templates.instructions
+    tables = templates.kind(item)
+    if branch.task == "recognition":
+        title, purpose = (
+            branch.extra.get("not_title", item.title),
+            ("recognition", branch.extra.get("not", item.id)),
+        )
+        wording = draw(tables.recognition.questions, seed, item.id, *purpose, turn=copy)
+        question = fill(wording, title=title, type=item.type) if copy else branch.question
+        return _ask(question, draw(asked.yes_no, seed, item.id, "yes_no", turn=copy)), branch.answer
+    if branch.task == "caption":
+        wording = draw(tables.caption.questions, seed, item.id, "caption", turn=copy)
+        opener = draw(tables.caption.answers, seed, item.id, "caption answer", turn=copy)
+        question = fill(wording, type=item.type) if copy else branch.question
+        answer = (
+            named(item, branch.extra["summary"], opener)
+            if copy and "summary" in branch.extra
+            else branch.answer
+        )
+        return _ask(question, draw(asked.paragraph, seed, item.id, "paragraph", turn=copy)), answer
+    return _ask(
+        _pointed(branch, item, templates, seed, copy), draw(asked.short, seed, item.id, "short", turn=copy)
+    ), branch.answer
+
+
+def _pointed(branch: Branch, item: KnowledgeItem, templates: Templates, seed: int, copy: int) -> str:
+    pattern = branch.extra.get("pattern")
+    if not copy or pattern is None:
+        return branch.question
+    if branch.key and branch.key.startswith("facts."):
+        wording = draw(tier_of(templates, branch.key).train, seed, item.id, branch.key, "vqa", turn=copy)
+        pattern = fill(wording, k=branch.key.partition(".")[2].replace("_", " "))
+    shown = bool(branch.extra.get("shown", True))
+    return point_at(
+        pattern, templates, branch.subject or item.title, branch.hypernym or item.type, shown, copy
+    )
+
+
+def _ask(question: str, instruction: str) -> str:
+    return f"{question}\n{instruction}"
+
+
+def _numbered(name: str, copy: int) -> str:
+    return f"{name}-c{copy + 1}" if copy else name
+
+
+def _next_picture(image: str | None, tree: KnowledgeTree, copy: int) -> str | None:
+    """For a picture of the item, the `copy`-th next of them; other subjects' pictures stay."""
+    shown = tree.extra.get("images", {}).get("shown") or []
+    if image in shown:
+        return str(shown[(shown.index(image) + copy) % len(shown)])
+    return image
+
+
+def _sample(name: str, image: str | None, pairs: list[tuple[str, str]]) -> Sample:
+    turns: list[Message] = []
+    for number, (question, answer) in enumerate(pairs):
+        mark = f"{IMAGE_MARK}\n" if image and not number else ""
+        turns += [
+            Message(from_="human", value=mark + question.replace(IMAGE_MARK, "image")),
+            Message(from_="gpt", value=answer.replace(IMAGE_MARK, "image")),
+        ]
+    return Sample(id=name, image=image, conversations=turns)

@@ -1,0 +1,1 @@
+"""Who answers: a server, a local model, recorded replies, or plain rules."""

@@ -1,0 +1,226 @@
+"""Words, sentences, numbers and names of a text, in any script.
+
+Chinese, Japanese and Thai are written without spaces, so each of their letters counts as a word; digits of
+every script count as digits.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:['’.\-][^\W_{_UNSPACED}]+)*")
+_ABBREVIATIONS = "Mr|Mrs|Ms|Dr|Prof|St|Sen|Rep|Gov|Gen|Lt|Col|Jr|Sr|vs|No|Inc|Ltd|Co|Corp|e\\.g|i\\.e|U\\.S|U\\.K|a\\.m|p\\.m"
+_SENTENCE_END = re.compile(
+    r"(?<!\b[A-Z]\.)(?<=[.!?…])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[^\W_a-z])|(?<=[。！？؟])\s*|\n+"
+)
+_ENDS_SHORT = re.compile(rf"\b(?:{_ABBREVIATIONS})\.$")
+_NUMBER = re.compile(r"\d+(?:[.,  ]\d{3})*(?:[.,]\d+)?")
+
+NUMBER_WORDS = {
+    word: str(value)
+    for value, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen twenty".split()
+    )
+} | {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90",
+     "hundred": "100", "thousand": "1000", "million": "1000000", "billion": "1000000000", "dozen": "12",
+     "first": "1", "second": "2", "third": "3", "fourth": "4", "fifth": "5", "sixth": "6", "seventh": "7",
+     "eighth": "8", "ninth": "9", "tenth": "10"}  # fmt: skip
+MONTHS = "january february march april may june july august september october november december".split()
+DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
+NEGATIONS = frozenset(
+    "no not never none nobody nothing neither nor cannot without n't don't doesn't didn't isn't aren't wasn't weren't "
+    "won't wouldn't can't couldn't shouldn't hasn't haven't hadn't 不 没 未 非 无 لا لم لن ليس ليست ما غير".split()
+)
+STOP_WORDS = frozenset(
+    "a an the of in on at to for from by with and or as is are was were be been being it its this that these those "
+    "he she they them his her their who whom which what when where why how do does did has have had will would can "
+    "could may might should shall than then there here so such into over under about after before between during "
+    "also not no very more most some any all both each other one i you we us our your my me if but while up down out "
+    "的 了 是 在 和 与 于 有 为 这 那 个 一 也 都 而 及 被 他 她 它 们 吗 呢 什 么 من في على إلى عن هو هي أن إن كان كانت "
+    "التي الذي و ما هذا هذه ذلك مع".split()
+)
+
+
+def fold(text: str) -> str:
+    """Lower case, accents off, digits of every script as 0-9, typographic marks as plain ones."""
+    text = unicodedata.normalize("NFKD", text.replace("’", "'").replace("‘", "'"))
+    kept = []
+    for letter in text:
+        if unicodedata.category(letter) == "Mn":
+            continue
+        digit = unicodedata.digit(letter, None)
+        kept.append(letter if digit is None else str(digit))
+    return unicodedata.normalize("NFC", "".join(kept)).casefold()
+
+
+def words(text: str) -> list[str]:
+    """Words as written; a letter of an unspaced script is a word of its own."""
+    return _WORD.findall(text)
+
+
+def length(text: str) -> int:
+    """Number of words."""
+    return len(words(text))
+
+
+def stem(word: str) -> str:
+    """A crude English stem, enough to match 'attacked' with 'attack'."""
+    for ending in (
+        "ations",
+        "ation",
+        "ingly",
+        "edly",
+        "ings",
+        "ing",
+        "ies",
+        "ied",
+        "ers",
+        "ed",
+        "es",
+        "ly",
+        "er",
+        "s",
+    ):
+        if word.endswith(ending) and len(word) - len(ending) >= 4:
+            return word[: -len(ending)]
+    return word[:-1] if word.endswith("e") and len(word) > 4 else word
+
+
+def content_words(text: str) -> list[str]:
+    """Folded, stemmed words that carry meaning."""
+    found = (fold(w).removesuffix("'s") for w in words(text))
+    return [stem(w) for w in found if w not in STOP_WORDS and w not in NEGATIONS]
+
+
+def negations(text: str) -> int:
+    """How many negating words the text holds."""
+    return sum(fold(w) in NEGATIONS or fold(w).endswith("n't") for w in words(text))
+
+
+def numbers(text: str, *, spelled: bool = False) -> set[str]:
+    """Numbers as plain digits ('1,200' is 1200, '٣' is 3); with `spelled`, number words too."""
+    folded = fold(text)
+    found = {_plain_number(m) for m in _NUMBER.findall(folded)}
+    if spelled:
+        found |= {
+            NUMBER_WORDS[w]
+            for w in re.split(r"[\s\-]+", re.sub(r"[^\w\s\-]", " ", folded))
+            if w in NUMBER_WORDS
+        }
+    return found
+
+
+def _plain_number(text: str) -> str:
+    text = re.sub(r"[.,  ](?=\d{3}(?:\D|$))", "", text).replace(",", ".").rstrip(".")
+    whole, _, part = text.partition(".")
+    whole = whole.lstrip("0") or "0"
+    return f"{whole}.{part}" if part.strip("0") else whole
+
+
+def calendar_words(text: str) -> set[str]:
+    """Month and weekday names in the text ('May' only when capitalised)."""
+    found = set()
+    for word in words(text):
+        folded = fold(word)
+        if folded in MONTHS or folded in DAYS:
+            if folded in ("may", "march") and not word[0].isupper():
+                continue
+            found.add(folded)
+    return found
+
+
+def names(text: str) -> list[str]:
+    """Capitalised words and runs of them, the first word of a sentence only within a run."""
+    found = []
+    for sentence in sentences(text):
+        run: list[str] = []
+        for position, match in enumerate(_WORD.finditer(sentence)):
+            word = match.group()
+            proper = word[0].isupper() and fold(word) not in STOP_WORDS
+            glued = run and sentence[match.start() - 1 : match.start()] == " "
+            if proper and (glued or not run):
+                run.append(word if position else f"\0{word}")
+                continue
+            _close(run, found)
+            run = [word] if proper else []
+        _close(run, found)
+    return found
+
+
+def _close(run: list[str], found: list[str]) -> None:
+    if not run:
+        return
+    if len(run) == 1 and run[0].startswith("\0"):
+        return  # a lone capital at the start of a sentence tells nothing
+    found.append(" ".join(run).replace("\0", ""))
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences, stripped; knows common English abbreviations and the full stops of other scripts."""
+    pieces: list[str] = []
+    for piece in (p.strip() for p in _SENTENCE_END.split(text)):
+        if not piece:
+            continue
+        if pieces and _ENDS_SHORT.search(pieces[-1]):
+            pieces[-1] = f"{pieces[-1]} {piece}"
+        else:
+            pieces.append(piece)
+    return pieces
+
+
+def clip(text: str, limit: int) -> str:
+    """Whole sentences of `text` up to `limit` words; the first one is cut if it alone is longer."""
+    kept: list[str] = []
+    room = limit
+    for sentence in sentences(text):
+        size = length(sentence)
+        if size > room:
+            break
+        kept.append(sentence)
+        room -= size
+    if kept:
+        gap = "" if is_unspaced(text) else " "
+        return gap.join(kept)
+    matches = list(_WORD.finditer(text))[:limit]
+    if not matches:
+        return ""
+    cut = text[: matches[-1].end()].rstrip(" ,;:-")
+    return cut + ("。" if is_unspaced(text) else ".")
+
+
+def is_unspaced(text: str) -> bool:
+    """Whether most of the text is in a script without spaces."""
+    found = words(text)
+    return bool(found) and sum(len(w) == 1 and not w.isascii() for w in found) > len(found) / 2
+
+
+def language(text: str) -> str:
+    """zh, ar or en: whose templates suit a text, by its script."""
+    letters = [c for c in text if c.isalpha()]
+    if not letters:
+        return "en"
+    if sum("\u4e00" <= c <= "\u9fff" for c in letters) > 0.3 * len(letters):
+        return "zh"
+    if sum("\u0600" <= c <= "\u06ff" for c in letters) > 0.3 * len(letters):
+        return "ar"
+    return "en"
+
+
+def contains(text: str, part: str) -> bool:
+    """Whether `part` occurs in `text` as whole words, case and accents aside."""
+    inner = [fold(w).removesuffix("'s") for w in words(part)]
+    outer = [fold(w).removesuffix("'s") for w in words(text)]
+    if not inner:
+        return False
+    size = len(inner)
+    return any(outer[i : i + size] == inner for i in range(len(outer) - size + 1))
+
+
+def share(part: Iterable[str], whole: Iterable[str]) -> float:
+    """Share of the words of `part` that occur in `whole`; 1 when there is none."""
+    inner, outer = list(part), set(whole)
+    return sum(w in outer for w in inner) / len(inner) if inner else 1.0
