@@ -46,7 +46,11 @@ class Telemetry:
 
     def values(self) -> dict[str, Any]:
         """The fields of a ``gpu`` event."""
-        fields = {"devices": [asdict(d) for d in self.devices], "cpu_percent": self.cpu_percent, "rss": self.rss}
+        fields = {
+            "devices": [asdict(d) for d in self.devices],
+            "cpu_percent": self.cpu_percent,
+            "rss": self.rss,
+        }
         return {**fields, "why": self.why} if self.why else fields
 
     @classmethod
@@ -161,7 +165,7 @@ def _explain(kind: str, text: str) -> str:
     reasons = {
         "NVMLError_LibraryNotFound": "no GPU: the NVIDIA driver is not installed here",
         "NVMLError_DriverNotLoaded": "no GPU: the NVIDIA driver is not loaded",
-        "NVMLError_LibRmVersionMismatch": "no GPU readings: driver and library versions differ (reboot, or restart the container)",
+        "NVMLError_LibRmVersionMismatch": "no GPU readings: driver and library versions differ (reboot)",
         "NVMLError_NoPermission": "no GPU readings: not permitted for this user",
         "NVMLError_GpuIsLost": "a GPU has fallen off the bus (see dmesg)",
     }

@@ -1,7 +1,116 @@
-"""The kore dashboard command."""
+"""The kore dashboard command: the live view of a run, or one JSON snapshot when stdout is no terminal."""
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
 
-def dashboard() -> None:
-    """(being built)"""
+import typer
+
+from kore_cli.options import Json
+
+
+class Images(StrEnum):
+    """How pictures are drawn."""
+
+    auto = "auto"
+    blocks = "blocks"
+    off = "off"
+
+
+RunNames = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN]...",
+        help="Run folders or names; the first is watched, the others drawn over it. Default: the newest.",
+    ),
+]
+Theme = Annotated[
+    str,
+    typer.Option(
+        "--theme", envvar="KORE_THEME", help="A theme's name; ansi-dark and ansi-light need 16 colours."
+    ),
+]
+Pictures = Annotated[
+    Images,
+    typer.Option(
+        "--images", envvar="KORE_IMAGES", help="auto: the terminal's best; blocks: half blocks; off."
+    ),
+]
+Once = Annotated[bool, typer.Option("--once", help="Print one JSON snapshot and leave, on a terminal too.")]
+
+
+def dashboard(
+    runs: RunNames = None,
+    theme: Theme = "kore-dark",
+    images: Pictures = Images.auto,
+    once: Once = False,
+    json: Json = False,
+) -> None:
+    """Watch a run: loss, spectra, answers, results, knowledge. Piped: one JSON snapshot.
+
+    Waits for the run if it is not there yet. Example: kore dashboard runs/demo
+    """
+    import sys
+
+    from kore_cli.output import Output
+
+    folders = [find_run(name) for name in runs or []]
+    if once or json or not sys.stdout.isatty():
+        from kore_cli.snapshot import snapshot_json
+        from kore_cli.source import RunSource
+
+        snapshot = RunSource(folders[0] if folders else None).poll(look_back=60.0)
+        Output(json_mode=True).record(snapshot_json(snapshot))
+        return
+    open_dashboard(folders, theme=theme, images=images.value)
+
+
+def find_run(name: str) -> Path:
+    """A run's folder by path, or by name under the runs folder; it need not be there yet."""
+    from kore.run import home
+
+    path = Path(name)
+    return home() / name if not path.exists() and (home() / name).exists() else path
+
+
+def open_dashboard(folders: list[Path], *, theme: str, images: str) -> None:
+    """Run the app until the user leaves it."""
+    import os
+
+    from kore.run import all_runs
+    from kore.telemetry import Monitor
+    from kore_cli.pictures import prepare
+
+    prepare(images)
+    from kore_cli.app import KoreApp
+    from kore_cli.source import RunSource
+
+    probe = Monitor()
+    live = [r for r in all_runs() if is_live(r)] if not folders else []
+    try:
+        app = KoreApp(
+            RunSource(folders[0] if folders else None, probe=probe),
+            tuple(RunSource(f) for f in folders[1:]),
+            images=images,  # type: ignore[arg-type]
+            theme=theme,
+            choose=len(live) > 1,
+            new_source=lambda folder: RunSource(folder, probe=probe),
+        )
+        app.run(mouse=os.environ.get("TERM") != "linux")
+    finally:
+        probe.close()
+
+
+def is_live(run: object) -> bool:
+    """Whether a run's process still works on it, as far as can be told from here."""
+    from kore.errors import KoreError
+    from kore.run import Run
+
+    assert isinstance(run, Run)
+    try:
+        state = run.state()
+    except (KoreError, OSError):
+        return False
+    return state.status in ("starting", "running") and state.alive is not False

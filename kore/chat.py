@@ -1,0 +1,308 @@
+"""Asking a model: the base and its adapter from one copy of the weights, whole or streamed.
+
+Knows nothing of terminals; the command, its pipes and the chat screen are built on `Session`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kore.errors import DataError, UsageError
+from kore.records import IMAGE_MARK, Message
+
+if TYPE_CHECKING:
+    from kore.evaluate.target import Target
+    from kore.models.generate import Engine, Prompt
+    from kore.models.load import Backbone
+    from kore.profile import ModelSection
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Past:
+    """One exchange that came before a question."""
+
+    text: str
+    answer: str
+    images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question.
+
+    Attributes:
+        images: paths, relative ones to the working folder.
+        model: who answers: ``base``, the adapter's label, or None for the best there is.
+        compare: both answer.
+        temperature: 0 is greedy.
+        id: handed back with the answer.
+        use: switch to this run or adapter first.
+    """
+
+    text: str
+    images: tuple[str, ...] = ()
+    model: str | None = None
+    compare: bool = False
+    temperature: float = 0.0
+    past: tuple[Past, ...] = ()
+    id: Any = None
+    use: str | None = None
+
+    @classmethod
+    def read(cls, value: Mapping[str, Any], default_images: tuple[str, ...] = (), **defaults: Any) -> Ask:
+        """From a JSON object: text (or question), image (path or list), model, compare, temperature,
+        history (objects with text, answer, image), id, use.
+
+        Raises:
+            DataError: no text, or a field of the wrong type.
+        """
+        text = value.get("text", value.get("question"))
+        if not isinstance(text, str) or not text.strip():
+            raise DataError('a question needs "text"')
+        unknown = value.keys() - _FIELDS
+        if unknown:
+            raise DataError(
+                f"unknown field {sorted(unknown)[0]!r}", hint=f"known: {', '.join(sorted(_FIELDS))}"
+            )
+        temperature = value.get("temperature", defaults.get("temperature", 0.0))
+        if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or temperature < 0:
+            raise DataError(f"temperature: expected a number from 0 on, found {temperature!r}")
+        model = value.get("model", defaults.get("model"))
+        if model is not None and not isinstance(model, str):
+            raise DataError(f"model: expected a name, found {model!r}")
+        past = value.get("history") or []
+        if not isinstance(past, list) or not all(isinstance(p, dict) for p in past):
+            raise DataError("history: expected a list of objects with text and answer")
+        return cls(
+            text=text,
+            images=_images(value["image"]) if "image" in value else default_images,
+            model=model,
+            compare=bool(value.get("compare", defaults.get("compare", False))),
+            temperature=float(temperature),
+            past=tuple(
+                Past(str(p.get("text", "")), str(p.get("answer", "")), _images(p.get("image"))) for p in past
+            ),
+            id=value.get("id"),
+            use=value.get("use"),
+        )
+
+
+_FIELDS = {"text", "question", "image", "model", "compare", "temperature", "history", "id", "use"}
+
+
+def _images(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, list) and all(isinstance(p, str) for p in value):
+        return tuple(value)
+    raise DataError(f"image: expected a path or a list of paths, found {value!r}")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer and who gave it."""
+
+    model: str
+    answer: str
+    seconds: float
+    stopped: bool = False
+
+
+@dataclass
+class Session:
+    """A loaded model that answers as its base and as the injected model.
+
+    Attributes:
+        label: the adapter's name; `BASE` when there is no adapter.
+    """
+
+    backbone: Backbone
+    engine: Engine
+    target: Target
+    section: ModelSection
+    label: str = BASE
+    _stopped: Callable[[], bool] = field(default=lambda: False)
+
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        section: ModelSection,
+        *,
+        batch: int = 8,
+        max_new_tokens: int = 128,
+        download: bool = False,
+    ) -> Session:
+        """Load a run, an adapter folder or a model.
+
+        A run that is not finished answers with its newest checkpoint.
+
+        Raises:
+            MissingArtefact, DataError: see `kore.evaluate.target`.
+        """
+        from kore.evaluate.target import load_target
+        from kore.models.generate import Engine
+
+        target = locate(name, section)
+        backbone = load_target(target, section, download=download)
+        engine = Engine(backbone, batch=batch, max_new_tokens=max_new_tokens)
+        return cls(backbone, engine, target, section, target.label if target.adapter else BASE)
+
+    @property
+    def models(self) -> list[str]:
+        """Who can answer, the best first."""
+        return [self.label, BASE] if self.target.adapter else [BASE]
+
+    def use(self, name: str) -> None:
+        """Put another adapter of the same base on, or none; the base's weights stay where they are.
+
+        Raises:
+            DataError: it belongs to another base.
+        """
+        from kore.models.adapter import load_adapter
+
+        target = locate(name, self.section)
+        if target.adapter is None:
+            raise UsageError(f"{name} is no run or adapter", hint="open another model with: kore chat MODEL")
+        old = self.target.adapter
+        self._bare()
+        try:
+            load_adapter(self.backbone, target.adapter)
+        except DataError:
+            self._bare()
+            if old is not None:
+                load_adapter(self.backbone, old)
+            raise
+        self.target, self.label = target, target.label
+
+    def _bare(self) -> None:
+        model = self.backbone.model
+        if hasattr(model, "peft_config"):
+            self.backbone.model = model.unload()
+
+    def prompt(self, ask: Ask) -> Prompt:
+        """The question with its past and opened pictures.
+
+        Raises:
+            DataError: a picture that is not there or broken.
+        """
+        from kore.models.conversation import open_image
+        from kore.models.generate import Prompt
+
+        turns: list[Message] = []
+        images: list[Any] = []
+        for past in ask.past:
+            turns.append(Message(from_="human", value=_with_marks(past.text, past.images)))
+            turns.append(Message(from_="gpt", value=past.answer))
+            images += [open_image(p) for p in past.images]
+        turns.append(Message(from_="human", value=_with_marks(ask.text, ask.images)))
+        images += [open_image(p) for p in ask.images]
+        return Prompt(tuple(turns), tuple(images))
+
+    def who(self, ask: Ask) -> list[str]:
+        """Who is to answer, in the order of the answers.
+
+        Raises:
+            UsageError: a comparison without an adapter, or a model that is not loaded.
+        """
+        if ask.compare:
+            if self.target.adapter is None:
+                raise UsageError(
+                    "nothing to compare: this model has no adapter", hint="kore chat RUN --compare"
+                )
+            return [BASE, self.label]
+        if ask.model is None:
+            return [self.label]
+        if ask.model not in self.models and ask.model != "kore":
+            raise UsageError(f"no model {ask.model!r} here", hint=f"there is: {', '.join(self.models)}")
+        return [self.label if ask.model == "kore" else ask.model]
+
+    def answer(self, asks: Sequence[Ask]) -> list[list[Reply] | DataError | UsageError]:
+        """Answers to some questions, in order; one that cannot be asked has its error instead."""
+        results: list[list[Reply] | DataError | UsageError] = [[] for _ in asks]
+        work: dict[tuple[bool, float], list[tuple[int, Prompt]]] = {}
+        names: dict[int, list[str]] = {}
+        for index, ask in enumerate(asks):
+            try:
+                names[index] = self.who(ask)
+                prompt = self.prompt(ask)
+            except (DataError, UsageError) as error:
+                results[index] = error
+                continue
+            for name in names[index]:
+                work.setdefault((name != BASE, ask.temperature), []).append((index, prompt))
+        found: dict[tuple[int, bool], tuple[str, float]] = {}
+        for (adapter, temperature), jobs in work.items():
+            start = time.monotonic()
+            texts = self.engine.answer([p for _, p in jobs], adapter=adapter, temperature=temperature)
+            seconds = (time.monotonic() - start) / len(jobs)
+            found.update(
+                {(index, adapter): (text, seconds) for (index, _), text in zip(jobs, texts, strict=True)}
+            )
+        for index, who in names.items():
+            if isinstance(results[index], list):
+                results[index] = [Reply(n, *found[index, n != BASE]) for n in who]
+        return results
+
+    def stream(self, ask: Ask, stop: Callable[[], bool]) -> Iterator[tuple[str, str | Reply]]:
+        """Pieces ``(model, text)`` as they come, then ``(model, Reply)``, for each who answers.
+
+        Raises:
+            DataError, UsageError: as in `answer`, before the first piece.
+        """
+        prompt = self.prompt(ask)
+        for name in self.who(ask):
+            start = time.monotonic()
+            pieces: list[str] = []
+            if not stop():
+                for piece in self.engine.stream(
+                    prompt, adapter=name != BASE, temperature=ask.temperature, stop=stop
+                ):
+                    pieces.append(piece)
+                    yield name, piece
+            yield name, Reply(name, "".join(pieces).strip(), time.monotonic() - start, stopped=stop())
+
+
+def _with_marks(text: str, images: tuple[str, ...]) -> str:
+    return f"{IMAGE_MARK}\n" * (len(images) - text.count(IMAGE_MARK)) + text
+
+
+def locate(name: str, section: ModelSection) -> Target:
+    """What a name means: a run (by path, or by name under the runs folder), an adapter or a model."""
+    from dataclasses import replace
+
+    from kore.evaluate.target import find_target
+    from kore.run import home
+
+    path = Path(name)
+    if not path.exists() and (home() / name / "run.json").is_file():
+        path = home() / name
+    checkpoint = newest_checkpoint(path)
+    if checkpoint is not None:
+        target = find_target(str(checkpoint), section)
+        return replace(
+            target, label=f"{target.label} at {checkpoint.name}", model=_base_of(path) or target.model
+        )
+    return find_target(str(path) if path.exists() else name, section)
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """The newest checkpoint with adapter weights, of a run that has no finished adapter."""
+    if not (run / "run.json").is_file() or (run / "adapter" / "adapter_config.json").is_file():
+        return None
+    found = [p.parent for p in (run / "checkpoints").glob("*/adapter_config.json")]
+    return max(found, key=lambda p: p.stat().st_mtime, default=None)
+
+
+def _base_of(run: Path) -> str | None:
+    from kore.run import Run
+
+    return Run(run).state().inputs.get("model", {}).get("path")

@@ -1,0 +1,270 @@
+"""The dashboard: watches a run folder in a thread and shows it on five screens. Never imports torch."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from textual import on
+from textual.app import App
+from textual.binding import Binding
+from textual.message import Message
+from textual.screen import Screen
+
+from kore_cli.commands import KoreCommands
+from kore_cli.keys import EVERYWHERE, bindings
+from kore_cli.screens.answers import AnswersScreen
+from kore_cli.screens.help import HelpScreen
+from kore_cli.screens.knowledge import KnowledgeScreen
+from kore_cli.screens.results import ResultsScreen
+from kore_cli.screens.runs import RunsScreen
+from kore_cli.screens.spectra import SpectraScreen
+from kore_cli.screens.train import TrainScreen
+from kore_cli.screens.view import View
+from kore_cli.source import RunSource, Snapshot
+from kore_cli.state import DashboardState
+from kore_cli.themes import OWN
+
+Images = Literal["auto", "blocks", "off"]
+REDRAW = 0.5
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """Another run, drawn over the one watched."""
+
+    name: str
+    folder: Path
+    state: DashboardState
+
+
+class KoreApp(App[None]):
+    """Everything about a run, live.
+
+    Args:
+        source: the run to watch. others: runs to draw over it.
+        images: pictures by the terminal's best protocol, in half blocks, or not at all.
+        choose: open the list of runs first.
+        new_source: makes a source for a folder that was picked in the list.
+        live: False reads once on `refresh_now` only (tests).
+    """
+
+    TITLE = "KORE"
+    CSS_PATH = "kore.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    COMMANDS = App.COMMANDS | {KoreCommands}
+    BINDINGS: ClassVar[list[Binding]] = bindings(EVERYWHERE)  # type: ignore[assignment]
+    MODES: ClassVar[dict[str, Callable[[], Screen[None]]]] = {  # type: ignore[assignment]
+        "train": TrainScreen,
+        "spectra": SpectraScreen,
+        "answers": AnswersScreen,
+        "results": ResultsScreen,
+        "knowledge": KnowledgeScreen,
+    }
+
+    class Fresh(Message):
+        """Something changed in the run folder."""
+
+        def __init__(self, snapshot: Snapshot, overlays: tuple[Overlay, ...]) -> None:
+            super().__init__()
+            self.snapshot = snapshot
+            self.overlays = overlays
+
+    def __init__(
+        self,
+        source: RunSource,
+        others: tuple[RunSource, ...] = (),
+        *,
+        images: Images = "auto",
+        theme: str = "kore-dark",
+        choose: bool = False,
+        new_source: Callable[[Path], RunSource] = RunSource,
+        live: bool = True,
+    ) -> None:
+        super().__init__()
+        for own in OWN:
+            self.register_theme(own)
+        self.theme = theme if theme in self.available_themes else "kore-dark"
+        self.source, self.others = source, list(others)
+        self.images: Images = images
+        self.snapshot: Snapshot | None = None
+        self.shown: Snapshot | None = None
+        self.overlays: tuple[Overlay, ...] = ()
+        self.paused = False
+        self._choose, self._new_source, self._live = choose, new_source, live
+        self._stop, self._nudge = threading.Event(), threading.Event()
+
+    def on_mount(self) -> None:
+        """Show the first state at once, then go on watching in a thread."""
+        self.switch_mode("train")
+        if self._live:
+            self.run_worker(self._watch, thread=True, name="watch", exit_on_error=True)
+        if self._choose:
+            self.push_screen(RunsScreen())
+
+    def on_unmount(self) -> None:
+        """Let the thread go."""
+        self._stop.set()
+        self._nudge.set()
+
+    def _watch(self) -> None:
+        pace = Pace()
+        turn = 0
+        overlays: tuple[Overlay, ...] = ()
+        while not self._stop.is_set():
+            snapshot = self.source.poll()
+            if turn % 8 == 0 or len(overlays) != len(self.others):
+                overlays = self._read_overlays()
+            turn += 1
+            if self._stop.is_set():
+                return
+            self.post_message(self.Fresh(snapshot, overlays))
+            self._nudge.wait(0.05 if snapshot.history is not None else pace.wait())
+            self._nudge.clear()
+
+    def _read_overlays(self) -> tuple[Overlay, ...]:
+        found = []
+        for other in list(self.others):
+            snapshot = other.poll(look_back=5.0)
+            if snapshot.folder is not None:
+                found.append(Overlay(snapshot.folder.name, snapshot.folder, snapshot.state))
+        return tuple(found)
+
+    def refresh_now(self) -> None:
+        """Read the folder in this thread and show it (tests, and without live watching)."""
+        self.take(self.source.poll(look_back=5.0), self._read_overlays())
+
+    @on(Fresh)
+    def _fresh(self, message: Fresh) -> None:
+        self.take(message.snapshot, message.overlays)
+
+    def take(self, snapshot: Snapshot, overlays: tuple[Overlay, ...]) -> None:
+        """Keep a snapshot, and let the screen that is seen show it."""
+        self.snapshot, self.overlays = snapshot, overlays
+        if not self.paused:
+            self.shown = snapshot
+        if isinstance(self.screen, View):
+            if self.paused:
+                self.screen.show_header(snapshot)
+            else:
+                self.screen.fill()
+
+    def watch_run(self, folder: Path) -> None:
+        """Turn to another run."""
+        self.source = self._new_source(folder)
+        self.snapshot = self.shown = None
+        self.others = [o for o in self.others if o.folder != folder]
+        self.nudge()
+
+    def toggle_overlay(self, folder: Path) -> None:
+        """Draw another run over this one, or stop doing so."""
+        if any(o.folder == folder for o in self.others):
+            self.others = [o for o in self.others if o.folder != folder]
+        else:
+            self.others.append(self._new_source(folder))
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Read again now."""
+        self._nudge.set()
+        if not self._live:
+            self.refresh_now()
+
+    def action_go(self, name: str) -> None:
+        """Turn to a screen."""
+        while not isinstance(self.screen, View) and len(self.screen_stack) > 1:
+            self.pop_screen()
+        self.switch_mode(name)
+
+    def action_pause(self) -> None:
+        """Freeze what is shown; the header goes on."""
+        self.paused = not self.paused
+        if not self.paused:
+            self.shown = self.snapshot
+        if isinstance(self.screen, View):
+            self.screen.fill()
+
+    def action_help(self) -> None:
+        """Show the keys."""
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen())
+
+    def action_runs(self) -> None:
+        """Pick a run, or runs to draw over this one."""
+        if not isinstance(self.screen, RunsScreen):
+            self.push_screen(RunsScreen())
+
+    def action_next_theme(self) -> None:
+        """The next theme: KORE's two, then the others."""
+        names = [t.name for t in OWN] + sorted(n for n in self.available_themes if not n.startswith("kore-"))
+        self.theme = names[(names.index(self.theme) + 1) % len(names)]
+        self.notify(self.theme, title="theme", timeout=1.5)
+        if isinstance(self.screen, View):
+            self.call_after_refresh(self.screen.fill)
+
+    def action_zoom_panel(self) -> None:
+        """Enlarge the panel that has the focus (the chart if none has), or shrink it again."""
+        screen = self.screen
+        if screen.maximized:
+            screen.minimize()
+            return
+        target = screen.focused or next(iter(screen.query("Chart")), None)
+        if target is not None:
+            screen.maximize(target)
+
+    def action_copy(self) -> None:
+        """Copy through the terminal (OSC 52): the next command, or what is selected."""
+        text = self.screen.copied() if isinstance(self.screen, View) else ""
+        if text:
+            self.copy_to_clipboard(text)
+            self.notify(text[:200], title="copied", timeout=2)
+
+    def action_export_csv(self) -> None:
+        """Write what the screen shows as CSV into the working folder."""
+        from kore_cli.exports import write_csv
+
+        if isinstance(self.screen, View):
+            columns, rows = self.screen.table()
+            if not rows:
+                self.notify("nothing to write yet", severity="warning", timeout=2)
+                return
+            path = write_csv(self._export_name("csv"), columns, rows)
+            self.notify(f"{path} ({len(rows)} rows)", title="written", timeout=4)
+
+    def action_export_svg(self) -> None:
+        """Write the screen as a picture."""
+        path = self._export_name("svg")
+        path.write_text(
+            self.export_screenshot(title=f"KORE {self.screen.__class__.__name__}"), encoding="utf-8"
+        )
+        self.notify(str(path), title="written", timeout=4)
+
+    def _export_name(self, suffix: str) -> Path:
+        run = self.snapshot.folder.name if self.snapshot and self.snapshot.folder else "kore"
+        screen = self.screen.NAME if isinstance(self.screen, View) else "screen"
+        return Path(f"{run}-{screen}-{time.strftime('%H%M%S')}.{suffix}").resolve()
+
+
+class Pace:
+    """How long to wait between looks: the more the process costs, the longer, so that it stays cheap.
+
+    Aims at under 2 % of a core while following; never faster than 2 looks a second.
+    """
+
+    def __init__(self, share: float = 0.015) -> None:
+        self._share = share
+        self._cpu, self._wall = time.process_time(), time.monotonic()
+        self._wait = REDRAW
+
+    def wait(self) -> float:
+        """Seconds until the next look."""
+        cpu, wall = time.process_time(), time.monotonic()
+        if wall - self._wall >= 2.0:
+            used = (cpu - self._cpu) / (wall - self._wall)
+            self._wait = min(2.0, max(REDRAW, self._wait * min(1.6, max(0.6, used / self._share))))
+            self._cpu, self._wall = cpu, wall
+        return self._wait

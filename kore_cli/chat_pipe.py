@@ -1,0 +1,310 @@
+"""Chat without a screen: questions from lines or an option, answers as lines, order kept.
+
+A bad line is answered with an error object and does not stop the rest; the exit code tells.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kore.errors import DataError, Interrupted, KoreError
+from kore_cli.output import Output, fail
+
+if TYPE_CHECKING:
+    from kore.chat import Ask, Reply, Session
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the command was asked for."""
+
+    target: str | None
+    images: tuple[str, ...] = ()
+    compare: bool = False
+    model: str | None = None
+    temperature: float = 0.0
+    max_new_tokens: int | None = None
+    profile: str = "tiny"
+    settings: dict[str, str] = field(default_factory=dict)
+    download: bool = False
+    json: bool = False
+    quiet: bool = False
+    stream: bool = False
+
+    @property
+    def name(self) -> str:
+        """Who is to answer: what was asked for, else the newest run, else the embedded base."""
+        from kore.run import all_runs
+
+        if self.target:
+            return self.target
+        runs = all_runs()
+        return str(runs[0].folder) if runs else "kore-tiny"
+
+    def open(self) -> Session:
+        """Load the model."""
+        from kore.chat import Session
+        from kore.profile import resolve
+
+        profile = resolve(self.profile, flags=dict(self.settings)).profile
+        longest = self.max_new_tokens or profile.eval.max_new_tokens
+        return Session.open(
+            self.name, profile.model, batch=BATCH, max_new_tokens=longest, download=self.download
+        )
+
+    def ask(self, value: dict[str, Any]) -> Ask:
+        """A question with the command's own options as defaults."""
+        from kore.chat import Ask
+
+        return Ask.read(
+            value, self.images, compare=self.compare, model=self.model, temperature=self.temperature
+        )
+
+
+class Stop:
+    """Ctrl-C while an answer is made stops that answer; while nothing is, the program."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.busy = False
+        signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        if not self.busy or self.wanted:
+            raise KeyboardInterrupt
+        self.wanted = True
+
+    def __call__(self) -> bool:
+        return self.wanted
+
+
+def answer_once(plan: Plan, text: str) -> None:
+    """One question, one answer (two with --compare); streamed on a terminal.
+
+    Raises:
+        KoreError: bad picture, missing model; Interrupted: Ctrl-C, after what was said so far.
+    """
+    output = Output(json_mode=plan.json, quiet=plan.quiet)
+    stop = Stop()
+    session = plan.open()
+    ask = plan.ask({"text": text})
+    replies: list[Reply] = []
+    stop.busy = True
+    if output.human and not plan.stream:
+        for name, piece in session.stream(ask, stop):
+            if isinstance(piece, str):
+                if not replies or replies[-1].model != name:
+                    _label(session, ask, name)
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+                replies.append(_part(name, piece))
+            else:
+                sys.stdout.write("\n")
+                replies.append(piece)
+    elif plan.stream:
+        replies = _stream(session, ask, 0, stop, output)
+    else:
+        replies = [r for _, r in session.stream(ask, stop) if not isinstance(r, str)]
+        output.record(record(ask, replies, 0))
+    if stop.wanted:
+        raise Interrupted("stopped")
+
+
+def _part(name: str, piece: str) -> Reply:
+    from kore.chat import Reply
+
+    return Reply(name, piece, 0.0)
+
+
+def _label(session: Session, ask: Ask, name: str) -> None:
+    if len(session.who(ask)) > 1:
+        sys.stdout.write(f"{name}: ")
+
+
+def record(ask: Ask, replies: list[Reply], index: int) -> dict[str, Any]:
+    """The answer as a JSON object: `answer` by `model`; with a comparison also `base`."""
+    last = replies[-1]
+    value: dict[str, Any] = {"v": 1, "index": index}
+    if ask.id is not None:
+        value["id"] = ask.id
+    value |= {"text": ask.text, "image": _single(ask.images), "model": last.model, "answer": last.answer}
+    if len(replies) > 1:
+        value |= {"base": replies[0].answer, "same": replies[0].answer.strip() == last.answer.strip()}
+    value["seconds"] = round(sum(r.seconds for r in replies), 3)
+    if any(r.stopped for r in replies):
+        value["stopped"] = True
+    return value
+
+
+def _single(images: tuple[str, ...]) -> str | list[str] | None:
+    return None if not images else images[0] if len(images) == 1 else list(images)
+
+
+def answer_lines(plan: Plan) -> None:
+    """Answer the lines of standard input until it ends.
+
+    Raises:
+        DataError: at the end, if some lines could not be answered.
+    """
+    output = Output(json_mode=True, quiet=plan.quiet)
+    stop = Stop()
+    session = plan.open()
+    if plan.stream:
+        output.record({"v": 1, "ready": True, "models": session.models, "base": session.target.model})
+    bad = 0
+    for index, batch in _batches(BATCH if not plan.stream else 1):
+        asks: list[tuple[int, str, Ask | KoreError]] = [
+            (index + i, where, _read(plan, line, where)) for i, (where, line) in enumerate(batch)
+        ]
+        stop.busy, stop.wanted = plan.stream, False
+        if plan.stream or any(isinstance(a, _ask_type()) and a.use for _, _, a in asks):
+            for number, where, ask in asks:
+                bad += _one(session, ask, number, where, stop, output, streamed=plan.stream)
+        else:
+            bad += _many(session, asks, output)
+        stop.busy = False
+    if bad:
+        raise DataError(f"{bad} {'line' if bad == 1 else 'lines'} could not be answered")
+
+
+def _ask_type() -> type[Ask]:
+    from kore.chat import Ask
+
+    return Ask
+
+
+def _many(session: Session, asks: list[tuple[int, str, Ask | KoreError]], output: Output) -> int:
+    good = [(n, a) for n, _, a in asks if not isinstance(a, KoreError)]
+    answers = dict(zip([n for n, _ in good], session.answer([a for _, a in good]), strict=True))
+    bad = 0
+    for number, where, ask in asks:
+        result = ask if isinstance(ask, KoreError) else answers[number]
+        if isinstance(result, KoreError):
+            bad += 1
+            _error(output, number, where, result, ask)
+        elif not isinstance(ask, KoreError):
+            output.record(record(ask, result, number))
+    return bad
+
+
+def _one(
+    session: Session,
+    ask: Ask | KoreError,
+    number: int,
+    where: str,
+    stop: Stop,
+    output: Output,
+    *,
+    streamed: bool,
+) -> int:
+    try:
+        if isinstance(ask, KoreError):
+            raise ask
+        if ask.use:
+            session.use(ask.use)
+            if streamed:
+                output.record({"v": 1, "ready": True, "models": session.models, "base": session.target.model})
+        if streamed:
+            _stream(session, ask, number, stop, output)
+        else:
+            replies = session.answer([ask])[0]
+            if isinstance(replies, KoreError):
+                raise replies
+            output.record(record(ask, replies, number))
+    except KoreError as error:
+        _error(output, number, where, error, ask)
+        return 1
+    return 0
+
+
+def _stream(session: Session, ask: Ask, number: int, stop: Stop, output: Output) -> list[Reply]:
+    replies: list[Reply] = []
+    for name, piece in session.stream(ask, stop):
+        if isinstance(piece, str):
+            output.record({"index": number, "model": name, "delta": piece})
+        else:
+            replies.append(piece)
+            output.record(
+                {"index": number, "model": name, "answer": piece.answer, "seconds": round(piece.seconds, 3)}
+                | ({"stopped": True} if piece.stopped else {})
+            )
+    output.record({**record(ask, replies, number), "done": True})
+    return replies
+
+
+def _error(output: Output, number: int, where: str, error: KoreError, ask: Ask | KoreError) -> None:
+    value: dict[str, Any] = {"v": 1, "index": number, "error": error.message, "where": error.where or where}
+    if error.hint:
+        value["hint"] = error.hint
+    if not isinstance(ask, KoreError) and ask.id is not None:
+        value["id"] = ask.id
+    output.record(value)
+
+
+def _read(plan: Plan, line: bytes, where: str) -> Ask | KoreError:
+    """A line as a question: a JSON object, or the text itself."""
+    try:
+        text = line.decode("utf-8").strip()
+        if not text.startswith("{"):
+            return plan.ask({"text": text})
+        value = json.loads(text)
+    except UnicodeDecodeError:
+        return DataError("not UTF-8 text", where=where)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        return DataError(f"not JSON: {reason}", where=where)
+    except KoreError as error:
+        return error
+    try:
+        return plan.ask(value)
+    except KoreError as error:
+        return error
+
+
+def _batches(size: int) -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
+    """Lines as they come, up to `size` of those that wait already, with the first one's number."""
+    waiting: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=4 * size)
+
+    def read() -> None:
+        for number, line in enumerate(sys.stdin.buffer, start=1):
+            if line.strip():
+                waiting.put((f"stdin:{number}", line))
+        waiting.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    index = 0
+    ended = False
+    while not ended:
+        first = waiting.get()
+        if first is None:
+            return
+        batch = [first]
+        while len(batch) < size:
+            try:
+                more = waiting.get_nowait()
+            except queue.Empty:
+                break
+            if more is None:
+                ended = True
+                break
+            batch.append(more)
+        yield index, batch
+        index += len(batch)
+
+
+def working_folder(path: Path) -> Path:
+    """A path as it is seen from the working folder."""
+    return path if path.is_absolute() else Path.cwd() / path
+
+
+__all__ = ["Plan", "answer_lines", "answer_once", "fail", "record"]

@@ -1,0 +1,116 @@
+"""How a run is, in words a person can act on, with the next command to run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kore.run import RunState
+from kore_cli.glyphs import duration
+from kore_cli.state import DashboardState
+
+Name = Literal["waiting", "starting", "running", "stalled", "dead", "finished", "failed", "interrupted"]
+SILENCE = 60.0
+
+SIGNS: dict[Name, str] = {
+    "waiting": "◌",
+    "starting": "◔",
+    "running": "●",
+    "stalled": "▲",
+    "dead": "✖",
+    "finished": "✔",
+    "failed": "✖",
+    "interrupted": "■",
+}
+
+
+@dataclass(frozen=True)
+class Liveness:
+    """A run's condition.
+
+    Attributes:
+        words: the condition in one line. command: what to run next, or None while all is well.
+        age: seconds since the last event.
+    """
+
+    name: Name
+    words: str
+    command: str | None = None
+    age: float | None = None
+
+    @property
+    def sign(self) -> str:
+        """One character for the condition."""
+        return SIGNS[self.name]
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be expected without a person's doing."""
+        return self.name in ("dead", "finished", "failed", "interrupted")
+
+
+def judge(
+    folder: Path | None, run: RunState | None, state: DashboardState, *, alive: bool | None, now: float
+) -> Liveness:
+    """Tell a run's condition.
+
+    Args:
+        folder: the run's folder; None while it is not known which run to watch.
+        run: what run.json says, None when there is none.
+        alive: whether the run's process lives; None when it cannot be known from here.
+        now: Unix time.
+    """
+    if run is None:
+        if folder is None:
+            return Liveness("waiting", "waiting for a first run", "kore demo")
+        return Liveness(
+            "waiting", f"waiting for a run in {folder}", f"kore train SAMPLES -o {shlex.quote(str(folder))}"
+        )
+    place = shlex.quote(str(folder)) if folder else "RUN"
+    last = max(filter(None, (state.last_t, run.started)), default=now)
+    age = max(0.0, now - last)
+    again = resume(run.command)
+    if run.status == "finished":
+        took = f" in {duration(run.ended - run.started)}" if run.ended else ""
+        return Liveness("finished", f"finished{took}", f"kore chat {place} --compare", age)
+    if run.status == "failed":
+        return Liveness("failed", f"failed: {run.message or 'see the log'}", again, age)
+    if run.status == "interrupted":
+        where = f" at step {state.step:,}" if state.step else ""
+        return Liveness("interrupted", f"interrupted{where}; it goes on from its last checkpoint", again, age)
+    if alive is False:
+        return Liveness("dead", f"stopped without saying why, {duration(age)} ago", again, age)
+    limit = max(SILENCE, 5 * (state.step_seconds or 0.0))
+    if age > limit:
+        where = "" if alive else f" (on {run.host}: only its age can be told from here)"
+        return Liveness("stalled", f"no event for {duration(age)}{where}", f"tail -n 50 {place}/log.txt", age)
+    if not state.curves:
+        return Liveness("starting", _phase(state) or "starting", None, age)
+    if state.phase.name and state.phase.name != "train":
+        return Liveness("running", _phase(state), None, age)
+    return Liveness("running", "running", None, age)
+
+
+def _phase(state: DashboardState) -> str:
+    phase = state.phase
+    words = {"calibrate": "calibrating", "augment": "growing trees", "eval": "evaluating"}.get(
+        phase.name, phase.name
+    )
+    parts = [words, phase.text]
+    if phase.done is not None:
+        total = f" of {phase.total:,.0f}" if phase.total else ""
+        parts.append(f"{phase.done:,.0f}{total}")
+    return " · ".join(p for p in parts if p)
+
+
+def resume(command: Sequence[str]) -> str | None:
+    """The command line that goes on with a run."""
+    if not command:
+        return None
+    words = list(command)
+    if Path(words[0]).name == "kore":
+        words = words[1:]
+    return shlex.join(["kore", *words])

@@ -1,0 +1,141 @@
+"""Pictures in a terminal: two pixels a cell with half blocks, loaded off the main thread."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from pathlib import Path
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.app import RenderResult
+from textual.content import Content
+from textual.geometry import Size
+from textual.strip import Strip
+from textual.widget import Widget
+from textual.worker import get_current_worker
+
+MAX_PIXELS = 40_000_000
+
+
+def prepare(images: str) -> None:
+    """Ask the terminal for its picture protocol, which can only be done before the app owns it.
+
+    Needs the optional textual-image; without it, or with `images` not auto, pictures are half blocks.
+    """
+    if images != "auto":
+        return
+    with contextlib.suppress(ImportError, OSError):
+        importlib.import_module("textual_image.renderable")
+
+
+def half_blocks(path: Path, width: int, height: int) -> list[Strip]:
+    """The picture scaled into `width` x `height` cells, its proportions kept.
+
+    Raises:
+        OSError: not there, or not a picture. ValueError: too large to be opened safely.
+    """
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels is too large to show")
+        image.draft("RGB", (4 * width, 4 * height))
+        picture = image.convert("RGBA")
+    ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+    picture = Image.alpha_composite(ground, picture).convert("RGB")
+    scale = min(width / picture.width, 2 * height / picture.height)
+    size = max(1, round(picture.width * scale)), max(2, round(picture.height * scale / 2) * 2)
+    pixels = picture.resize(size, Image.Resampling.LANCZOS).load()
+    assert pixels is not None
+    strips = []
+    for y in range(0, size[1], 2):
+        cells = []
+        for x in range(size[0]):
+            top, bottom = pixels[x, y], pixels[x, y + 1]
+            assert isinstance(top, tuple) and isinstance(bottom, tuple)
+            style = Style(color=_hex(top), bgcolor=_hex(bottom))
+            cells.append(Segment("▀", style))
+        strips.append(Strip(Segment.simplify(cells), size[0]))
+    return strips
+
+
+def _hex(pixel: tuple[float, ...]) -> str:
+    return "#" + "".join(f"{int(level):02x}" for level in pixel[:3])
+
+
+class Picture(Widget):
+    """A picture by path, or one line that says why there is none."""
+
+    DEFAULT_CSS = "Picture { width: 1fr; height: 1fr; }"
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._path: str | None = None
+        self._strips: list[Strip] = []
+        self._key: object = None
+        self._words = ""
+
+    def show(self, path: str | None) -> None:
+        """Show a picture; None clears."""
+        self._path = path
+        self._load()
+
+    def on_resize(self) -> None:
+        """Scale anew."""
+        self._load()
+
+    def _load(self) -> None:
+        size = self.content_size
+        key = (self._path, size)
+        if key == self._key or not size.width or not size.height:
+            return
+        self._key = key
+        if getattr(self.app, "images", "auto") == "off" or not self._path:
+            self._set([], f"picture: {self._path}" if self._path else "")
+            return
+        if "://" in self._path:
+            self._set([], self._path)
+            return
+        self.run_worker(
+            lambda: self._read(str(self._path), size), thread=True, exclusive=True, group="picture"
+        )
+
+    def _read(self, path: str, size: Size) -> None:
+        strips: list[Strip] = []
+        words = ""
+        try:
+            strips = half_blocks(Path(path), size.width, size.height)
+        except (OSError, ValueError) as error:
+            reason = (
+                "not there"
+                if isinstance(error, FileNotFoundError)
+                else "not a picture"
+                if isinstance(error, OSError)
+                else str(error)
+            )
+            words = f"{Path(path).name}: {reason}"
+        if not get_current_worker().is_cancelled:
+            self.app.call_from_thread(self._set, strips, words)
+
+    def _set(self, strips: list[Strip], words: str) -> None:
+        self._strips, self._words = strips, words
+        self.refresh()
+
+    def render(self) -> RenderResult:
+        """The words shown in place of a picture."""
+        return Content.styled(self._words, "$foreground 50%")
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the picture, centred."""
+        if not self._strips:
+            return super().render_line(y)
+        width, height = self.size
+        base = self.rich_style
+        top = max(0, (height - len(self._strips)) // 2)
+        if not top <= y < top + len(self._strips):
+            return Strip.blank(width, base)
+        strip = self._strips[y - top]
+        left = max(0, (width - strip.cell_length) // 2)
+        right = max(0, width - left - strip.cell_length)
+        return Strip([Segment(" " * left, base), *strip, Segment(" " * right, base)], width)

@@ -1,0 +1,215 @@
+"""The Knowledge screen: the items, what grew out of them, and what was rejected and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import on, work
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+from textual.worker import get_current_worker
+
+from kore_cli.glyphs import fit
+from kore_cli.keys import KNOWLEDGE, bindings
+from kore_cli.library import REJECTED, TREES, Entry, image_of, index, read, tree_folder
+from kore_cli.pictures import Picture
+from kore_cli.screens.view import View
+
+if TYPE_CHECKING:
+    from kore_cli.source import Snapshot
+
+LISTED = 2000
+
+
+class KnowledgeScreen(View):
+    """Browse knowledge trees with their pictures."""
+
+    NAME = "knowledge"
+    FILTERS = "titles and types"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings(KNOWLEDGE)]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder: Path | None = None
+        self._stamp: object = None
+        self._entries: tuple[Entry, ...] = ()
+        self._listed: object = None
+        self._rejected = False
+
+    def body(self) -> Iterable[Widget]:
+        """Items to the left; picture and tree to the right."""
+        top = Horizontal(Picture(id="picture"), Static(id="item"), id="asked")
+        tree = VerticalScroll(Static(id="tree"), id="tree-box", classes="panel")
+        yield Horizontal(OptionList(id="items"), Vertical(top, tree, id="right"), id="columns")
+        yield Static(id="nothing")
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Read the index when the files changed; list what the filter leaves."""
+        folder = tree_folder(snapshot.run.inputs if snapshot.run else {}, snapshot.folder or Path())
+        nothing = self.query_one("#nothing", Static)
+        nothing.display = folder is None
+        self.query_one("#columns").display = folder is not None
+        if folder is None:
+            nothing.update(
+                "no knowledge trees found: this run does not point to any (kore augment makes them)"
+            )
+            return
+        stamp = (folder, *(_stamp(folder / name) for name in (TREES, REJECTED)))
+        if stamp != self._stamp:
+            self._stamp, self._folder = stamp, folder
+            self._index(folder)
+        self._list()
+
+    @work(thread=True, exclusive=True, group="index")
+    def _index(self, folder: Path) -> None:
+        worker = get_current_worker()
+        found: list[Entry] = []
+        for name, rejected in ((TREES, False), (REJECTED, True)):
+            for entry in index(folder / name, rejected=rejected):
+                if worker.is_cancelled:
+                    return
+                found.append(entry)
+        self.app.call_from_thread(self._indexed, tuple(found))
+
+    def _indexed(self, entries: tuple[Entry, ...]) -> None:
+        self._entries = entries
+        self._listed = None
+        self._list()
+
+    def _list(self) -> None:
+        wanted = self.wanted
+        entries = [
+            e
+            for e in self._entries
+            if e.rejected == self._rejected and wanted in f"{e.title} {e.type}".lower()
+        ]
+        key = (len(self._entries), wanted, self._rejected)
+        if key == self._listed:
+            return
+        self._listed = key
+        options = self.query_one("#items", OptionList)
+        options.border_title = "rejected" if self._rejected else "items"
+        options.border_subtitle = f"{len(entries):,}" + (
+            f", first {LISTED:,} listed: / filters" if len(entries) > LISTED else ""
+        )
+        options.clear_options()
+        width = max(10, options.size.width - 6)
+        rows = [
+            Content.assemble(fit(e.title, width - 12), "  ", (fit(e.type, 10), "$foreground 45%"))
+            for e in entries[:LISTED]
+        ]
+        options.add_options(
+            [Option(row, id=f"{int(e.rejected)}:{e.offset}") for row, e in zip(rows, entries, strict=False)]
+        )
+        if entries:
+            options.highlighted = 0
+        else:
+            self.query_one("#item", Static).update(Content.styled("nothing here", "$foreground 50%"))
+            self.query_one("#tree", Static).update("")
+            self.query_one("#picture", Picture).show(None)
+
+    @on(OptionList.OptionHighlighted, "#items")
+    def _chosen(self, event: OptionList.OptionHighlighted) -> None:
+        if event.option.id is None or self._folder is None:
+            return
+        rejected, offset = event.option.id.split(":")
+        entry = next(
+            (e for e in self._entries if e.offset == int(offset) and e.rejected == bool(int(rejected))), None
+        )
+        if entry is None:
+            return
+        record = read(entry)
+        self.query_one("#picture", Picture).show(image_of(record, self._folder))
+        box = self.query_one("#tree-box")
+        box.border_title = "why it was rejected" if entry.rejected else "knowledge tree"
+        box.scroll_home(animate=False)
+        if entry.rejected:
+            self.query_one("#item", Static).update(Content.styled(entry.title, "bold"))
+            self.query_one("#tree", Static).update(rejection(record))
+        else:
+            self.query_one("#item", Static).update(item_text(record.get("item") or {}))
+            self.query_one("#tree", Static).update(tree_text(record))
+
+    def action_rejected(self) -> None:
+        """Items, or what was rejected."""
+        self._rejected = not self._rejected
+        self.fill()
+
+    def table(self) -> tuple[list[str], list[list[object]]]:
+        """The list."""
+        return ["title", "type", "rejected"], [[e.title, e.type, e.rejected] for e in self._entries]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
+def item_text(item: dict[str, Any]) -> Content:
+    """Title, kind, text and facts."""
+    rows = [
+        Content.styled(str(item.get("title", "?")), "bold"),
+        Content.styled(
+            " · ".join(str(item[k]) for k in ("kind", "type", "date", "source") if item.get(k)), "$accent"
+        ),
+        Content(""),
+        Content(str(item.get("text", ""))),
+    ]
+    for name, value in (item.get("facts") or {}).items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        rows.append(Content.assemble((f"{name}: ", "$foreground 55%"), shown))
+    return Content("\n").join(rows)
+
+
+def tree_text(record: dict[str, Any]) -> Content:
+    """Trunk and branches, with who made each."""
+    rows = [Content.styled("trunk", "bold $accent")]
+    rows += _turns(record.get("trunk") or [], "origin")
+    rows += [Content(""), Content.styled("branches", "bold $accent")]
+    rows += _turns(record.get("branches") or [], "task")
+    return Content("\n").join(rows)
+
+
+def _turns(turns: list[dict[str, Any]], tag: str) -> list[Content]:
+    rows = []
+    for position, turn in enumerate(turns):
+        last = position == len(turns) - 1
+        stem, rest = ("└─", "  ") if last else ("├─", "│ ")
+        made = turn.get("made") or {}
+        by = " · ".join(str(v) for v in (turn.get(tag), made.get("by"), made.get("verdict")) if v)
+        rows.append(
+            Content.assemble(
+                (f"{stem} ", "$foreground 40%"),
+                (str(turn.get("question", "")), "bold"),
+                ("  " + by, "$foreground 45%"),
+            )
+        )
+        rows.append(Content.assemble((f"{rest} ", "$foreground 40%"), str(turn.get("answer", ""))))
+        if turn.get("evidence"):
+            rows.append(
+                Content.assemble(
+                    (f"{rest} ", "$foreground 40%"), (f"“{turn['evidence']}”", "italic $foreground 55%")
+                )
+            )
+    return rows or [Content.styled("none", "$foreground 45%")]
+
+
+def rejection(record: dict[str, Any]) -> Content:
+    """The reasons first, then the record, field by field."""
+    reasons = record.get("reasons") or record.get("reason") or record.get("why") or "no reason written"
+    told = reasons if isinstance(reasons, list) else [reasons]
+    rows = [Content.styled(f"✖ {reason}", "$error") for reason in told]
+    rows.append(Content(""))
+    for name, value in record.items():
+        if name not in ("reasons", "reason", "why"):
+            rows.append(Content.assemble((f"{name}: ", "$foreground 55%"), str(value)))
+    return Content("\n").join(rows)

@@ -1,0 +1,141 @@
+"""The Results screen: evaluation scores as they come, base against tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static
+
+from kore_cli.glyphs import bar, fit
+from kore_cli.keys import RESULTS, bindings
+from kore_cli.screens.view import View
+from kore_cli.state import EvalRow
+
+if TYPE_CHECKING:
+    from kore_cli.source import Snapshot
+
+BASE = "base"
+
+
+class ResultsScreen(View):
+    """A block per suite: a bar for the base, one per tuned model, and the difference."""
+
+    NAME = "results"
+    FILTERS = "suites and dimensions"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings(RESULTS)]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._dimensions = True
+
+    def body(self) -> Iterable[Widget]:
+        """One scrolling text."""
+        yield VerticalScroll(Static(id="table"), id="results")
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Write the table."""
+        rows = gathered(snapshot)
+        box = self.query_one("#results")
+        box.border_title = "results"
+        box.border_subtitle = "higher is better · ▲▼ against the base"
+        if not rows:
+            text = Content.styled("no results yet: kore eval, or kore demo, writes them", "$foreground 50%")
+            self.query_one("#table", Static).update(text)
+            return
+        wanted = self.wanted
+        rows = [r for r in rows if wanted in f"{r.suite} {r.dimension} {r.label}".lower()]
+        width = max(30, box.content_size.width - 1)
+        self.query_one("#table", Static).update(written(rows, width, dimensions=self._dimensions))
+
+    def action_dimensions(self) -> None:
+        """Show or hide the dimensions of each suite."""
+        self._dimensions = not self._dimensions
+        self.fill()
+
+    def table(self) -> tuple[list[str], list[list[object]]]:
+        """The scores."""
+        rows = gathered(self.kore.shown) if self.kore.shown else []
+        return ["suite", "dimension", "label", "metric", "score", "n"], [
+            [r.suite, r.dimension, r.label, r.metric, r.score, r.n] for r in rows
+        ]
+
+
+def gathered(snapshot: Snapshot) -> list[EvalRow]:
+    """Finished summaries, and what the events tell besides."""
+    rows = {(r.suite, r.label, r.dimension): r for r in snapshot.results}
+    rows.update({k: r for k, r in snapshot.state.evals.items() if k not in rows})
+    return list(rows.values())
+
+
+def written(rows: list[EvalRow], width: int, *, dimensions: bool) -> Content:
+    """The table as text of `width` columns."""
+    suites: dict[str, dict[str, list[EvalRow]]] = {}
+    for row in rows:
+        suites.setdefault(row.suite, {}).setdefault(row.dimension, []).append(row)
+    lines: list[Content] = []
+    for suite, groups in suites.items():
+        metric = next((r.metric for g in groups.values() for r in g if r.metric), "")
+        counts = sorted({r.n for r in groups.get("", []) if r.n})
+        about = " · ".join([metric, *(f"{n:,} questions" for n in counts)]).strip(" ·")
+        lines.append(Content.assemble((suite, "bold $accent"), "  ", (about, "$foreground 50%")))
+        for dimension, group in sorted(groups.items(), key=lambda kv: kv[0] != ""):
+            if dimension and not dimensions:
+                continue
+            lines += _group(dimension, group, width)
+        lines.append(Content(""))
+    return Content("\n").join(lines)
+
+
+def _group(dimension: str, group: list[EvalRow], width: int) -> list[Content]:
+    group = sorted(group, key=lambda r: r.label != BASE)
+    base = next((r.score for r in group if r.label == BASE), None)
+    name_width = min(28, width // 3)
+    out = []
+    for position, row in enumerate(group):
+        label = f"  {dimension}" if dimension else "all"
+        head = fit(label, name_width - 9) if position == 0 else ""
+        tone = (
+            "$foreground 40%"
+            if row.label == BASE
+            else "$success"
+            if not _worse(row.score, base)
+            else "$error"
+        )
+        room = max(8, width - name_width - 26)
+        filled, empty = bar(None if row.score is None else row.score / 100, room)
+        if row.score is None:
+            value, change = f"{row.done or 0}/{row.total or '?'}", Content("")
+        else:
+            value, change = f"{row.score:6.1f}", _change(row, base)
+        running = row.score is not None and row.total and row.done is not None and row.done < row.total
+        if running:
+            change = Content.styled(f" {row.done}/{row.total}", "$foreground 50%")
+        parts = [
+            (f"{head:<{name_width - 9}}", "bold" if not dimension else ""),
+            (f"{fit(row.label, 8):<9}", "$foreground 60%"),
+            (filled, tone),
+            (empty, "$foreground 15%"),
+            (f" {value:>7}", "bold"),
+        ]
+        out.append(Content.assemble(*parts, change))
+    return out
+
+
+def _worse(score: float | None, base: float | None) -> bool:
+    return score is not None and base is not None and score < base
+
+
+def _change(row: EvalRow, base: float | None) -> Content:
+    if row.label == BASE or base is None or row.score is None:
+        return Content("")
+    change = row.score - base
+    if abs(change) < 0.05:
+        return Content.styled("  =", "$foreground 50%")
+    return Content.styled(
+        f" {'▲' if change > 0 else '▼'}{abs(change):5.1f}", "$success" if change > 0 else "$error"
+    )

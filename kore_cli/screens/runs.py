@@ -1,0 +1,95 @@
+"""The list of runs: pick one to watch, mark others to draw over it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from kore.errors import KoreError
+from kore.run import Run, all_runs, home
+from kore_cli.glyphs import duration, fit
+
+
+class RunsScreen(ModalScreen[None]):
+    """Runs, newest first."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [("escape,o", "dismiss", "Close"), ("space", "over", "Draw over")]
+
+    def compose(self) -> ComposeResult:
+        """A list with one line per run."""
+        with Vertical(id="runs") as box:
+            box.border_title = f"runs in {home()}"
+            box.border_subtitle = "Enter watches · Space draws over · Escape closes"
+            yield OptionList(id="runs-list")
+            yield Static(id="runs-none")
+
+    def on_mount(self) -> None:
+        """Fill the list, and keep it fresh."""
+        self._list()
+        self.set_interval(2.0, self._list)
+
+    def _list(self) -> None:
+        runs = all_runs()
+        options = self.query_one(OptionList)
+        at = options.highlighted
+        options.clear_options()
+        options.add_options([Option(self._row(run), id=str(run.folder)) for run in runs])
+        options.highlighted = at if at is not None and at < len(runs) else (0 if runs else None)
+        none = self.query_one("#runs-none", Static)
+        none.display = not runs
+        none.update(f"no run in {home()} yet · start one with: kore demo")
+        options.display = bool(runs)
+
+    def _row(self, run: Run) -> Content:
+        from kore_cli.app import KoreApp
+
+        assert isinstance(self.app, KoreApp)
+        drawn = any(o.folder == run.folder for o in self.app.others)
+        watched = self.app.source.folder == run.folder
+        mark = "▶" if watched else "+" if drawn else " "
+        try:
+            state = run.state()
+        except (KoreError, OSError):
+            return Content.assemble(f"{mark} {run.folder.name}  ", ("unreadable", "$error"))
+        live = state.status in ("running", "starting") and state.alive is not False
+        words = state.status if state.status not in ("running", "starting") or live else "dead"
+        tone = {"finished": "$success", "failed": "$error", "dead": "$error", "interrupted": "$warning"}.get(
+            words, "$primary"
+        )
+        age = duration(time.time() - state.started)
+        return Content.assemble(
+            (f"{mark} ", "$accent"),
+            (f"{fit(run.folder.name, 30):<30} ", "bold"),
+            (f"{words:<12}", tone),
+            (f"{state.method:<9}", ""),
+            (f"started {age} ago", "$foreground 55%"),
+        )
+
+    @on(OptionList.OptionSelected)
+    def _picked(self, event: OptionList.OptionSelected) -> None:
+        from kore_cli.app import KoreApp
+
+        assert isinstance(self.app, KoreApp) and event.option.id is not None
+        self.dismiss()
+        self.app.watch_run(Path(event.option.id))
+
+    def action_over(self) -> None:
+        """Draw the marked run over the one watched."""
+        from kore_cli.app import KoreApp
+
+        options = self.query_one(OptionList)
+        if options.highlighted is not None and isinstance(self.app, KoreApp):
+            name = options.get_option_at_index(options.highlighted).id
+            if name and self.app.source.folder != Path(name):
+                self.app.toggle_overlay(Path(name))
+                self._list()

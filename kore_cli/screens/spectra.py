@@ -1,0 +1,209 @@
+"""The Spectra screen: what old knowledge uses of each input, and the directions left to the adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static, Tree
+
+from kore_cli.chart import Chart, Line
+from kore_cli.curve import Curve
+from kore_cli.glyphs import bar, fit, short
+from kore_cli.heat import HeatMap
+from kore_cli.keys import SPECTRA, bindings
+from kore_cli.screens.view import View
+from kore_cli.spectra import Site, SpectrumSet
+from kore_cli.themes import palette
+
+if TYPE_CHECKING:
+    from kore_cli.source import Snapshot
+
+
+class SpectraScreen(View):
+    """Eigenvalue curves of the covariances, site by site."""
+
+    NAME = "spectra"
+    FILTERS = "sites"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings(SPECTRA)]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._site: str | None = None
+        self._listed: object = None
+        self._only: int | None = None
+
+    def body(self) -> Iterable[Widget]:
+        """Sites to the left; curve, numbers and heat map to the right."""
+        tree: Tree[str] = Tree("sites", id="sites")
+        tree.show_root = False
+        tree.guide_depth = 2
+        facts = Static(id="facts", classes="panel")
+        yield Horizontal(
+            tree,
+            Vertical(
+                Chart(id="spectrum", log_x=True, log_y=True),
+                Horizontal(facts, HeatMap(id="heat"), id="below"),
+                id="right",
+            ),
+            id="columns",
+        )
+        yield Static(id="nothing")
+
+    def show(self, snapshot: Snapshot) -> None:
+        """List the sites once, draw the chosen one."""
+        sets = snapshot.spectra
+        nothing = self.query_one("#nothing", Static)
+        nothing.display = not sets
+        self.query_one("#columns").display = bool(sets)
+        if not sets:
+            nothing.update("no spectra yet: calibration writes them (kore calibrate, or kore demo)")
+            return
+        self._list(sets)
+        names = [s.name for s in sets[0].sites]
+        if self._site not in names and names:
+            self._site = names[0]
+        self._draw(sets)
+
+    def _list(self, sets: tuple[SpectrumSet, ...]) -> None:
+        sites = [s for s in sets[0].sites if self.wanted in s.name.lower()]
+        key = tuple(s.name for s in sites)
+        if key == self._listed:
+            return
+        self._listed = key
+        tree: Tree[str] = self.query_one("#sites", Tree)
+        tree.border_title = "layers and sites"
+        tree.border_subtitle = f"{len(sites)}"
+        tree.clear()
+        layers: dict[int | None, list[Site]] = {}
+        for site in sites:
+            layers.setdefault(site.layer, []).append(site)
+        many = len(sites) > 40 and not self.wanted
+        for layer, members in layers.items():
+            if layer is None:
+                for site in members:
+                    tree.root.add_leaf(site.name, data=site.name)
+                continue
+            node = tree.root.add(f"layer {layer}", expand=not many or layer == 0)
+            for site in members:
+                node.add_leaf(self._label(site), data=site.name)
+        tree.root.expand()
+
+    def _label(self, site: Site) -> Text:
+        left = "" if site.energy_left is None else energy(site.energy_left)
+        return Text.assemble(f"{fit(site.site, 11):<11} ", (left, "dim"))
+
+    def _draw(self, sets: tuple[SpectrumSet, ...]) -> None:
+        chart = self.query_one("#spectrum", Chart)
+        lines, parts = [], []
+        shown = [(i, s) for i, s in enumerate(sets) if self._only is None or i == self._only % len(sets)]
+        first: Site | None = None
+        for index, spectra in shown:
+            site = spectra.site(self._site or "")
+            if site is None:
+                continue
+            first = first or site
+            lines.append(Line(Curve(site.index, site.eigenvalues), index, spectra.label))
+            tone = palette(self.app.current_theme).line(index)
+            parts.append(
+                Content.assemble(
+                    ("━ ", tone if tone.startswith("#") else f"ansi_{tone}"), fit(spectra.label, 20)
+                )
+            )
+        shade = (first.d_in - first.rank + 1, first.d_in) if first and first.rank and first.d_in else None
+        if shade:
+            parts.append(
+                Content.assemble(
+                    ("█ ", "$accent 45%"), f"the adapter's {first.rank if first else 0} directions"
+                )
+            )
+        chart.border_title = f"{self._site} · eigenvalue by rank, both log"
+        chart.border_subtitle = Content("  ").join(parts)
+        chart.show(lines, shade=shade)
+        self._facts([(s.label, site) for _, s in shown if (site := s.site(self._site or ""))])
+        heat = self.query_one("#heat", HeatMap)
+        heat.show(first.heatmap if first else ())
+        heat.border_title = "covariance, 32 x 32"
+
+    def _facts(self, sites: list[tuple[str, Site]]) -> None:
+        panel = self.query_one("#facts", Static)
+        panel.border_title = "this site"
+        width = max(20, panel.content_size.width)
+        rows: list[Content] = []
+        for label, site in sites:
+            rows.append(Content.styled(fit(label, width), "bold $accent"))
+            tokens = "-" if site.tokens is None else f"{site.tokens:,.0f}"
+            few = site.tokens is not None and site.tokens < site.d_in
+            rows.append(fact("tokens, inputs", f"{tokens}, {site.d_in:,}", "$warning" if few else ""))
+            rows.append(fact("effective rank", short(site.effective_rank)))
+            rows.append(fact("adapter's rank", "-" if site.rank is None else str(site.rank)))
+            rows.append(fact("energy left to it", energy(site.energy_left)))
+            if site.held_out is not None:
+                rows.append(fact("on held-out samples", energy(site.held_out)))
+            if site.rank and site.d_in:
+                filled, empty = bar(site.rank / site.d_in, min(20, width - 2))
+                rows.append(
+                    Content.assemble(
+                        (filled, "$accent"),
+                        (empty, "$foreground 20%"),
+                        (f" {site.rank / site.d_in:.1%} of directions", "$foreground 55%"),
+                    )
+                )
+            if few:
+                rows.append(Content.styled("fewer tokens than inputs: the null space overfits", "$warning"))
+        panel.update(Content("\n").join(rows) if rows else Content("no such site in this covariance"))
+
+    @on(Tree.NodeHighlighted, "#sites")
+    def _chosen(self, event: Tree.NodeHighlighted[str]) -> None:
+        if event.node.data:
+            self._site = event.node.data
+            self.query_one("#spectrum", Chart).action_reset_scales()
+            self.fill()
+
+    def jump(self, name: str) -> None:
+        """Show one site."""
+        self._site = name
+        self.fill()
+
+    def action_heat(self) -> None:
+        """Show or hide the heat map."""
+        heat = self.query_one("#heat")
+        heat.display = not heat.display
+
+    def action_overlay(self) -> None:
+        """All covariances together, or one after the other."""
+        count = len(self.kore.shown.spectra) if self.kore.shown else 0
+        if count:
+            self._only = 0 if self._only is None else None if self._only + 1 >= count else self._only + 1
+            self.fill()
+
+    def table(self) -> tuple[list[str], list[list[object]]]:
+        """The curves of the chosen site."""
+        snapshot = self.kore.shown
+        rows: list[list[object]] = []
+        for spectra in snapshot.spectra if snapshot else ():
+            site = spectra.site(self._site or "")
+            if site:
+                rows += [
+                    [spectra.label, site.name, int(i), v]
+                    for i, v in zip(site.index, site.eigenvalues, strict=False)
+                ]
+        return ["covariance", "site", "rank", "eigenvalue"], rows
+
+
+def fact(name: str, value: str, style: str = "") -> Content:
+    """A name and its value."""
+    return Content.assemble((f"{name:<20}", "$foreground 55%"), (value, f"bold {style}".strip()))
+
+
+def energy(share: float | None) -> str:
+    """A share of energy, which may be very small."""
+    if share is None:
+        return "-"
+    return f"{100 * share:.2f}%" if share >= 1e-4 else f"{100 * share:.1e}%"

@@ -1,0 +1,330 @@
+"""The Train screen: the loss and its neighbours, the machine, the live counts, the log's end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static
+
+from kore_cli.chart import Chart, Line, Notch
+from kore_cli.curve import Curve
+from kore_cli.glyphs import duration, fit, short, spark
+from kore_cli.keys import TRAIN, bindings
+from kore_cli.screens.machine import compact_machine, machine
+from kore_cli.screens.verdicts import counts
+from kore_cli.screens.view import View
+
+if TYPE_CHECKING:
+    from kore_cli.source import Snapshot
+    from kore_cli.state import DashboardState
+
+METRICS = (
+    ("loss", "loss"),
+    ("lr", "learning rate"),
+    ("grad_norm", "gradient norm"),
+    ("tokens_per_s", "tokens a second"),
+)
+SETTINGS = (
+    ("model", "model.id"),
+    ("rank", "adapter.rank"),
+    ("lr", "train.lr"),
+    ("batch", "train.batch"),
+    ("epochs", "train.epochs"),
+)
+SMOOTHING = (0.01, 0.04, 0.0)
+
+
+class TrainScreen(View):
+    """What training does now and did so far."""
+
+    NAME = "train"
+    FILTERS = "the log"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings(TRAIN)]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = 0
+        self.smoothing = 0
+
+    def body(self) -> Iterable[Widget]:
+        """A chart, tiles, the machine, the log."""
+        tiles = [Static(id=f"tile-{name}", classes="tile") for name, _ in METRICS]
+        side = Vertical(
+            Static(id="machine", classes="panel"),
+            Static(id="counts", classes="panel"),
+            Static(id="about", classes="panel"),
+            id="side",
+        )
+        yield Horizontal(
+            Vertical(Chart(id="chart"), Horizontal(*tiles, id="tiles"), id="main"), side, id="upper"
+        )
+        yield Static(id="log", classes="panel")
+        yield Static(id="compact")
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw what this size has room for."""
+        if self.has_class("-narrow") or self.has_class("-short"):
+            self.query_one("#compact", Static).update(self._compact(snapshot))
+            return
+        self._chart(snapshot)
+        for index, (name, title) in enumerate(METRICS):
+            self._tile(snapshot.state, index, name, title)
+        panel = self.query_one("#machine", Static)
+        panel.border_title = "machine"
+        panel.border_subtitle = snapshot.source
+        panel.update(machine(snapshot.readings, max(12, panel.content_size.width)))
+        self._counts(snapshot)
+        self._about(snapshot)
+        self._log(snapshot)
+
+    def _about(self, snapshot: Snapshot) -> None:
+        panel = self.query_one("#about", Static)
+        panel.border_title = "run"
+        panel.update(about(snapshot, max(12, panel.content_size.width)))
+
+    def _chart(self, snapshot: Snapshot) -> None:
+        state = snapshot.state
+        name, title = METRICS[self.metric]
+        chart = self.query_one("#chart", Chart)
+        chart.show(self._lines(state, name), notches(state))
+        chart.border_title = title + (" · log" if chart.log_y else "")
+        chart.border_subtitle = self._legend(snapshot, name)
+        if not state.curve(name):
+            chart.border_subtitle = "no step yet" if name == "loss" else "not told by this run"
+
+    def _lines(self, state: DashboardState, name: str) -> list[Line]:
+        lines: list[Line] = []
+        raw = state.curve(name)
+        share = SMOOTHING[self.smoothing] if name in ("loss", "grad_norm", "tokens_per_s") else 0.0
+        if share and len(raw) > 8:
+            lines.append(Line(raw, "dim", "raw"))
+        for index, other in enumerate(self.kore.overlays, start=2):
+            curve = other.state.curve(name)
+            lines.append(Line(curve.smoothed(share), index, other.name))
+        if name == "loss" and len(held := state.curve("held_out_loss")):
+            lines.append(Line(held, 1, "held out"))
+        lines.append(Line(raw.smoothed(share) if len(raw) > 8 else raw, 0, name))
+        return lines
+
+    def _legend(self, snapshot: Snapshot, name: str) -> Content:
+        from kore_cli.themes import palette
+
+        colours = palette(self.app.current_theme)
+        parts = []
+        state = snapshot.state
+        if SMOOTHING[self.smoothing] and len(state.curve(name)) > 8 and name != "lr":
+            parts += [
+                Content.assemble(("━ ", _style(colours.dim)), "raw"),
+                Content.assemble(("━ ", _style(colours.line(0))), "smoothed"),
+            ]
+        if name == "loss" and len(state.curve("held_out_loss")):
+            parts.append(Content.assemble(("━ ", _style(colours.line(1))), "held out"))
+        parts += [
+            Content.assemble(("━ ", _style(colours.line(i))), fit(other.name, 18))
+            for i, other in enumerate(self.kore.overlays, start=2)
+        ]
+        if any(m.kind == "checkpoint" for m in state.marks):
+            parts.append(Content.assemble(("◆ ", "$success"), "checkpoint"))
+        if state.best:
+            parts.append(Content.assemble(("★ ", "$warning"), "best"))
+        if snapshot.history is not None:
+            parts.append(Content.styled(f"reading the past {100 * snapshot.history:.0f}%", "$warning"))
+        text, room = Content(""), max(10, self.query_one("#chart").size.width - 4)
+        for part in parts:
+            longer = Content("  ").join([text, part]) if text else part
+            if longer.cell_length > room:
+                break
+            text = longer
+        return text
+
+    def _tile(self, state: DashboardState, index: int, name: str, title: str) -> None:
+        tile = self.query_one(f"#tile-{name}", Static)
+        width = max(6, tile.content_size.width)
+        curve = state.curve(name)
+        value = state.now.get(name)
+        text = short(value) if value is not None or name not in state.now else "not a number"
+        style = "$error bold" if text == "not a number" else "bold"
+        tile.border_title = title
+        tile.set_class(index == self.metric, "-chosen")
+        tile.update(
+            Content.assemble(
+                (text, style),
+                "  ",
+                (trend(curve), "$foreground 55%"),
+                "\n",
+                (spark(curve.y, width), "$primary"),
+            )
+        )
+
+    def _counts(self, snapshot: Snapshot) -> None:
+        panel = self.query_one("#counts", Static)
+        panel.border_title = "answers"
+        panel.update(counts(snapshot.state, max(12, panel.content_size.width)))
+
+    def _log(self, snapshot: Snapshot) -> None:
+        panel = self.query_one("#log", Static)
+        panel.border_title = f"log · {self.wanted}" if self.wanted else "log"
+        lines = [line for line in log_lines(snapshot) if self.wanted in line.lower()]
+        height = max(1, panel.content_size.height)
+        width = max(10, panel.content_size.width)
+        if not lines:
+            panel.update(
+                Content.styled("nothing matches" if self.wanted else "nothing printed yet", "$foreground 45%")
+            )
+            return
+        shown = [log_style(fit(line, width)) for line in lines[-height:]]
+        panel.update(Content("\n").join(shown))
+
+    def _compact(self, snapshot: Snapshot) -> Content:
+        """A line per metric, for terminals without room for a chart."""
+        width = self.size.width
+        state = snapshot.state
+        rows = []
+        for name, label in (
+            ("loss", "loss"),
+            ("held_out_loss", "held"),
+            ("grad_norm", "grad"),
+            ("lr", "lr"),
+            ("tokens_per_s", "tok/s"),
+        ):
+            curve = state.curve(name)
+            if not len(curve) and name != "loss":
+                continue
+            value = state.now.get(name)
+            text = short(value) if value is not None or name not in state.now else "nan"
+            rows.append(
+                Content.assemble(
+                    (f"{label:<6}", "$foreground 55%"),
+                    (f"{text:<8}", "$error bold" if text == "nan" else "bold"),
+                    (spark(curve.y, width - 17), "$primary"),
+                )
+            )
+        rows += compact_machine(snapshot.readings, width - 2)
+        if state.probes:
+            rows.append(counts(state, width - 2, one_line=True))
+        lines = [line for line in log_lines(snapshot) if self.wanted in line.lower()]
+        room = max(0, self.query_one("#compact").size.height - len(rows))
+        rows += [Content.styled(fit(line, width - 2), "$foreground 55%") for line in lines[-room:] if room]
+        return Content("\n").join(rows)
+
+    def action_log_axis(self) -> None:
+        """Logarithmic or plain y axis."""
+        chart = self.query_one("#chart", Chart)
+        chart.log_y = not chart.log_y
+        self.fill()
+
+    def action_smooth(self) -> None:
+        """More, less or no smoothing."""
+        self.smoothing = (self.smoothing + 1) % len(SMOOTHING)
+        self.notify(
+            "smoothing "
+            + (
+                "off" if not SMOOTHING[self.smoothing] else f"over {SMOOTHING[self.smoothing]:.0%} of the run"
+            ),
+            timeout=2,
+        )
+        self.fill()
+
+    def action_metric(self) -> None:
+        """The next metric in the large chart."""
+        self.metric = (self.metric + 1) % len(METRICS)
+        self.query_one("#chart", Chart).action_reset_scales()
+        self.fill()
+
+    def table(self) -> tuple[list[str], list[list[object]]]:
+        """Every metric by step."""
+        snapshot = self.kore.shown
+        if snapshot is None:
+            return [], []
+        names = [n for n in snapshot.state.curves]
+        steps = sorted({x for n in names for x in snapshot.state.curve(n).x})
+        columns = {
+            n: dict(zip(snapshot.state.curve(n).x, snapshot.state.curve(n).y, strict=True)) for n in names
+        }
+        return ["step", *names], [[int(s), *(columns[n].get(s) for n in names)] for s in steps]
+
+
+def _style(rich_style: str) -> str:
+    """A rich colour name as Textual writes it."""
+    return rich_style if rich_style.startswith("#") else f"ansi_{rich_style}"
+
+
+def notches(state: DashboardState) -> list[Notch]:
+    """Checkpoints, warnings and resumes as signs on the axis."""
+    found = [Notch(m.step, "◆", "good") for m in state.marks if m.kind == "checkpoint"]
+    found += [Notch(m.step, "↻", "dim", tall=True) for m in state.marks if m.kind == "resumed"]
+    if state.best:
+        found.append(Notch(state.best.step, "★", "warn"))
+    found += [Notch(m.step, "▲", "warn", tall=True) for m in state.marks if m.kind == "warning"]
+    return found
+
+
+def about(snapshot: Snapshot, width: int) -> Content:
+    """Which run this is: method, model and the settings that decide most."""
+    run, state = snapshot.run, snapshot.state
+    if run is None:
+        return Content.styled("not started", "$foreground 45%")
+    values = _flat(run.profile)
+    facts = [
+        ("method", run.method),
+        *((label, values[key]) for label, key in SETTINGS if values.get(key) is not None),
+    ]
+    if state.epoch is not None:
+        facts.append(("epoch", f"{state.epoch:.2f}"))
+    facts += [
+        ("host", f"{run.host} · {run.pid}"),
+        ("running", duration((run.ended or snapshot.now) - run.started)),
+    ]
+    if state.warnings:
+        facts.append(("warnings", str(len(state.warnings))))
+    rows = [
+        Content.assemble((f"{name:<9}", "$foreground 55%"), fit(str(value), width - 9))
+        for name, value in facts
+    ]
+    return Content("\n").join(rows)
+
+
+def _flat(profile: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in profile.items():
+        if isinstance(value, Mapping):
+            found.update(_flat(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def trend(curve: Curve) -> str:
+    """Where the last tenth went, against the tenth before."""
+    n = len(curve) // 10
+    if n < 2:
+        return ""
+    before, after = sum(curve.y[-2 * n : -n]) / n, sum(curve.y[-n:]) / n
+    if abs(after - before) <= 0.005 * max(abs(before), 1e-12):
+        return "→ flat"
+    change = (after - before) / max(abs(before), 1e-12)
+    return f"{'↗' if change > 0 else '↘'} {abs(change):.0%}"
+
+
+def log_lines(snapshot: Snapshot) -> list[str]:
+    """The log's end, and the warnings among the events in their own words."""
+    now = snapshot.now
+    warned = [
+        f"▲ step {m.step:,.0f} ({duration(now - m.t)} ago): {m.text}" for m in snapshot.state.warnings[-3:]
+    ]
+    return [*snapshot.log, *warned]
+
+
+def log_style(line: str) -> Content:
+    """Errors and warnings stand out."""
+    low = line.lower()
+    if low.startswith("▲") or "warning" in low:
+        return Content.styled(line, "$warning")
+    if "error" in low or "traceback" in low:
+        return Content.styled(line, "$error")
+    return Content.styled(line, "$foreground 75%")

@@ -1,0 +1,250 @@
+"""What all screens of the dashboard share: header, tabs, banner, the one-line form, footer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.content import Content
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Footer, Input, Static
+
+from kore_cli.glyphs import bar, duration, fit, short
+from kore_cli.liveness import Liveness
+
+if TYPE_CHECKING:
+    from kore_cli.app import KoreApp
+    from kore_cli.source import Snapshot
+
+TABS = (
+    ("train", "Train"),
+    ("spectra", "Spectra"),
+    ("answers", "Answers"),
+    ("results", "Results"),
+    ("knowledge", "Knowledge"),
+)
+TONES = {
+    "waiting": "$foreground 60%",
+    "starting": "$primary",
+    "running": "$success",
+    "stalled": "$warning",
+    "dead": "$error",
+    "finished": "$success",
+    "failed": "$error",
+    "interrupted": "$warning",
+}
+
+
+class View(Screen[None]):
+    """A screen of the dashboard: `body` gives its widgets, `show` fills them."""
+
+    NAME: ClassVar[str] = ""
+    FILTERS: ClassVar[str] = ""
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (40, "-narrow"), (80, "-normal"), (120, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (10, "-short"), (20, "-medium"), (34, "-tall")]  # noqa: RUF012
+
+    def compose(self) -> ComposeResult:
+        """Header, tabs, banner, body, filter, footer."""
+        yield Static(id="header")
+        yield Static(id="tabs")
+        yield Static(id="banner")
+        yield Container(*self.body(), id="body")
+        yield Static(id="line")
+        yield Input(placeholder=f"filter {self.FILTERS} · Enter keeps it, Escape clears it", id="filter")
+        yield Footer(show_command_palette=False, compact=True)
+
+    def body(self) -> Iterable[Widget]:
+        """The widgets of this screen."""
+        return ()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Fill the widgets; called only while this screen is seen."""
+
+    @property
+    def kore(self) -> KoreApp:
+        """The app, by its own type."""
+        from kore_cli.app import KoreApp
+
+        assert isinstance(self.app, KoreApp)
+        return self.app
+
+    @property
+    def wanted(self) -> str:
+        """What the filter asks for, in lower case."""
+        return self.query_one("#filter", Input).value.strip().lower()
+
+    def on_screen_resume(self) -> None:
+        """Show the newest at once on coming here."""
+        self.fill()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Fit what is shown to the new size."""
+        self.call_after_refresh(self.fill)
+
+    def fill(self) -> None:
+        """Show the newest snapshot, header first."""
+        snapshot = self.kore.snapshot
+        if snapshot is None or not self.is_mounted:
+            return
+        self.show_header(snapshot)
+        if "-tiny" not in self.classes and "-flat" not in self.classes:
+            self.show(self.kore.shown or snapshot)
+
+    def show_header(self, snapshot: Snapshot) -> None:
+        """Update what keeps moving even while the view is paused."""
+        width = self.size.width
+        self.query_one("#header", Static).update(header(snapshot, width, paused=self.kore.paused))
+        self.query_one("#tabs", Static).update(tabs(self.NAME))
+        banner = self.query_one("#banner", Static)
+        text = banner_text(snapshot, width)
+        banner.display = text is not None
+        if text is not None:
+            banner.update(text)
+            banner.set_class(snapshot.liveness.name in ("dead", "failed"), "-bad")
+        self.query_one("#line", Static).update(one_line(snapshot, width))
+
+    @on(Input.Changed, "#filter")
+    def _filtered(self) -> None:
+        self.fill()
+
+    @on(Input.Submitted, "#filter")
+    def _filter_kept(self) -> None:
+        self.query_one("#filter", Input).set_class(bool(self.wanted), "-kept")
+        self.set_focus(None)
+
+    def action_filter(self) -> None:
+        """Open the filter."""
+        field = self.query_one("#filter", Input)
+        field.add_class("-open")
+        field.focus()
+
+    def action_back(self) -> None:
+        """Close the filter, or leave the enlarged panel."""
+        field = self.query_one("#filter", Input)
+        field.value = ""
+        field.remove_class("-open", "-kept")
+        if self.maximized:
+            self.minimize()
+        self.set_focus(None)
+
+    def copied(self) -> str:
+        """What `y` puts on the clipboard."""
+        snapshot = self.kore.snapshot
+        if snapshot is None:
+            return ""
+        return snapshot.liveness.command or str(snapshot.folder or "")
+
+    def table(self) -> tuple[list[str], list[list[object]]]:
+        """What `e` writes as CSV: column names and rows."""
+        return [], []
+
+
+def sign(live: Liveness) -> Content:
+    """The condition's sign in its colour."""
+    return Content.styled(live.sign, f"{TONES[live.name]} bold")
+
+
+def header(snapshot: Snapshot, width: int, *, paused: bool) -> Content:
+    """Name, condition, and how far it is."""
+    live = snapshot.liveness
+    name = snapshot.folder.name if snapshot.folder else "no run yet"
+    words = live.words if live.name in ("starting", "running") else live.name
+    left = Content.assemble(
+        (" KORE ", "bold $background on $primary"),
+        " ",
+        (fit(name, max(8, width // 4)), "bold"),
+        "  ",
+        sign(live),
+        " ",
+        (fit(words, max(10, width // 3)), TONES[live.name]),
+    )
+    if paused:
+        left = Content.assemble(left, "  ", (" paused ", "bold $background on $warning"))
+    right = progress(snapshot, width - left.cell_length - 2)
+    gap = max(1, width - left.cell_length - right.cell_length - 1)
+    return Content.assemble(left, " " * gap, right)
+
+
+def progress(snapshot: Snapshot, room: int) -> Content:
+    """Step, bar, ETA and the last checkpoint's age: as much as there is room for."""
+    state, live = snapshot.state, snapshot.liveness
+    if not state.step:
+        return Content("")
+    parts: list[Content] = []
+    total = f"/{state.steps:,}" if state.steps else ""
+    parts.append(Content.assemble(("step ", "$foreground 55%"), (f"{state.step:,}{total}", "bold")))
+    if state.steps:
+        filled, empty = bar(state.step / state.steps, 12)
+        parts.append(
+            Content.assemble(
+                (filled, "$primary"), (empty, "$foreground 25%"), f" {100 * state.step // state.steps}%"
+            )
+        )
+    if state.eta_s is not None and not live.over:
+        parts.append(Content.assemble(("ETA ", "$foreground 55%"), duration(state.eta_s)))
+    if state.checkpoint and not live.over:
+        parts.append(
+            Content.assemble(
+                ("saved ", "$foreground 55%"),
+                duration(snapshot.now - state.checkpoint.t),
+                (" ago", "$foreground 55%"),
+            )
+        )
+    while parts and sum(p.cell_length + 3 for p in parts) > room:
+        parts.pop(1 if len(parts) > 1 else 0)
+    return Content("   ").join(parts)
+
+
+def tabs(active: str) -> Content:
+    """The screens' names; each can be clicked."""
+    parts = []
+    for number, (name, title) in enumerate(TABS, start=1):
+        text = f" {number} {title} "
+        style = "bold $primary underline" if name == active else "$foreground 60%"
+        parts.append(Content.from_markup(f"[@click=app.go('{name}')]$text[/]", text=text).stylize(style))
+    return Content(" ").join(parts)
+
+
+def banner_text(snapshot: Snapshot, width: int) -> Content | None:
+    """What is out of the ordinary, and the next command; None while all is well."""
+    live, state = snapshot.liveness, snapshot.state
+    lines: list[Content] = []
+    if live.name not in ("running", "starting"):
+        lines.append(Content.assemble(sign(live), " ", (live.words, TONES[live.name])))
+        if live.command:
+            lines.append(
+                Content.assemble(
+                    ("  next: ", "$foreground 60%"),
+                    (live.command, "bold"),
+                    ("   y copies it", "$foreground 40%"),
+                )
+            )
+    if state.nonfinite is not None:
+        lines.insert(0, Content.styled(f"▲ {state.nonfinite.text}", "bold $error"))
+    if snapshot.problem:
+        lines.append(Content.styled(f"▲ {snapshot.problem}", "$warning"))
+    if not lines:
+        return None
+    return Content("\n").join([line.truncate(width - 2, ellipsis=True) for line in lines])
+
+
+def one_line(snapshot: Snapshot, width: int) -> Content:
+    """The whole dashboard in one line, for very small terminals."""
+    state, live = snapshot.state, snapshot.liveness
+    parts = [Content.assemble(sign(live), " ", (f"{state.step:,}" if state.step else live.name, "bold"))]
+    loss = state.now.get("loss")
+    if loss is not None:
+        parts.append(Content(f"loss {short(loss)}"))
+    if snapshot.readings and snapshot.readings[-1][1].devices:
+        used = [d.util for d in snapshot.readings[-1][1].devices if d.util is not None]
+        if used:
+            parts.append(Content(f"{sum(used) / len(used):.0f}%"))
+    if state.eta_s is not None and not live.over:
+        parts.append(Content(duration(state.eta_s)))
+    elif live.over:
+        parts.append(Content(live.name))
+    return Content("  ").join(parts).truncate(width, ellipsis=True)

@@ -1,0 +1,347 @@
+"""Events in, what the dashboard shows out: a pure, frozen reducer. No Textual, no torch, no clock."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from kore.telemetry import Telemetry
+from kore_cli.curve import Curve
+
+Event = Mapping[str, Any]
+METRICS = ("loss", "held_out_loss", "lr", "grad_norm", "tokens_per_s", "samples_per_s")
+MARKS, PROBE_HISTORY, WARNINGS, READINGS = 400, 400, 200, 60
+
+Verdict = Literal["adapted", "not yet", "kept", "forgotten", "gained", "unknown"]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that happened at a step: checkpoint, warning, or a resume."""
+
+    step: float
+    kind: Literal["checkpoint", "warning", "resumed"]
+    text: str
+    t: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What the injected model said at one checkpoint."""
+
+    step: int
+    answer: str
+    right: bool | None
+
+
+@dataclass(frozen=True)
+class ProbeView:
+    """A fixed question, the base's answer and the injected model's answers so far."""
+
+    id: str
+    kind: str
+    question: str
+    image: str | None
+    known: str | None
+    base: str
+    base_right: bool | None
+    history: tuple[Tuned, ...] = ()
+
+    def at(self, step: int | None = None) -> Tuned | None:
+        """The newest answer not later than `step`."""
+        past = [h for h in self.history if step is None or h.step <= step]
+        return past[-1] if past else None
+
+    def verdict(self, step: int | None = None) -> Verdict:
+        """Where this question stands: what was learnt, what was kept, what was lost."""
+        tuned = self.at(step)
+        if tuned is None or tuned.right is None:
+            return "unknown"
+        if self.kind == "new":
+            return "adapted" if tuned.right else "not yet"
+        if tuned.right:
+            return "kept" if self.base_right else "gained"
+        return "forgotten" if self.base_right else "unknown"
+
+
+@dataclass(frozen=True)
+class EvalRow:
+    """One score, or how far it is."""
+
+    suite: str
+    label: str
+    dimension: str
+    metric: str
+    score: float | None
+    n: int | None
+    done: int | None
+    total: int | None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What a stage is doing now."""
+
+    name: str = ""
+    text: str = ""
+    done: float | None = None
+    total: float | None = None
+
+
+@dataclass(frozen=True)
+class DashboardState:
+    """Everything that the events of a run say, bounded in size however many they were."""
+
+    events: int = 0
+    first_t: float | None = None
+    last_t: float | None = None
+    step: int = 0
+    steps: int | None = None
+    epoch: float | None = None
+    eta_s: float | None = None
+    now: Mapping[str, float | None] = field(default_factory=dict)
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    marks: tuple[Mark, ...] = ()
+    warnings: tuple[Mark, ...] = ()
+    nonfinite: Mark | None = None
+    checkpoint: Mark | None = None
+    best: Mark | None = None
+    probes: Mapping[str, ProbeView] = field(default_factory=dict)
+    evals: Mapping[tuple[str, str, str], EvalRow] = field(default_factory=dict)
+    phase: Phase = Phase()
+    readings: tuple[tuple[float, Telemetry], ...] = ()
+    step_seconds: float | None = None
+    recent: tuple[float, ...] = ()
+
+    def curve(self, name: str) -> Curve:
+        """A metric's curve, empty if it was never told."""
+        return self.curves.get(name, Curve())
+
+    def counts(self, step: int | None = None) -> dict[Verdict, int]:
+        """How many probes stand where."""
+        found: dict[Verdict, int] = {}
+        for probe in self.probes.values():
+            verdict = probe.verdict(step)
+            found[verdict] = found.get(verdict, 0) + 1
+        return found
+
+    def tally(self, step: int | None = None) -> tuple[int, int, int, int]:
+        """Adapted, of how many new; kept, of how many old that the base knew."""
+        found = self.counts(step)
+        adapted, missing = found.get("adapted", 0), found.get("not yet", 0)
+        kept, lost = found.get("kept", 0), found.get("forgotten", 0)
+        return adapted, adapted + missing, kept, kept + lost
+
+
+@dataclass
+class _Draft:
+    """The state while one batch of events is folded in; what is not touched is shared."""
+
+    old: DashboardState
+    values: dict[str, Any] = field(default_factory=dict)
+    points: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    marks: list[Mark] = field(default_factory=list)
+    warnings: list[Mark] = field(default_factory=list)
+    probes: dict[str, ProbeView] | None = None
+    evals: dict[tuple[str, str, str], EvalRow] | None = None
+    readings: list[tuple[float, Telemetry]] = field(default_factory=list)
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=32))
+    top: float = -1.0
+
+    def get(self, name: str) -> Any:
+        return self.values.get(name, getattr(self.old, name))
+
+
+def reduce(state: DashboardState, events: Iterable[Event]) -> DashboardState:
+    """Fold a batch of events, oldest first, into the state.
+
+    Unknown kinds and fields are passed over, so that a newer writer does not break an older reader.
+    """
+    draft = _Draft(state, top=state.step if state.curves else -1)
+    draft.times.extend(state.recent)
+    count = 0
+    for event in events:
+        count += 1
+        t = number(event.get("t"))
+        if t is not None:
+            draft.values["last_t"] = t
+            if state.first_t is None:
+                draft.values.setdefault("first_t", t)
+        handler = _HANDLERS.get(str(event.get("kind")))
+        if handler is not None:
+            handler(draft, event, t or 0.0)
+    return _close(draft, count) if count else state
+
+
+def _close(draft: _Draft, count: int) -> DashboardState:
+    old, values = draft.old, draft.values
+    if draft.points:
+        curves = dict(old.curves)
+        for name, points in draft.points.items():
+            curves[name] = curves.get(name, Curve()).extended(points)
+        values["curves"] = curves
+    if draft.marks:
+        values["marks"] = (*old.marks, *draft.marks)[-MARKS:]
+    if draft.warnings:
+        values["warnings"] = (*old.warnings, *draft.warnings)[-WARNINGS:]
+    if draft.probes is not None:
+        values["probes"] = draft.probes
+    if draft.evals is not None:
+        values["evals"] = draft.evals
+    if draft.readings:
+        values["readings"] = (*old.readings, *draft.readings)[-READINGS:]
+    values["recent"] = tuple(draft.times)
+    gaps = sorted(b - a for a, b in zip(draft.times, list(draft.times)[1:], strict=False) if b >= a)
+    if gaps:
+        values["step_seconds"] = gaps[len(gaps) // 2]
+    return replace(old, events=old.events + count, **values)
+
+
+def _step(draft: _Draft, event: Event, t: float) -> None:
+    step = number(event.get("step"))
+    if step is None:
+        return
+    if step <= draft.top:
+        draft.marks.append(Mark(step, "resumed", f"resumed at step {step:,.0f}", t))
+        draft.times.clear()
+    draft.top = step
+    draft.times.append(t)
+    now: dict[str, float | None] = dict(draft.get("now"))
+    for name in METRICS:
+        if name not in event:
+            continue
+        value = number(event[name])
+        now[name] = value
+        if value is not None:
+            draft.points.setdefault(name, []).append((step, value))
+    values = draft.values
+    values["now"] = now
+    values["step"] = int(step)
+    values["phase"] = Phase("train")
+    for name in ("steps", "epoch", "eta_s"):
+        if (value := number(event.get(name))) is not None:
+            values[name] = int(value) if name == "steps" else value
+    bad = [n for n in event.get("nonfinite") or () if n in METRICS]
+    if "loss" in bad:
+        mark = Mark(step, "warning", f"loss is not a number at step {step:,.0f}", t)
+        draft.marks.append(mark)
+        draft.warnings.append(mark)
+        values["nonfinite"] = mark
+    elif now.get("loss") is not None:
+        values["nonfinite"] = None
+
+
+def _gpu(draft: _Draft, event: Event, t: float) -> None:
+    draft.readings.append((t, Telemetry.read(dict(event))))
+
+
+def _probe(draft: _Draft, event: Event, t: float) -> None:
+    name = str(event.get("id", event.get("question", "?")))
+    if draft.probes is None:
+        draft.probes = dict(draft.old.probes)
+    old = draft.probes.get(name)
+    step = int(number(event.get("step")) or 0)
+    history = tuple(h for h in old.history if h.step < step) if old else ()
+    if event.get("tuned") is not None:
+        history = (*history, Tuned(step, str(event["tuned"]), event.get("tuned_right")))[-PROBE_HISTORY:]
+    known = event.get("answer_known", old.known if old else None)
+    base = event.get("base")
+    draft.probes[name] = ProbeView(
+        id=name,
+        kind=_probe_kind(event) or (old.kind if old else "new"),
+        question=str(event.get("question") or (old.question if old else "")),
+        image=event.get("image") or (old.image if old else None),
+        known=None
+        if known is None
+        else " | ".join(map(str, known))
+        if isinstance(known, list)
+        else str(known),
+        base=str(base) if base is not None else (old.base if old else ""),
+        base_right=event.get("base_right", old.base_right if old else None),
+        history=history,
+    )
+
+
+def _probe_kind(event: Event) -> str | None:
+    # "kind" itself names the event, so the writer tells new from old under another key
+    for name in ("probe_kind", "knowledge", "probe", "group"):
+        if event.get(name) in ("new", "old"):
+            return str(event[name])
+    return None
+
+
+def _checkpoint(draft: _Draft, event: Event, t: float) -> None:
+    step = number(event.get("step")) or 0.0
+    mark = Mark(step, "checkpoint", str(event.get("path", "")), t)
+    draft.marks.append(mark)
+    draft.values["checkpoint"] = mark
+    if event.get("best"):
+        draft.values["best"] = mark
+
+
+def _warning(draft: _Draft, event: Event, t: float) -> None:
+    step = number(event.get("step"))
+    mark = Mark(draft.get("step") if step is None else step, "warning", str(event.get("text", "")), t)
+    draft.marks.append(mark)
+    draft.warnings.append(mark)
+
+
+def _status(draft: _Draft, event: Event, t: float) -> None:
+    name = str(event.get("phase", ""))
+    draft.values["phase"] = Phase(
+        name, str(event.get("text", "")), number(event.get("done")), number(event.get("total"))
+    )
+
+
+def _stage(draft: _Draft, event: Event, t: float) -> None:
+    name = str(event["kind"])
+    layer = event.get("layer")
+    text = str(event.get("text") or event.get("phase") or "")
+    if layer is not None:
+        text = f"{text} layer {layer}".strip()
+    draft.values["phase"] = Phase(name, text, number(event.get("done")), number(event.get("total")))
+
+
+def _eval(draft: _Draft, event: Event, t: float) -> None:
+    if draft.evals is None:
+        draft.evals = dict(draft.old.evals)
+    suite, label = str(event.get("suite", "?")), str(event.get("label", "?"))
+    dimension = str(event.get("dimension") or "")
+    done, total = number(event.get("done")), number(event.get("total"))
+    count = number(event.get("n"))
+    old = draft.evals.get((suite, label, dimension))
+    score = number(event.get("score"))
+    draft.evals[suite, label, dimension] = EvalRow(
+        suite=suite,
+        label=label,
+        dimension=dimension,
+        metric=str(event.get("metric") or (old.metric if old else "")),
+        score=score if score is not None else (old.score if old else None),
+        n=int(count) if count is not None else None,
+        done=int(done) if done is not None else None,
+        total=int(total) if total is not None else None,
+    )
+    draft.values["phase"] = Phase("eval", f"{suite} ({label})", done, total)
+
+
+def number(value: object) -> float | None:
+    """A finite number as float, None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+_HANDLERS = {
+    "step": _step,
+    "gpu": _gpu,
+    "probe": _probe,
+    "checkpoint": _checkpoint,
+    "warning": _warning,
+    "status": _status,
+    "calibrate": _stage,
+    "augment": _stage,
+    "eval": _eval,
+}
