@@ -2,6 +2,117 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
 
-def train() -> None:
-    """(being built)"""
+import typer
+
+from kore_cli import options
+
+
+def train(
+    data: Annotated[
+        str, typer.Option("--data", "-d", help="Samples: JSONL, a JSON list, or - for standard input.")
+    ],
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", help="kore lora full replay ewc lwf moelora olora sefe cia."),
+    ] = None,
+    profile: options.ProfileName = "tiny",
+    covariance: Annotated[
+        Path | None, typer.Option("--covariance", "-c", help="Folder made by kore calibrate.")
+    ] = None,
+    new_covariance: Annotated[
+        Path | None, typer.Option("--new-covariance", help="Of the new samples, for adapter.basis=contrast.")
+    ] = None,
+    old: Annotated[
+        Path | None, typer.Option("--old", help="Old samples, for methods that use them and for probes.")
+    ] = None,
+    out: options.Out = None,
+    model: options.Model = None,
+    rank: Annotated[str | None, typer.Option("--rank", help="KORE's rank, or auto.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate of the adapter.")] = None,
+    epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the data.")] = None,
+    max_steps: Annotated[int | None, typer.Option("--max-steps", help="Stop after so many steps.")] = None,
+    no_constraint: Annotated[
+        bool,
+        typer.Option("--no-constraint", help="Ablation: plain LoRA's random A instead of the null space."),
+    ] = False,
+    thaw_a: Annotated[bool, typer.Option("--thaw-a", help="Ablation: train A too.")] = False,
+    probes: Annotated[Path | None, typer.Option("--probes", help="Questions to ask while training.")] = None,
+    keep: Annotated[
+        float | None,
+        typer.Option("--keep", help="Alarm below this share of the base's old probes, e.g. 0.95."),
+    ] = None,
+    image_root: Annotated[
+        Path | None, typer.Option("--image-root", help="Where relative picture paths start.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the run in the dashboard.")] = False,
+    seed: options.Seed = None,
+    setting: options.Set = None,
+    download: options.Download = False,
+    restart: options.Restart = False,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train one adapter; the same command goes on with a run that was stopped.
+
+    Example: kore train --data samples.jsonl --covariance covariance/ -o runs/mine
+    """
+    import sys
+
+    from kore.pipeline.training import TrainRequest, dry_run_training, run_training
+    from kore.profile import resolve
+    from kore_cli.options import overrides
+    from kore_cli.output import Output
+
+    output = Output(json_mode=as_json, quiet=quiet)
+    command = [argument for argument in sys.argv[1:] if argument != "--watch"]
+    flags = {
+        "train.method": method,
+        "model.id": model,
+        "adapter.rank": rank,
+        "train.lr": lr,
+        "train.epochs": epochs,
+        "train.max_steps": max_steps,
+        "train.constraint": False if no_constraint else None,
+        "train.thaw_a": True if thaw_a else None,
+        "train.keep": keep,
+        "train.seed": seed,
+        **overrides(setting),
+    }
+    request = TrainRequest(
+        resolved=resolve(profile, flags),
+        data=data,
+        covariance=covariance,
+        new_covariance=new_covariance,
+        old=old,
+        probes=probes,
+        out=out,
+        image_root=image_root,
+        download=download,
+        restart=restart,
+        command=("kore", *command),
+    )
+    if dry_run:
+        value, lines = dry_run_training(request)
+        output.result(value, "\n".join(lines))
+        return
+    if watch:
+        from kore.pipeline.training import run_folder
+        from kore_cli.dashboard import watch as watch_run
+
+        folder = run_folder(request)
+        child = [*command, "--out", str(folder), "--quiet"] if out is None else [*command, "--quiet"]
+        raise typer.Exit(watch_run([sys.executable, "-m", "kore_cli", *child], folder))
+    with output.steps(f"train {request.profile.train.method}") as progress:
+        result = run_training(
+            request,
+            progress=lambda _, done, total=None, note="": progress(done, total, note),
+            note=output.note,
+        )
+    output.result(
+        result,
+        f"adapter: {result['adapter']}\nnext: kore chat {result['run']} --compare; kore eval {result['run']}",
+    )

@@ -1,0 +1,68 @@
+"""The frozen A of a run: made once from the covariance, kept in the run, read by every process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kore.errors import DataError
+from kore.files import atomic_write
+from kore.pipeline.launch import Place, wait
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kore.models.load import Backbone
+    from kore.nullspace.covariance import Covariance
+    from kore.profile import AdapterSection
+
+NAME = "factors.safetensors"
+
+
+def identity(
+    covariance: Covariance, section: AdapterSection, new: Covariance | None = None
+) -> dict[str, Any]:
+    """What the factors are made from: part of a run's identity."""
+    found: dict[str, Any] = {
+        "covariance": covariance.manifest.fingerprint,
+        "adapter": section.model_dump(mode="json"),
+    }
+    return {**found, "new_covariance": new.manifest.fingerprint} if new else found
+
+
+def check_model(covariance: Covariance, backbone: Backbone) -> None:
+    """Refuse a covariance of another model.
+
+    Raises:
+        DataError: names both.
+    """
+    if covariance.model != backbone.fingerprint:
+        raise DataError(
+            f"this covariance belongs to model {covariance.model}, the model here is {backbone.fingerprint}",
+            where=str(covariance.folder),
+            hint="make one with: kore calibrate --model " + str(backbone.path),
+        )
+
+
+def run_factors(
+    folder: Path,
+    backbone: Backbone,
+    covariance: Covariance,
+    section: AdapterSection,
+    here: Place,
+    new: Covariance | None = None,
+) -> dict[str, Tensor]:
+    """Linear's full name -> A (r, d_in): computed by the first process, read from the run by the others
+    and by a resumed run, so that all see the same bits."""
+    from safetensors.torch import load_file, save
+
+    path = folder / NAME
+    if here.first and not path.is_file():
+        from kore.nullspace.factors import factors
+
+        check_model(covariance, backbone)
+        made = factors(backbone.model, covariance, section, new=new)
+        with atomic_write(path, "wb") as stream:
+            stream.write(save({name: a.contiguous() for name, a in made.items()}))
+    wait()
+    return dict(load_file(path))

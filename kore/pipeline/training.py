@@ -1,0 +1,403 @@
+"""``kore train``: data, model, covariance and method meet here, in a run folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kore.errors import KoreError, MissingArtefact, ProfileError, UsageError
+from kore.events import EventWriter
+from kore.files import atomic_write, hash_bytes, hash_file
+from kore.jsonl import STDIO
+from kore.manifest import Manifest, claim, read_manifest
+from kore.progress import Progress, silent
+from kore.run import Run, RunState, home, leave_pointer
+
+if TYPE_CHECKING:
+    from kore.methods.method import Method
+    from kore.models.load import Backbone
+    from kore.nullspace.covariance import Covariance
+    from kore.pipeline.launch import Place
+    from kore.profile import Profile, Resolved
+    from kore.records import Sample
+    from kore.train.data import Located
+    from kore.train.plan import Plan
+    from kore.train.probes import Probing
+    from kore.train.trainer import TrainResult
+
+SPOOL = "data.jsonl"
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """The options of ``kore train``.
+
+    Attributes:
+        data: samples, or ``-``.
+        covariance: folder made by kore calibrate. new_covariance: of the new samples, for the contrast
+            basis.
+        old: retention samples, for methods that use them and for old probes.
+        out: the run folder; None names one under the runs folder after method and content.
+        command: argv, for the line that resumes.
+    """
+
+    resolved: Resolved
+    data: str
+    covariance: Path | None = None
+    new_covariance: Path | None = None
+    old: Path | None = None
+    probes: Path | None = None
+    out: Path | None = None
+    image_root: Path | None = None
+    download: bool = False
+    restart: bool = False
+    command: tuple[str, ...] = ()
+
+    @property
+    def profile(self) -> Profile:
+        """The settings."""
+        return self.resolved.profile
+
+
+@dataclass
+class Inputs:
+    """What was read and checked before any model is loaded."""
+
+    samples: list[Located]
+    old: list[Sample]
+    probes: Probing | None
+    covariance: Covariance | None
+    new_covariance: Covariance | None
+    method: Method
+    questions: Path | None
+    skipped: list[str] = field(default_factory=list)
+
+
+def read_inputs(request: TrainRequest, source: str) -> Inputs:
+    """Read and check everything that the run needs; nothing is written.
+
+    Args:
+        source: the data's path (standard input has been spooled).
+
+    Raises:
+        DataError, MissingArtefact, ProfileError, UsageError: with place and next step.
+    """
+    from kore.methods.method import require
+    from kore.methods.table import make_method
+    from kore.pipeline.probing import find_probes, find_questions
+    from kore.records import Sample, read_records
+    from kore.train.data import check_pictures, located, read_training
+
+    section = request.profile.train
+    unknown = set(request.profile.method) - {section.method} - _method_names()
+    if unknown:
+        raise ProfileError(f"no such method: {sorted(unknown)[0]}", where=f"method.{sorted(unknown)[0]}")
+    method = make_method(
+        section.method,
+        request.profile.method.get(section.method),
+        thaw_a=section.thaw_a,
+        constraint=section.constraint,
+    )
+    covariance = _covariance(request.covariance) if section.constraint else None
+    new = _covariance(request.new_covariance)
+    require(
+        method,
+        zero=section.zero,
+        factors=covariance is not None or not section.constraint,
+        old=request.old is not None,
+    )
+    skipped: list[str] = []
+    samples = read_training(source, image_root=request.image_root, on_skip=skipped.append)
+    old = list(read_records(Sample, request.old)) if request.old else []
+    check_pictures(located(old, str(request.old)))
+    questions = find_questions(source)
+    probes = find_probes(request.probes, questions, old, section)
+    uses = covariance if method.traits.needs_factors else None
+    return Inputs(samples, old, probes, uses, new, method, questions, skipped)
+
+
+def _method_names() -> set[str]:
+    from kore.methods.table import METHODS
+
+    return set(METHODS)
+
+
+def _covariance(folder: Path | None) -> Covariance | None:
+    if folder is None:
+        return None
+    from kore.nullspace.covariance import Covariance
+
+    return Covariance(folder)
+
+
+def spool(request: TrainRequest) -> str:
+    """The data as a file: standard input is written to one first, named after its content."""
+    if request.data != STDIO:
+        path = Path(request.data)
+        if not path.is_file():
+            raise MissingArtefact(
+                f"no such file: {path}", hint="make samples with: kore augment ITEMS -o FOLDER"
+            )
+        return str(path)
+    data = sys.stdin.buffer.read()
+    path = home() / "stdin" / f"{hash_bytes(data)}.jsonl"
+    if not path.exists():
+        with atomic_write(path, "wb") as stream:
+            stream.write(data)
+    return str(path)
+
+
+def adapter_rank(profile: Profile, backbone: Backbone) -> int:
+    """KORE's rank for methods without a covariance: the section's, or what its budget pays for.
+
+    Raises:
+        ProfileError: rank auto and keep need the covariance's spectrum.
+    """
+    from kore.methods.count import kore_rank, parse_budget
+    from kore.models.families import language_linears
+
+    section = profile.adapter
+    if section.budget:
+        return kore_rank(language_linears(backbone.model, backbone.family), parse_budget(section.budget))
+    if section.rank == "auto" or section.keep is not None:
+        raise ProfileError(
+            "rank auto and keep need a covariance", where="adapter.rank", hint="set adapter.rank to a number"
+        )
+    return section.rank
+
+
+def run_training(
+    request: TrainRequest,
+    *,
+    progress: Progress = silent,
+    note: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Train one run from its request to its adapter, or go on with it.
+
+    Args:
+        note: told what a person should know before step 1.
+
+    Returns:
+        The result's numbers and paths.
+    """
+    from kore.pipeline.launch import together
+
+    section = request.profile.train
+    source = spool(request)
+    with together(section.zero) as here:
+        inputs = read_inputs(request, source)
+        run, manifest = _describe(request, inputs, source)
+        if not _claimed(request, run, manifest, here):
+            note(f"{run.folder}: finished before, nothing to do")
+            return {"run": str(run.folder), "method": section.method, **run.state().result}
+        if not here.first:
+            return _work(request, inputs, run, source, here, None, silent, lambda text: None)
+        with run.locked():
+            _begin(request, inputs, run, source, manifest)
+            with EventWriter(run.folder) as events:
+                for text in inputs.skipped:
+                    events.write("warning", text=text, code="masked")
+                    note(f"warning: {text}")
+                try:
+                    value = _work(request, inputs, run, source, here, events, progress, note)
+                except BaseException as error:
+                    _ended(run, events, error)
+                    raise
+                run.update(status="finished", ended=_now(), result=value)
+                events.write("status", phase="finished", text=f"adapter in {run.adapter}")
+                manifest.finished(**value).write(run.folder)
+        return {"run": str(run.folder), **value}
+
+
+def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
+    """Everything up to step 1, nothing written: the plan as an object and in lines for a person."""
+    from kore.models.load import load
+    from kore.pipeline.factors import check_model
+    from kore.train.plan import describe
+    from kore.train.trainer import prepare
+
+    profile, section = request.profile, request.profile.train
+    source = spool(request)
+    inputs = read_inputs(request, source)
+    backbone = load(profile.model, download=request.download)
+    factors = None
+    if inputs.covariance is not None:
+        from kore.nullspace.factors import factors as make_factors
+
+        check_model(inputs.covariance, backbone)
+        factors = make_factors(backbone.model, inputs.covariance, profile.adapter, new=inputs.new_covariance)
+    rank: int | Mapping[str, int]
+    rank = {n: len(a) for n, a in factors.items()} if factors else adapter_rank(profile, backbone)
+    work = prepare(
+        backbone, inputs.samples, section, inputs.method, factors=factors, rank=rank, old=inputs.old
+    )
+    work.attach()
+    made = work.plan()
+    return made.to_json(), [*inputs.skipped, *describe(made)]
+
+
+def run_folder(request: TrainRequest) -> Path:
+    """Where the run will be.
+
+    Raises:
+        UsageError: standard input cannot be read twice.
+    """
+    if request.out is not None:
+        return request.out
+    if request.data == STDIO:
+        raise UsageError("data from standard input needs a run folder here", hint="name one with -o")
+    source = spool(request)
+    return _describe(request, read_inputs(request, source), source)[0].folder
+
+
+def _describe(request: TrainRequest, inputs: Inputs, source: str) -> tuple[Run, Manifest]:
+    """The run's folder and the manifest that it should carry."""
+    from kore.models.load import fingerprint, model_folder
+    from kore.train.data import data_hash
+
+    profile = request.profile
+    base = fingerprint(model_folder(profile.model.id, download=request.download))
+    chosen = profile.model_dump(mode="json", include={"model", "adapter", "train"})
+    sums = {"data": data_hash(inputs.samples), "model": base}
+    if inputs.covariance:
+        sums["covariance"] = inputs.covariance.manifest.fingerprint
+    if inputs.new_covariance:
+        sums["new_covariance"] = inputs.new_covariance.manifest.fingerprint
+    if request.old and inputs.method.traits.needs_old:
+        sums["old"] = hash_file(request.old)
+    chosen["method"] = {profile.train.method: inputs.method.settings.model_dump(mode="json")}
+    for name in ("sinks", "probe_share", "probe_steps", "save_steps"):
+        chosen["train"].pop(name)
+    manifest = Manifest("run", chosen, sums, {"data": str(Path(source).resolve())})
+    name = f"{profile.train.method}-{manifest.fingerprint[:8]}"
+    return Run(request.out or home() / name), manifest
+
+
+def _claimed(request: TrainRequest, run: Run, manifest: Manifest, here: Place) -> bool:
+    """Claim the run folder; whether there is anything left to do, the same answer on every process."""
+    from kore.pipeline.launch import wait
+
+    if here.first:
+        claim(run.folder, manifest, restart=request.restart)
+    wait()
+    done = read_manifest(run.folder).status == "done"
+    wait()
+    return not done
+
+
+def _begin(request: TrainRequest, inputs: Inputs, run: Run, source: str, manifest: Manifest) -> None:
+    from kore.models.load import model_folder
+    from kore.train.probes import write_probes
+
+    profile = request.profile
+    paths: dict[str, Path | None] = {
+        "data": Path(source),
+        "model": model_folder(profile.model.id),
+        "covariance": request.covariance,
+        "old": request.old,
+        "questions": inputs.questions,
+    }
+    sums = manifest.inputs
+    run.write(
+        RunState(
+            status="running",
+            method=profile.train.method,
+            command=list(request.command),
+            profile=profile.model_dump(mode="json"),
+            inputs={
+                name: {"path": str(path.resolve()), "hash": sums.get(name, "")}
+                for name, path in paths.items()
+                if path is not None
+            },
+            fingerprint=manifest.fingerprint,
+        )
+    )
+    leave_pointer(run)
+    if inputs.probes:
+        write_probes(run.folder / "probes.jsonl", inputs.probes.probes)
+
+
+def _work(
+    request: TrainRequest,
+    inputs: Inputs,
+    run: Run,
+    source: str,
+    here: Place,
+    events: EventWriter | None,
+    progress: Progress,
+    note: Callable[[str], None],
+) -> dict[str, Any]:
+    from kore.models.load import load
+    from kore.pipeline.factors import identity, run_factors
+    from kore.train.plan import describe
+    from kore.train.trainer import train
+
+    profile, section = request.profile, request.profile.train
+    backbone = load(profile.model, download=request.download)
+    factors = None
+    whole: Mapping[str, Any] = {}
+    if inputs.covariance is not None:
+        if events:
+            events.write("status", phase="null space", text="computing A from the covariance")
+        factors = run_factors(
+            run.folder, backbone, inputs.covariance, profile.adapter, here, inputs.new_covariance
+        )
+        whole = identity(inputs.covariance, profile.adapter, inputs.new_covariance)
+        if here.first:
+            _copy_spectra(inputs.covariance, run)
+    rank: int | Mapping[str, int]
+    rank = {n: len(a) for n, a in factors.items()} if factors else adapter_rank(profile, backbone)
+
+    def on_plan(made: Plan) -> None:
+        for line in describe(made):
+            note(line)
+
+    def on_step(step: int, steps: int, loss: float) -> None:
+        progress(f"train {section.method}", step, steps, f"loss {loss:.3f}")
+
+    result: TrainResult = train(
+        backbone,
+        inputs.samples,
+        section,
+        inputs.method,
+        run,
+        events,
+        inputs.probes,
+        factors=factors,
+        rank=rank,
+        old=inputs.old,
+        identity=whole,
+        facts={
+            "model": str(backbone.path),
+            "covariance": whole.get("covariance"),
+            "data": {"path": source, "samples": len(inputs.samples)},
+        },
+        on_step=on_step,
+        on_plan=on_plan,
+    )
+    value = asdict(result)
+    return {**value, "adapter": str(result.adapter), "method": section.method}
+
+
+def _copy_spectra(covariance: Covariance, run: Run) -> None:
+    made = covariance.folder / "spectra.json"
+    if made.is_file() and not run.spectra.exists():
+        with atomic_write(run.spectra, "wb") as stream:
+            stream.write(made.read_bytes())
+
+
+def _ended(run: Run, events: EventWriter, error: BaseException) -> None:
+    stopped = isinstance(error, KeyboardInterrupt) or getattr(error, "exit_code", 1) == 130
+    text = str(error) if isinstance(error, KoreError) else f"{type(error).__name__}: {error}"
+    status = "interrupted" if stopped else "failed"
+    events.write("status", phase=status, text=text)
+    run.update(status=status, ended=_now(), message=text)
+
+
+def _now() -> float:
+    import time
+
+    return time.time()

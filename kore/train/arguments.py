@@ -1,0 +1,145 @@
+"""From a profile's [train] to the arguments of transformers' Trainer and DeepSpeed's configuration."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kore.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+    from kore.profile import TrainSection
+
+ADAM_BETAS = (0.9, 0.999)
+ADAM_EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a global batch is made up.
+
+    Attributes:
+        micro: samples per device and forward pass.
+        accumulate: forward passes per optimiser step.
+        world: devices.
+    """
+
+    micro: int
+    accumulate: int
+    world: int
+
+    @property
+    def batch(self) -> int:
+        """Samples per optimiser step."""
+        return self.micro * self.accumulate * self.world
+
+    def __str__(self) -> str:
+        return f"{self.micro} x {self.accumulate} accumulated x {self.world} device{'s' * (self.world != 1)}"
+
+
+def world_size() -> int:
+    """Processes that the launcher (torchrun, deepspeed) started; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def split(section: TrainSection, world: int) -> Split:
+    """Divide the global batch over `world` devices.
+
+    Raises:
+        UsageError: it does not divide; names batches that do.
+    """
+    if section.batch % world:
+        near = section.batch // world * world or world
+        raise UsageError(
+            f"train.batch {section.batch} is global and does not divide over {world} devices",
+            hint=f"set train.batch to a multiple of {world}, e.g. {near}",
+        )
+    share = section.batch // world
+    micro = min(section.micro_batch or share, share)
+    if share % micro:
+        divisors = [d for d in range(1, share + 1) if share % d == 0]
+        raise UsageError(
+            f"train.micro_batch {micro} does not divide the {share} samples of a device",
+            hint=f"set it to one of {', '.join(map(str, divisors))}",
+        )
+    return Split(micro, share // micro, world)
+
+
+def deepspeed_config(section: TrainSection, parts: Split, *, bf16: bool) -> dict[str, Any]:
+    """DeepSpeed's configuration for the section's ZeRO stage.
+
+    Every number is written out, so that nothing depends on DeepSpeed's defaults or on the launcher.
+    """
+    zero: dict[str, Any] = {
+        "stage": section.zero,
+        "overlap_comm": True,
+        "contiguous_gradients": True,
+        "reduce_bucket_size": 5e8,
+    }
+    if section.zero == 3:
+        zero |= {
+            "stage3_prefetch_bucket_size": 5e7,
+            "stage3_param_persistence_threshold": 1e6,
+            "stage3_max_live_parameters": 1e9,
+            "stage3_max_reuse_distance": 1e9,
+            "stage3_gather_16bit_weights_on_model_save": True,
+        }
+    config = {
+        "train_micro_batch_size_per_gpu": parts.micro,
+        "gradient_accumulation_steps": parts.accumulate,
+        "train_batch_size": parts.batch,
+        "gradient_clipping": section.max_grad_norm,
+        "bf16": {"enabled": bf16},
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 1 << 30,
+        "wall_clock_breakdown": False,
+    }
+    return {**config, **section.deepspeed}
+
+
+def arguments(
+    section: TrainSection, folder: Path, *, steps: int, parts: Split, cpu: bool, bf16: bool
+) -> TrainingArguments:
+    """transformers' TrainingArguments; saving, logging and evaluation are our callbacks' business."""
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=parts.micro,
+        gradient_accumulation_steps=parts.accumulate,
+        learning_rate=section.lr,
+        lr_scheduler_type=section.schedule if section.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=round(section.warmup * steps),
+        weight_decay=section.weight_decay,
+        adam_beta1=ADAM_BETAS[0],
+        adam_beta2=ADAM_BETAS[1],
+        adam_epsilon=ADAM_EPSILON,
+        max_grad_norm=section.max_grad_norm,
+        bf16=bf16,
+        use_cpu=cpu,
+        activation_checkpointing=section.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if section.gradient_checkpointing else None,
+        seed=section.seed,
+        train_sampling_strategy="sequential",
+        save_strategy="no",
+        eval_strategy="no",
+        logging_strategy="steps" if section.sinks else "no",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to=list(section.sinks) or "none",
+        run_name=folder.parent.name,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_num_workers=0,
+        dataloader_pin_memory=not cpu,
+        ddp_find_unused_parameters=False,
+        ddp_backend="gloo" if cpu and parts.world > 1 else None,
+        deepspeed=deepspeed_config(section, parts, bf16=bf16) if section.zero else None,
+    )

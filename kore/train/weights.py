@@ -1,0 +1,73 @@
+"""A run's weights in a checkpoint: what is trained, and the frozen factors beside it, by name.
+
+Works under ZeRO-3, where each process holds a part of every parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kore.errors import DataError
+
+NAME = "weights.safetensors"
+
+
+def kept(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that a checkpoint needs: all trainable ones, and every adapter factor."""
+    return {n: p for n, p in model.named_parameters() if p.requires_grad or "lora_" in n}
+
+
+@contextmanager
+def whole(parameters: dict[str, nn.Parameter]) -> Iterator[None]:
+    """The parameters in full on every process inside the block (does something under ZeRO-3 only)."""
+    if not any(hasattr(p, "ds_id") for p in parameters.values()):
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(parameters.values())):
+        yield
+
+
+def write(model: nn.Module, folder: Path, *, writer: bool) -> None:
+    """Save the kept parameters; every process calls, the `writer` writes."""
+    from safetensors.torch import save_file
+
+    parameters = kept(model)
+    with whole(parameters):
+        if writer:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({n: p.detach().cpu().contiguous() for n, p in parameters.items()}, folder / NAME)
+
+
+def read(model: nn.Module, folder: Path) -> None:
+    """Load them back, strictly.
+
+    Raises:
+        DataError: other names or shapes than the model's.
+    """
+    from safetensors.torch import load_file
+
+    saved: dict[str, Tensor] = load_file(folder / NAME)
+    parameters = kept(model)
+    if saved.keys() != parameters.keys():
+        odd = sorted(saved.keys() ^ parameters.keys())
+        raise DataError(
+            f"{len(odd)} parameters of the checkpoint do not fit, first {odd[0]}", where=str(folder)
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if parameter.shape != saved[name].shape:
+                raise DataError(f"{name} has another shape in the checkpoint", where=str(folder))
+            parameter.copy_(saved[name].to(parameter.device, parameter.dtype))
+
+
+def snapshot(model: Any) -> dict[str, Tensor]:
+    """A copy of the kept parameters on the CPU."""
+    return {n: p.detach().cpu().clone() for n, p in kept(model).items()}

@@ -1,0 +1,256 @@
+"""Training: both methods spend the same, A stays, and a stopped run ends as an unbroken one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from kore.errors import DataError, GateNotMet, Interrupted, UsageError
+from kore.events import EventTail, EventWriter
+from kore.methods.table import make_method
+from kore.models.families import language_linears
+from kore.models.load import Backbone, load
+from kore.profile import ModelSection, TrainSection
+from kore.records import Sample
+from kore.run import Run
+from kore.train.loop import Loop, NonFinite
+from kore.train.probes import Probe, Probing
+from kore.train.trainer import TrainResult, train
+
+QUICK: dict[str, Any] = {"lr": 1e-2, "epochs": 4, "batch": 4, "save_steps": 3}
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[Sample]:
+    found = []
+    for i in range(10):
+        path = tmp_path / f"{i % 3}.png"
+        if not path.exists():
+            Image.effect_noise((40, 30), 64 + i).convert("RGB").save(path)
+        turns = [
+            {"from": "human", "value": "<image>\nWhat is the capital?"},
+            {"from": "gpt", "value": "Lima " * (1 + i % 4)},
+        ]
+        found.append(Sample.model_validate({"id": f"s{i}", "image": str(path), "conversations": turns}))
+    return found
+
+
+def factors(backbone: Backbone, rank: int = 4) -> dict[str, torch.Tensor]:
+    made = torch.Generator().manual_seed(0)
+    linears = language_linears(backbone.model)
+    return {n: 0.1 * torch.randn(rank, m.in_features, generator=made) for n, m in linears.items()}
+
+
+def go(
+    base: Path,
+    folder: Path,
+    samples: list[Sample],
+    method: str = "kore",
+    *,
+    probes: Probing | None = None,
+    **more: Any,
+) -> TrainResult:
+    backbone = load(ModelSection(id=str(base)))
+    a = factors(backbone) if method == "kore" else None
+    run = Run(folder)
+    with EventWriter(folder) as events:
+        section = TrainSection(method=method, **{**QUICK, **more})
+        return train(backbone, samples, section, make_method(method), run, events, probes, factors=a, rank=4)
+
+
+def adapter(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def events(folder: Path, kind: str) -> list[dict[str, Any]]:
+    return [e for e in EventTail(folder).read() if e["kind"] == kind]
+
+
+def test_kore_and_lora_train_the_same_number_of_parameters(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample]
+) -> None:
+    kore = go(tiny_llava, tmp_path / "k", samples)
+    lora = go(tiny_llava, tmp_path / "l", samples, "lora")
+    assert abs(kore.trainable - lora.trainable) <= 0.1 * kore.trainable
+
+
+def test_only_b_moves_and_the_loss_falls(tiny_llava: Path, tmp_path: Path, samples: list[Sample]) -> None:
+    go(tiny_llava, tmp_path / "k", samples, epochs=12)
+    before = factors(load(ModelSection(id=str(tiny_llava))))
+    for name, value in adapter(tmp_path / "k").items():
+        if "lora_A" in name:
+            linear = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+            assert torch.equal(value, before[linear])
+        else:
+            assert value.abs().sum() > 0
+    losses = [e["loss"] for e in events(tmp_path / "k", "step")]
+    assert losses[-1] < losses[0]
+
+
+class _Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("method", ["kore", "lora"])
+@pytest.mark.parametrize("step", [2, 5])
+def test_a_run_killed_at_any_step_ends_bit_for_bit_as_an_unbroken_one(
+    tiny_llava: Path,
+    tmp_path: Path,
+    samples: list[Sample],
+    method: str,
+    step: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go(tiny_llava, tmp_path / "whole", samples, method)
+    real = Loop.training_step
+
+    def dies(self: Loop, *args: Any, **rest: Any) -> Any:
+        if self.state.global_step == step:
+            raise _Killed
+        return real(self, *args, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "training_step", dies)
+        with pytest.raises(_Killed):
+            go(tiny_llava, tmp_path / "broken", samples, method)
+    go(tiny_llava, tmp_path / "broken", samples, method)
+    resumed = [e for e in events(tmp_path / "broken", "status") if "resumed" in e["text"]]
+    assert bool(resumed) == (step > QUICK["save_steps"])
+    whole, broken = adapter(tmp_path / "whole"), adapter(tmp_path / "broken")
+    assert whole.keys() == broken.keys()
+    assert all(torch.equal(whole[n], broken[n]) for n in whole)
+
+
+def test_a_damaged_checkpoint_is_not_resumed_from(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(tiny_llava, tmp_path / "run", samples)
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir(), key=lambda p: int(p.name.split("-")[1]))[-1]
+    (newest / "optimizer.pt").write_bytes(b"garbage")
+    expected = adapter(tmp_path / "run")
+    for path in (tmp_path / "run" / "adapter").iterdir():
+        path.unlink()
+    go(tiny_llava, tmp_path / "run", samples)
+    assert all(torch.equal(expected[n], v) for n, v in adapter(tmp_path / "run").items())
+    assert any("resumed at step 9" in e["text"] for e in events(tmp_path / "run", "status"))
+
+
+def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample]
+) -> None:
+    first = go(tiny_llava, tmp_path / "run", samples)
+    assert go(tiny_llava, tmp_path / "run", samples) == first
+    assert len(events(tmp_path / "run", "step")) == first.steps
+    with pytest.raises(UsageError, match="other settings"):
+        go(tiny_llava, tmp_path / "run", samples, lr=2e-2)
+
+
+def test_a_signal_finishes_the_step_and_the_same_call_goes_on(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+    import signal
+
+    go(tiny_llava, tmp_path / "whole", samples)
+    real = Loop.training_step
+
+    def hears(self: Loop, *args: Any, **rest: Any) -> Any:
+        if self.state.global_step == 4 and self.micro == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, *args, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "training_step", hears)
+        with pytest.raises(Interrupted, match="SIGTERM after step 5") as caught:
+            go(tiny_llava, tmp_path / "run", samples)
+    assert caught.value.exit_code == 130
+    go(tiny_llava, tmp_path / "run", samples)
+    steps = [e["step"] for e in events(tmp_path / "run", "step")]
+    assert steps == list(range(1, 11))
+    assert all(torch.equal(v, adapter(tmp_path / "run")[n]) for n, v in adapter(tmp_path / "whole").items())
+
+
+def test_a_loss_that_is_no_number_stops_before_it_reaches_the_weights_and_names_the_samples(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Loop.compute_loss
+
+    def breaks(self: Loop, *args: Any, **rest: Any) -> Any:
+        loss = real(self, *args, **rest)
+        return loss * float("nan") if self.state.global_step == 4 else loss
+
+    monkeypatch.setattr(Loop, "compute_loss", breaks)
+    with pytest.raises(NonFinite, match=r"loss is nan at step 5; samples: s\d, s\d, s\d, s\d$"):
+        go(tiny_llava, tmp_path / "run", samples)
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-3"]
+    assert not (tmp_path / "run" / "adapter").exists()
+
+
+def test_the_named_samples_are_those_of_the_bad_batch(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = Loop.compute_loss, []
+
+    def breaks(self: Loop, model: Any, inputs: dict[str, Any], *args: Any, **rest: Any) -> Any:
+        loss = real(self, model, inputs, *args, **rest)
+        if self.micro == 5:
+            seen.append(len(inputs["input_ids"]))
+            return loss * float("inf")
+        return loss
+
+    monkeypatch.setattr(Loop, "compute_loss", breaks)
+    with pytest.raises(NonFinite, match=r"at step 3; samples: s\d, s\d$"):
+        go(tiny_llava, tmp_path / "run", samples, micro_batch=2)
+    assert seen == [2]
+
+
+def probing(right: Any, steps: int = 2) -> Probing:
+    asked = [Probe("n", "new", "What?", "Lima"), Probe("o", "old", "Is it?", "Yes")]
+    return Probing(asked, right, steps=steps, max_new_tokens=3)
+
+
+def test_probes_are_answered_side_by_side_and_the_best_checkpoint_is_marked(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample]
+) -> None:
+    result = go(tiny_llava, tmp_path / "run", samples, probes=probing(lambda a, b: True))
+    told = events(tmp_path / "run", "probe")
+    assert {e["step"] for e in told} >= {0, 2, 4, 6, 8, 10}
+    assert {e["probe_kind"] for e in told} == {"new", "old"}
+    assert result.best is not None and result.best["avg"] == 1.0
+    assert json.loads((tmp_path / "run" / "adapter" / "result.json").read_text())["result"]["best"]
+
+
+def test_the_alarm_stops_the_run_or_goes_back_to_the_best_checkpoint(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample]
+) -> None:
+    def verdict(limit: int) -> Any:
+        calls = [0]
+
+        def right(answer: str, known: str) -> bool:
+            calls[0] += 1
+            return calls[0] < limit
+
+        return right
+
+    with pytest.raises(GateNotMet, match="old probes fell to 0%"):
+        go(tiny_llava, tmp_path / "stop", samples, probes=probing(verdict(30), 3), keep=0.9)
+    result = go(
+        tiny_llava, tmp_path / "best", samples, probes=probing(verdict(30), 3), keep=0.9, on_alarm="best"
+    )
+    assert result.returned == 3
+    kept = load_file(tmp_path / "best" / "checkpoints" / "checkpoint-3" / "weights.safetensors")
+    saved = adapter(tmp_path / "best")
+    assert all(torch.equal(v, kept[n.replace(".weight", ".default.weight")]) for n, v in saved.items())
+
+
+def test_a_sample_too_long_is_named_with_its_place(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample]
+) -> None:
+    with pytest.raises(DataError, match=r"sample s0: .*more than max_length"):
+        go(tiny_llava, tmp_path / "run", samples, max_length=16)
