@@ -31,6 +31,17 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return llava(tmp_path_factory.mktemp("models") / "llava")
 
 
+@pytest.fixture(scope="session")
+def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny Qwen2.5-VL."""
+    import torch
+
+    from tests.tiny import qwen
+
+    torch.set_num_threads(1)
+    return qwen(tmp_path_factory.mktemp("models") / "qwen")
+
+
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
     """A small picture."""

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.files import hash_file, hash_json
+from kore.files import hash_file, hash_json, read_json
+from kore.models import pictures_only
 from kore.models.families import Family, family_of
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ def load_processor(folder: Path, section: ModelSection) -> Any:
     if section.max_pixels is not None:
         options["max_pixels"] = section.max_pixels
     try:
+        if pictures_only.needed(str(read_json(folder / "config.json").get("model_type"))):
+            return pictures_only.load(folder, **options)
         return AutoProcessor.from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise DataError(f"no usable processor: {str(error).splitlines()[0]}", where=str(folder)) from error

@@ -46,6 +46,11 @@ def backbone(tiny_llava: Path) -> Backbone:
     return load(ModelSection(id=str(tiny_llava)))
 
 
+@pytest.fixture(params=["tiny_llava", "tiny_qwen"])
+def either(request: pytest.FixtureRequest) -> Backbone:
+    return load(ModelSection(id=str(request.getfixturevalue(request.param))))
+
+
 def matrices(covariance: Covariance) -> dict[str, torch.Tensor]:
     return {s.name: covariance.matrix(s) for s in covariance.sites}
 
@@ -57,10 +62,10 @@ def close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: flo
 
 
 def test_the_sums_are_those_of_plain_hooks_on_one_sample_at_a_time(
-    backbone: Backbone, samples: list[Sample], tmp_path: Path
+    either: Backbone, samples: list[Sample], tmp_path: Path
 ) -> None:
-    made = calibrate(backbone, samples, CalibrateSection(batch=4), tmp_path / "c")
-    linears = language_linears(backbone.model, backbone.family)
+    made = calibrate(either, samples, CalibrateSection(batch=4), tmp_path / "c")
+    linears = language_linears(either.model, either.family)
     sums = {
         name: torch.zeros(m.in_features, m.in_features, dtype=torch.float64) for name, m in linears.items()
     }
@@ -73,11 +78,11 @@ def test_the_sums_are_those_of_plain_hooks_on_one_sample_at_a_time(
         return after
 
     handles = [m.register_forward_hook(hook(n)) for n, m in linears.items()]
-    encoder = Encoder(backbone.processor)
+    encoder = Encoder(either.processor)
     with torch.no_grad():
         for sample in samples:
             inputs = encoder.prompt(sample.conversations[:1], sample.images)
-            backbone.model(**{k: v[None] if v.dim() == 1 else v for k, v in inputs.items()})
+            either.model(**{k: v[None] if v.dim() == 1 else v for k, v in inputs.items()})
     for handle in handles:
         handle.remove()
     assert {s.site for s in made.sites} == {"qkv", "o", "gate_up", "down"}
@@ -87,10 +92,10 @@ def test_the_sums_are_those_of_plain_hooks_on_one_sample_at_a_time(
 
 
 def test_a_batch_of_eight_equals_eight_of_one(
-    backbone: Backbone, samples: list[Sample], tmp_path: Path
+    either: Backbone, samples: list[Sample], tmp_path: Path
 ) -> None:
-    eight = calibrate(backbone, samples[:8], CalibrateSection(batch=8), tmp_path / "a")
-    one = calibrate(backbone, samples[:8], CalibrateSection(batch=1), tmp_path / "b")
+    eight = calibrate(either, samples[:8], CalibrateSection(batch=8), tmp_path / "a")
+    one = calibrate(either, samples[:8], CalibrateSection(batch=1), tmp_path / "b")
     assert close(matrices(eight), matrices(one), 1e-5)
     assert [s.tokens for s in eight.sites] == [s.tokens for s in one.sites]
 
