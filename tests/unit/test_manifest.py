@@ -1,0 +1,130 @@
+"""A stage's folder is fresh, resumed, done or refused; nothing foreign is ever discarded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kore.errors import DataError, KoreError, MissingArtefact, UsageError
+from kore.manifest import NAME, Manifest, claim, differences, read_manifest
+
+
+def manifest(kind: str = "covariance", **settings: object) -> Manifest:
+    return Manifest(kind, {"count": 256, "model": {"id": "kore-tiny"}, **settings}, {"samples": "abc"})
+
+
+def test_a_new_folder_is_fresh_then_resumed_then_done(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "out"
+    assert claim(folder, manifest()) == "fresh"
+    assert claim(folder, manifest()) == "resume"
+    manifest().finished(tokens=12).write(folder)
+    assert claim(folder, manifest()) == "done"
+    assert read_manifest(folder).facts == {"tokens": 12}
+
+
+def test_other_settings_and_inputs_are_refused_and_named(tmp_path: Path) -> None:
+    claim(tmp_path / "out", manifest())
+    other = Manifest("covariance", {"count": 512, "model": {"id": "x"}}, {"samples": "def"})
+    with pytest.raises(UsageError) as caught:
+        claim(tmp_path / "out", other)
+    text = str(caught.value)
+    assert "count: 256 -> 512" in text
+    assert "model.id: kore-tiny -> x" in text
+    assert "input samples: abc -> def" in text
+    assert "--restart" in str(caught.value.hint)
+
+
+def test_a_long_list_of_differences_stays_one_line(tmp_path: Path) -> None:
+    claim(tmp_path / "out", manifest())
+    with pytest.raises(UsageError, match="and 16 more"):
+        claim(tmp_path / "out", manifest(**{f"k{i}": i for i in range(20)}))
+
+
+def test_facts_and_sources_do_not_change_the_fingerprint() -> None:
+    one = Manifest("run", {"a": 1}, {"x": "1"}, {"x": "/here"}, facts={"t": 1})
+    two = Manifest("run", {"a": 1}, {"x": "1"}, {"x": "/there"}, facts={"t": 2})
+    assert one.fingerprint == two.fingerprint
+    assert one.fingerprint != Manifest("run", {"a": 2}, {"x": "1"}).fingerprint
+    assert differences(one, two) == []
+
+
+def test_restart_discards_what_was_there_but_not_the_lock(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    claim(folder, manifest())
+    (folder / "layers").mkdir()
+    (folder / "layers" / "0.safetensors").write_text("x")
+    (folder / ".lock").write_text("1")
+    assert claim(folder, manifest(count=512), restart=True) == "fresh"
+    assert {p.name for p in folder.iterdir()} == {".lock", NAME}
+    assert read_manifest(folder).settings["count"] == 512
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_another_kind_of_artefact_is_never_discarded(tmp_path: Path, restart: bool) -> None:
+    folder = tmp_path / "out"
+    claim(folder, manifest())
+    (folder / "precious").write_text("x")
+    with pytest.raises(DataError, match="covariance"):
+        claim(folder, manifest(kind="tree"), restart=restart)
+    assert (folder / "precious").exists()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize(
+    "text", ['{"name": "a web page", "icons": []}', "[]", "{", '{"kind": 3, "settings": {}, "inputs": {}}']
+)
+def test_a_manifest_of_something_else_is_never_discarded(tmp_path: Path, text: str, restart: bool) -> None:
+    (tmp_path / NAME).write_text(text)
+    with pytest.raises(DataError):
+        claim(tmp_path, manifest(), restart=restart)
+    assert (tmp_path / NAME).read_text() == text
+
+
+def test_a_folder_with_other_files_and_a_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(DataError, match="not empty"):
+        claim(tmp_path, manifest(), restart=True)
+    with pytest.raises(DataError, match="is a file"):
+        claim(tmp_path / "thesis.tex", manifest())
+    with pytest.raises(KoreError):
+        claim(tmp_path / "thesis.tex" / "below", manifest())
+
+
+def test_a_kill_before_the_first_manifest_leaves_a_folder_that_is_fresh(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    code = (
+        "import os, signal, sys; from pathlib import Path; import kore.files as f, kore.manifest as m\n"
+        "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "m.claim(Path(sys.argv[1]), m.Manifest('tree', {}, {}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
+    assert done.returncode == -9
+    assert os.listdir(folder) and not (folder / NAME).exists()
+    assert claim(folder, Manifest("tree", {}, {})) == "fresh"
+
+
+def test_a_missing_artefact_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(MissingArtefact) as caught:
+        read_manifest(tmp_path / "cov", kind="covariance", made_by="kore calibrate --samples demo")
+    assert "no covariance here" in str(caught.value)
+    assert caught.value.hint == "make it with: kore calibrate --samples demo"
+    assert caught.value.exit_code == 4
+
+
+def test_the_wrong_kind_is_refused_on_reading(tmp_path: Path) -> None:
+    claim(tmp_path / "out", manifest())
+    with pytest.raises(DataError, match="this is a covariance folder, expected tree"):
+        read_manifest(tmp_path / "out", kind="tree")
+
+
+def test_a_manifest_tells_versions_and_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    claim(tmp_path / "out", manifest())
+    text = (tmp_path / "out" / NAME).read_text()
+    assert "torch" in json.loads(text)["made_by"]
+    assert "sk-very-secret" not in text
