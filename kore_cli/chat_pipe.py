@@ -12,16 +12,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, Interrupted, KoreError
-from kore_cli.output import Output, fail
+from kore_cli.output import Output
 
 if TYPE_CHECKING:
     from kore.chat import Ask, Reply, Session
 
 BATCH = 8
+STOP = b'{"stop": true}'
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def answer_lines(plan: Plan) -> None:
     if plan.stream:
         output.record({"v": 1, "ready": True, "models": session.models, "base": session.target.model})
     bad = 0
-    for index, batch in _batches(BATCH if not plan.stream else 1):
+    for index, batch in _batches(BATCH if not plan.stream else 1, stop):
         asks: list[tuple[int, str, Ask | KoreError]] = [
             (index + i, where, _read(plan, line, where)) for i, (where, line) in enumerate(batch)
         ]
@@ -271,13 +271,15 @@ def _read(plan: Plan, line: bytes, where: str) -> Ask | KoreError:
         return error
 
 
-def _batches(size: int) -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
+def _batches(size: int, stop: Stop) -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
     """Lines as they come, up to `size` of those that wait already, with the first one's number."""
     waiting: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=4 * size)
 
     def read() -> None:
         for number, line in enumerate(sys.stdin.buffer, start=1):
-            if line.strip():
+            if line.strip() == STOP:
+                stop.wanted = stop.busy
+            elif line.strip():
                 waiting.put((f"stdin:{number}", line))
         waiting.put(None)
 
@@ -300,11 +302,3 @@ def _batches(size: int) -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
             batch.append(more)
         yield index, batch
         index += len(batch)
-
-
-def working_folder(path: Path) -> Path:
-    """A path as it is seen from the working folder."""
-    return path if path.is_absolute() else Path.cwd() / path
-
-
-__all__ = ["Plan", "answer_lines", "answer_once", "fail", "record"]

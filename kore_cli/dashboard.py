@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -101,6 +102,13 @@ def open_dashboard(folders: list[Path], *, theme: str, images: str) -> None:
         app.run(mouse=os.environ.get("TERM") != "linux")
     finally:
         probe.close()
+
+
+def watch(child_argv: Sequence[str], run_folder: Path) -> int:
+    """Run a training command as a child and watch its run; see `kore_cli.watching.watch`."""
+    from kore_cli.watching import watch as watch_child
+
+    return watch_child(child_argv, run_folder)
 
 
 def is_live(run: object) -> bool:

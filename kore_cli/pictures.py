@@ -69,8 +69,8 @@ class Picture(Widget):
 
     DEFAULT_CSS = "Picture { width: 1fr; height: 1fr; }"
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
         self._path: str | None = None
         self._strips: list[Strip] = []
         self._key: object = None

@@ -221,6 +221,7 @@ class RunSource:
         folder: the run to watch, there already or not; None for the newest that appears.
         probe: asked about the machine when the run's process is on this host; None asks nobody.
         clock: Unix time, replaced in tests.
+        complaint: asked for what else went wrong (a child process that ended badly).
     """
 
     def __init__(
@@ -230,9 +231,11 @@ class RunSource:
         probe: Probe | None = None,
         clock: Callable[[], float] = time.time,
         alive: Callable[[RunState], bool | None] = lambda run: run.alive,
+        complaint: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.folder = folder
         self._probe, self._clock, self._alive = probe, clock, alive
+        self._complaint = complaint
         self._reader: EventReader | None = None
         self._run: RunState | None = None
         self._stamps: dict[str, float] = {}
@@ -275,7 +278,7 @@ class RunSource:
             source=source,
             history=self._reader.history if self._reader else None,
             bad_lines=self._reader.bad_lines if self._reader else 0,
-            problem=self._problem,
+            problem=self._complaint() or self._problem,
         )
 
     def _read(self, run: Run, now: float, look_back: float) -> None:

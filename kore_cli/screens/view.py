@@ -226,7 +226,7 @@ def banner_text(snapshot: Snapshot, width: int) -> Content | None:
     if state.nonfinite is not None:
         lines.insert(0, Content.styled(f"▲ {state.nonfinite.text}", "bold $error"))
     if snapshot.problem:
-        lines.append(Content.styled(f"▲ {snapshot.problem}", "$warning"))
+        lines += [Content.styled(line, "$error") for line in f"▲ {snapshot.problem}".splitlines()]
     if not lines:
         return None
     return Content("\n").join([line.truncate(width - 2, ellipsis=True) for line in lines])

@@ -1,0 +1,361 @@
+"""The chat on a terminal: pictures, streamed answers, base and KORE side by side. Never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import events, on
+from textual.app import App, ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Footer, Input, Static
+
+from kore_cli.chat_log import Exchange, history, save
+from kore_cli.chat_paths import split_pictures
+from kore_cli.glyphs import fit
+from kore_cli.keys import CHAT
+from kore_cli.pictures import Picture
+from kore_cli.screens.exchange import ExchangeView
+from kore_cli.screens.help import HelpScreen
+from kore_cli.screens.picture import PictureScreen
+from kore_cli.themes import OWN
+
+if TYPE_CHECKING:
+    from kore_cli.chat_client import ChatClient
+
+BASE, EMBEDDED = "base", "kore-tiny"
+WARMTH = (0.7, 1.0, 0.0)
+Event = dict[str, Any]
+
+
+class ChatApp(App[None]):
+    """Ask a model about pictures.
+
+    Args:
+        connect: starts the child, given who is to be told what it says.
+        pictures: shown with the next question. compare: both answer. who: base or the adapter.
+        adapters: more runs or adapters to switch to.
+        context: send earlier turns along; None decides by the model.
+    """
+
+    TITLE = "KORE chat"
+    CSS_PATH = "kore.tcss"
+    ENABLE_COMMAND_PALETTE = False
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (80, "-normal"), (120, "-wide")]  # noqa: RUF012
+    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
+        Binding(
+            k.keys,
+            k.action,
+            k.words,
+            show=k.footer,
+            key_display=k.shown,
+            priority=True,
+            id=f"chat.{k.action}",
+        )
+        for k in CHAT
+    ]
+
+    class Said(Message):
+        """The child said something."""
+
+        def __init__(self, event: Event) -> None:
+            super().__init__()
+            self.event = event
+
+    def __init__(
+        self,
+        connect: Callable[[Callable[[Event], None]], ChatClient],
+        *,
+        title: str,
+        pictures: list[str] | None = None,
+        compare: bool = False,
+        who: str | None = None,
+        temperature: float = 0.0,
+        adapters: list[str] | None = None,
+        context: bool | None = None,
+        theme: str = "kore-dark",
+        images: str = "auto",
+    ) -> None:
+        super().__init__()
+        for own in OWN:
+            self.register_theme(own)
+        self.theme = theme if theme in self.available_themes else "kore-dark"
+        self._connect, self.name_shown, self.images = connect, title, images
+        self.pictures = list(pictures or [])
+        self.compare, self.who, self.temperature = compare, who, temperature
+        self.adapters = [title, *(adapters or [])] if adapters else []
+        self.context = context
+        self.exchanges: list[Exchange] = []
+        self.models: list[str] = []
+        self.base = ""
+        self.closed: str | None = None
+        self._client: ChatClient | None = None
+        self._views: list[ExchangeView] = []
+        self._recall = 0
+        self._at_adapter = 0
+        self._next_use: str | None = None
+
+    def compose(self) -> ComposeResult:
+        """Who answers, the conversation, the picture, the question."""
+        yield Static(id="who")
+        yield VerticalScroll(Static(id="welcome"), id="talk")
+        with Horizontal(id="asking"):
+            yield Picture(id="thumb")
+            yield Static(id="thumb-name")
+        yield Input(placeholder="ask, or paste or drop a picture's path", id="ask")
+        yield Footer(show_command_palette=False, compact=True)
+
+    def on_mount(self) -> None:
+        """Start the child at once, so that the model loads while the question is typed."""
+        self.query_one("#welcome", Static).update(
+            "Loading the model. You can type already.\n\n"
+            "Paste or drop a picture's path, or press ^o. F1 shows the keys."
+        )
+        self.query_one("#ask", Input).focus()
+        self._client = self._connect(self._hear)
+        self.set_interval(0.1, self._bring_up_to_date)
+        self._refresh()
+
+    def _hear(self, event: Event) -> None:
+        self.post_message(self.Said(event))
+
+    def on_unmount(self) -> None:
+        """End the child."""
+        if self._client is not None:
+            self._client.close()
+
+    @property
+    def busy(self) -> Exchange | None:
+        """The exchange that is being answered."""
+        return self.exchanges[-1] if self.exchanges and not self.exchanges[-1].done else None
+
+    def _refresh(self) -> None:
+        self.query_one("#who", Static).update(self._who_text())
+        asking = self.query_one("#asking")
+        asking.display = bool(self.pictures)
+        if self.pictures:
+            self.query_one("#thumb", Picture).show(self.pictures[0])
+            names = ", ".join(Path(p).name for p in self.pictures)
+            self.query_one("#thumb-name", Static).update(
+                Content.assemble(
+                    (names, "bold"),
+                    (
+                        "\nasked with the next questions · ^o changes it · Backspace here drops it",
+                        "$foreground 50%",
+                    ),
+                )
+            )
+
+    def _who_text(self) -> Content:
+        brand = (" KORE chat ", "bold $background on $primary")
+        if self.closed is not None:
+            return Content.assemble(
+                brand, " ", (fit(f"the model has gone: {self.closed}", 140), "bold $error")
+            )
+        if not self.models:
+            return Content.assemble(brand, " ", (self.name_shown, "bold"), ("  loading", "$warning"))
+        who = " and ".join(self._answering())
+        parts: list[Any] = [brand, " ", ("answers: ", "$foreground 55%"), (who, "bold $success")]
+        parts += [
+            ("   on ", "$foreground 55%"),
+            fit(Path(self.base).name if "/" in self.base else self.base, 30),
+        ]
+        if self.temperature:
+            parts += [("   temperature ", "$foreground 55%"), f"{self.temperature:g}"]
+        parts.append(
+            (
+                "   earlier turns are sent along" if self._sends_context() else "   each question on its own",
+                "$foreground 45%",
+            )
+        )
+        if self.busy:
+            parts.append(("   answering, ^c stops", "$warning"))
+        return Content.assemble(*parts)
+
+    def _answering(self) -> list[str]:
+        if self.compare and len(self.models) > 1:
+            return [BASE, self.models[0]]
+        if self.who == BASE:
+            return [BASE]
+        return self.models[:1]
+
+    def _sends_context(self) -> bool:
+        return (
+            self.context
+            if self.context is not None
+            else EMBEDDED not in self.base and "demo/base" not in self.base
+        )
+
+    @on(Said)
+    def _said(self, message: Said) -> None:
+        event = message.event
+        if "closed" in event:
+            self.closed = str(event["words"] or f"exit code {event['closed']}").strip().splitlines()[-1]
+            if self.busy:
+                self.exchanges[-1].error, self.exchanges[-1].done = self.closed, True
+        elif event.get("ready"):
+            self.models, self.base = list(event["models"]), str(event["base"])
+            if not self.exchanges:
+                self.query_one("#welcome", Static).update(
+                    "Ready. Ask something."
+                    + ("" if self.pictures else " A picture's path may be pasted or dropped.")
+                )
+        elif self.exchanges:
+            self.exchanges[-1].take(event)
+        self._refresh()
+        if not self.busy:
+            self._bring_up_to_date()
+
+    def _bring_up_to_date(self) -> None:
+        """Show what has streamed in since, at most ten times a second."""
+        if self._views:
+            self._views[-1].show()
+
+    @on(Input.Changed, "#ask")
+    def _typed(self, event: Input.Changed) -> None:
+        rest, found = split_pictures(event.value)
+        if found and not rest:
+            self.pictures = found
+            event.input.value = ""
+            self._refresh()
+
+    @on(Input.Submitted, "#ask")
+    def _submitted(self, event: Input.Submitted) -> None:
+        text, found = split_pictures(event.value)
+        if found:
+            self.pictures = found
+        event.input.value = ""
+        if text:
+            self._ask(text, self.pictures, self.temperature)
+        self._refresh()
+
+    def _ask(self, text: str, images: list[str], temperature: float) -> None:
+        if self.closed is not None or self._client is None:
+            self.notify("the model has gone; leave with ^q and start again", severity="error")
+            return
+        if self.busy:
+            self.notify("still answering; ^c stops it", severity="warning", timeout=2)
+            return
+        self._recall = 0
+        who = self._answering()
+        past = history(self.exchanges, who[-1]) if self._sends_context() and who else []
+        exchange = Exchange(text, list(images), temperature)
+        self.exchanges.append(exchange)
+        view = ExchangeView(exchange)
+        self._views.append(view)
+        self.query_one("#welcome").display = False
+        talk = self.query_one("#talk", VerticalScroll)
+        talk.mount(view)
+        talk.scroll_end(animate=False)
+        question: Event = {
+            "text": text,
+            "image": exchange.images,
+            "temperature": temperature,
+            "history": past,
+        }
+        if self.compare and len(self.models) != 1:
+            question["compare"] = True
+        elif self.who == BASE:
+            question["model"] = BASE
+        if self._next_use:
+            question["use"], self._next_use = self._next_use, None
+        self._client.ask(question)
+        self._refresh()
+
+    def _again(self, temperature: float) -> None:
+        if self.busy or not self.exchanges:
+            return
+        last = self.exchanges.pop()
+        self._views.pop().remove()
+        self._ask(last.text, last.images, temperature)
+
+    def action_regenerate(self) -> None:
+        """Ask the last question again."""
+        self._again(self.exchanges[-1].temperature if self.exchanges else 0.0)
+
+    def action_retry(self) -> None:
+        """Ask the last question again, warmer: 0.7, then 1, then greedy."""
+        if self.exchanges:
+            now = self.exchanges[-1].temperature
+            self._again(next((w for w in WARMTH if w > now), WARMTH[-1]))
+
+    def action_compare(self) -> None:
+        """Both answer, or one."""
+        if len(self.models) == 1:
+            self.notify("nothing to compare: this model has no adapter", severity="warning", timeout=3)
+            return
+        self.compare = not self.compare
+        self._refresh()
+
+    def action_adapter(self) -> None:
+        """The next who answers: the adapter, the base, then other adapters if some were named."""
+        if self.who != BASE:
+            self.who = BASE
+        else:
+            self.who = None
+            if self.adapters:
+                self._at_adapter = (self._at_adapter + 1) % len(self.adapters)
+                self._next_use = self.adapters[self._at_adapter]
+                self.notify(f"{self._next_use} answers from the next question on", timeout=3)
+        self.compare = False
+        self._refresh()
+
+    def action_picture(self) -> None:
+        """Choose a picture by path."""
+
+        def chosen(path: str | None) -> None:
+            if path is not None:
+                self.pictures = [path] if path else []
+            self._refresh()
+            self.query_one("#ask", Input).focus()
+
+        self.push_screen(PictureScreen(self.pictures[0] if self.pictures else ""), chosen)
+
+    def action_save(self) -> None:
+        """Write the conversation as Markdown into the working folder."""
+        if self.exchanges:
+            self.notify(
+                str(save(self.exchanges, f"chat {self.name_shown}", Path.cwd())), title="written", timeout=4
+            )
+
+    def action_clear(self) -> None:
+        """Begin a new conversation."""
+        if self.busy:
+            return
+        for view in self._views:
+            view.remove()
+        self.exchanges, self._views = [], []
+        self.query_one("#welcome").display = True
+        self._refresh()
+
+    def action_stop(self) -> None:
+        """Stop the answer, not the program; without an answer, copy what is selected."""
+        if self.busy and self._client is not None:
+            self._client.stop()
+        elif selected := self.screen.get_selected_text():
+            self.copy_to_clipboard(selected)
+            self.notify("copied", timeout=1)
+        else:
+            self.notify("^q leaves", timeout=2)
+
+    def action_help(self) -> None:
+        """Show the keys."""
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(("chat",)))
+
+    def on_key(self, event: events.Key) -> None:
+        """Up and down walk through earlier questions; Backspace in an empty line drops the picture."""
+        field = self.query_one("#ask", Input)
+        if not field.has_focus:
+            return
+        if event.key in ("up", "down") and self.exchanges:
+            self._recall = max(0, min(len(self.exchanges), self._recall + (1 if event.key == "up" else -1)))
+            field.value = self.exchanges[-self._recall].text if self._recall else ""
+            field.cursor_position = len(field.value)
+        elif event.key == "backspace" and not field.value and self.pictures:
+            self.pictures = []
+            self._refresh()

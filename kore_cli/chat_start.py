@@ -1,0 +1,59 @@
+"""Opens the chat screen: decides who can be asked, starts the child that holds the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kore.errors import MissingArtefact
+
+if TYPE_CHECKING:
+    from kore_cli.chat_pipe import Plan
+
+EMBEDDED = "kore-tiny"
+
+
+def child_argv(plan: Plan, name: str) -> list[str]:
+    """The child's arguments: the plan's own, less those that go with each question."""
+    argv = [name, "--profile", plan.profile]
+    for key, value in plan.settings.items():
+        argv += ["--set", f"{key}={value}"]
+    if plan.max_new_tokens:
+        argv += ["--max-new-tokens", str(plan.max_new_tokens)]
+    if plan.download:
+        argv.append("--download")
+    return argv
+
+
+def open_chat(plan: Plan, adapters: list[str], *, context: bool | None, theme: str, images: str) -> None:
+    """Run the chat until the user leaves it.
+
+    Raises:
+        MissingArtefact: the model or run is not there (told before the screen opens).
+    """
+    from kore.run import home
+    from kore_cli.pictures import prepare
+
+    name = plan.name
+    for given in [name, *adapters]:
+        local = Path(given).exists() or (home() / given).exists() or given == EMBEDDED
+        if not local and (given.startswith((".", "/")) or given.count("/") != 1):
+            raise MissingArtefact(f"no run, adapter or model here: {given}", hint="kore dashboard lists runs")
+    prepare(images)
+    from kore_cli.chat_app import ChatApp
+    from kore_cli.chat_client import ChatClient
+
+    argv = child_argv(plan, name)
+    app = ChatApp(
+        lambda listen: ChatClient(argv, listen),
+        title=Path(name).name,
+        pictures=[str(Path(p).resolve()) for p in plan.images],
+        compare=plan.compare,
+        who=plan.model,
+        temperature=plan.temperature,
+        adapters=adapters,
+        context=context,
+        theme=theme,
+        images=images,
+    )
+    app.run()

@@ -1,0 +1,89 @@
+"""One question with its picture, and the answers, side by side when there are two."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from kore_cli.chat_log import Answer, Exchange
+from kore_cli.pictures import Picture
+from kore_cli.words_diff import marked
+
+BASE = "base"
+
+
+class ExchangeView(Vertical):
+    """Shows an exchange as it grows."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__(classes="exchange")
+        self._exchange = exchange
+        self._shown: object = None
+
+    def compose(self) -> ComposeResult:
+        """The question, then the answers."""
+        with Horizontal(classes="question-row"):
+            if self._exchange.images:
+                yield Picture(classes="question-picture")
+            yield Static(
+                Content.assemble(("› ", "bold $accent"), (self._exchange.text, "bold")),
+                classes="question-text",
+            )
+        yield Horizontal(classes="answers")
+
+    def on_mount(self) -> None:
+        """Load the picture."""
+        self.query_one(".question-row").set_class(bool(self._exchange.images), "-pictured")
+        if self._exchange.images:
+            self.query_one(Picture).show(self._exchange.images[0])
+        self.show()
+
+    def show(self) -> None:
+        """Bring the answers up to date."""
+        exchange = self._exchange
+        state = (
+            exchange.error,
+            exchange.done,
+            tuple((a.model, a.text, a.done) for a in exchange.answers.values()),
+        )
+        if state == self._shown or not self.is_mounted:
+            return
+        self._shown = state
+        row = self.query_one(".answers")
+        boxes = list(row.query(Static))
+        answers = list(exchange.answers.values())
+        while len(boxes) < max(1, len(answers)):
+            box = Static(classes="answer")
+            row.mount(box)
+            boxes.append(box)
+        if not answers:
+            boxes[0].border_title = "error" if exchange.error else "…"
+        for box, answer in zip(boxes, answers, strict=False):
+            box.border_title = self._title(answer)
+            box.update(self._text(answer, answers))
+        if exchange.error:
+            boxes[-1].update(Content.styled(exchange.error, "$error"))
+        elif not answers:
+            boxes[0].update(Content.styled("thinking", "$foreground 45%"))
+        if self.parent is not None:
+            self.call_after_refresh(self.scroll_visible, animate=False)
+
+    def _title(self, answer: Answer) -> Content:
+        tone = "$foreground 70%" if answer.model == BASE else "$success"
+        parts: list[tuple[str, str]] = [(answer.model, f"bold {tone}")]
+        if answer.seconds is not None:
+            parts.append((f" {answer.seconds:.1f}s", "$foreground 45%"))
+        if self._exchange.temperature:
+            parts.append((f" t={self._exchange.temperature:g}", "$warning"))
+        if answer.stopped:
+            parts.append((" stopped", "$warning"))
+        return Content.assemble(*parts)
+
+    def _text(self, answer: Answer, answers: list[Answer]) -> Content:
+        cursor = "" if answer.done else "▌"
+        other = answers[0]
+        if answer.done and answer is not other and other.done:
+            return marked(other.text, answer.text, "bold $success")
+        return Content(answer.text + cursor)
