@@ -9,26 +9,13 @@ import torch
 from torch import Tensor
 
 from kore.errors import DataError, UsageError
+from kore.models.parameters import parse_count
 from kore.nullspace.covariance import Covariance, Site
 
 if TYPE_CHECKING:
     from kore.profile import AdapterSection
 
 AUTO_KEEP = 0.999  # rank = "auto": what the adapter may touch is a thousandth of the old energy
-_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
-
-
-def parse_count(text: str) -> int:
-    """Parameters of ``340M``, ``1.5B`` or a plain number.
-
-    Raises:
-        UsageError: not a count.
-    """
-    number, unit = (text[:-1], text[-1].upper()) if text and text[-1].isalpha() else (text, "")
-    try:
-        return int(float(number) * _UNITS[unit])
-    except (ValueError, KeyError) as error:
-        raise UsageError(f"budget: {text!r} is no count", hint="for example --budget 340M") from error
 
 
 def single_rank(d_out: Mapping[str, int], budget: int) -> int:

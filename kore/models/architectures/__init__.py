@@ -1,0 +1,58 @@
+"""Configurations of published architectures: what they count to, without their weights.
+
+Each folder holds a config.json as transformers reads it; nothing else is needed to build the model on
+the meta device.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kore.errors import DataError, MissingArtefact
+
+if TYPE_CHECKING:
+    from kore.profile import ModelSection
+
+
+def names() -> list[str]:
+    """The architectures that ship with KORE."""
+    return sorted(p.parent.name for p in Path(__file__).parent.glob("*/config.json"))
+
+
+def folder_of(section: ModelSection) -> Path:
+    """The folder whose config.json describes the profile's model.
+
+    Raises:
+        MissingArtefact: neither a shipped architecture nor a model that is here.
+    """
+    from kore.models.load import model_folder
+
+    if section.architecture is None:
+        return model_folder(section.id)
+    shipped = Path(__file__).parent / section.architecture
+    folder = shipped if shipped.is_dir() else Path(section.architecture)
+    if not (folder / "config.json").is_file():
+        raise MissingArtefact(
+            f"no such architecture: {section.architecture}", hint=f"KORE ships {', '.join(names())}"
+        )
+    return folder
+
+
+def skeleton(folder: Path) -> Any:
+    """The model of a configuration on the meta device: every name and shape, no memory.
+
+    Raises:
+        DataError: not an image-text-to-text model.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        with torch.device("meta"):
+            build: Any = AutoModelForImageTextToText.from_config
+            return build(config)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"no usable model configuration: {reason}", where=str(folder)) from error

@@ -1,0 +1,138 @@
+"""What a profile trains, counted on the meta device: neither weights nor data are needed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from kore.errors import ProfileError
+from kore.models.architectures import folder_of, skeleton
+from kore.models.families import Family, family_of, language_linears
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kore.profile import Profile
+
+TOTAL = "total"
+
+
+def table(profile: Profile, *, ranks: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
+    """Trainable parameters by kind of linear, then the projector, then the total.
+
+    Args:
+        ranks: rank per linear's full name, where it was chosen from a covariance.
+
+    Returns:
+        Rows ``{part, count, d_in, d_out, rank, factors, trainable}``; the last one, named total, adds
+        ``base`` (parameters of the whole model) and ``share`` (trainable over base). `factors` says
+        what is trained: B, A+B or W.
+
+    Raises:
+        ProfileError: a rank that only a covariance can give (auto, keep) and no `ranks`.
+        MissingArtefact: the profile's model is not here and names no architecture.
+    """
+    model = skeleton(folder_of(profile.model))
+    family = family_of(model)
+    linears = language_linears(model, family)
+    base = sum(p.numel() for p in model.parameters())
+    full = profile.train.method == "full"
+    rows = _full(model, family) if full else _adapter(profile, linears, ranks)
+    if not full and profile.train.projector != "off" and family.projector:
+        rows.append(_whole(model, family.projector, "projector"))
+    trainable = sum(row["trainable"] for row in rows)
+    rows.append({"part": TOTAL, "trainable": trainable, "base": base, "share": trainable / base})
+    return rows
+
+
+def parse_count(text: str) -> int:
+    """Parameters of ``340M``, ``1.5B`` or a plain number.
+
+    Raises:
+        ProfileError: not a count.
+    """
+    number, unit = (text[:-1], text[-1].upper()) if text and text[-1].isalpha() else (text, "")
+    try:
+        count = int(float(number) * {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}[unit])
+    except (ValueError, KeyError, OverflowError) as error:
+        raise ProfileError(
+            f"{text!r} is no count of parameters", where="adapter.budget", hint="for example 340M"
+        ) from error
+    return count
+
+
+def total(rows: list[dict[str, Any]]) -> int:
+    """Trainable parameters of a table."""
+    return int(rows[-1]["trainable"])
+
+
+def kore_rank(profile: Profile, linears: Mapping[str, nn.Linear]) -> int:
+    """The single rank that the profile names, or the largest that its budget pays for.
+
+    Raises:
+        ProfileError: the rank is left to a covariance, or the budget pays for nothing.
+    """
+    section = profile.adapter
+    if section.rank == "auto" or section.keep is not None:
+        raise ProfileError(
+            "the rank depends on a covariance", where="adapter.rank", hint="give one with --covariance DIR"
+        )
+    if section.budget is None:
+        return section.rank
+    budget = parse_count(section.budget)
+    rank = budget // sum(linear.out_features for linear in linears.values())
+    if rank < 1:
+        raise ProfileError(f"{budget:,} parameters do not pay for rank 1", where="adapter.budget")
+    return rank
+
+
+def equal_lora_rank(linears: Mapping[str, nn.Linear], rank: int) -> int:
+    """The LoRA rank whose A and B together count nearest to B alone at `rank`."""
+    alone = sum(linear.out_features for linear in linears.values())
+    both = alone + sum(linear.in_features for linear in linears.values())
+    return max(1, round(rank * alone / both))
+
+
+def _adapter(
+    profile: Profile, linears: Mapping[str, nn.Linear], ranks: Mapping[str, int] | None
+) -> list[dict[str, Any]]:
+    train = profile.train
+    alone = train.method == "kore" and train.constraint and not train.thaw_a
+    if ranks is None:
+        rank = kore_rank(profile, linears)
+        if not (train.method == "kore" and train.constraint):
+            rank = equal_lora_rank(linears, rank)
+        ranks = dict.fromkeys(linears, rank)
+    kinds: Counter[tuple[str, int, int, int]] = Counter()
+    for name, rank in ranks.items():
+        linear = linears[name]
+        kinds[(name.rpartition(".")[2], linear.in_features, linear.out_features, rank)] += 1
+    return [
+        {
+            "part": part,
+            "count": count,
+            "d_in": d_in,
+            "d_out": d_out,
+            "rank": rank,
+            "factors": "B" if alone else "A+B",
+            "trainable": count * rank * (d_out if alone else d_in + d_out),
+        }
+        for (part, d_in, d_out, rank), count in kinds.items()
+    ]
+
+
+def _full(model: nn.Module, family: Family) -> list[dict[str, Any]]:
+    language = family.layers.rpartition(".")[0]
+    rows = [_whole(model, language, "language model")]
+    tied = getattr(model.config, "tie_word_embeddings", False)
+    if getattr(model, "lm_head", None) is not None and not tied:
+        rows.append(_whole(model, "lm_head", "head"))
+    if family.projector:
+        rows.append(_whole(model, family.projector, "projector"))
+    return rows
+
+
+def _whole(model: nn.Module, name: str, part: str) -> dict[str, Any]:
+    count = sum(p.numel() for p in model.get_submodule(name).parameters())
+    return {"part": part, "count": 1, "factors": "W", "trainable": count}
