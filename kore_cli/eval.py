@@ -19,7 +19,7 @@ def eval(
         typer.Option(
             "--suite",
             "-s",
-            help="Comma separated: demo, evoke, benchmarks, a benchmark, FILE.jsonl[:retention], agreement:FILE, FILE.tsv:mcq|yorn|vqa.",
+            help="demo, evoke, benchmarks, a NAME, FILE.jsonl[:retention], agreement:FILE, FILE.tsv:KIND.",
         ),
     ] = None,
     data_dir: Annotated[

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from kore.errors import MissingArtefact, UsageError
 from kore.evaluate.gate import check_gates, parse_gates
+from kore.evaluate.options import COMPATS, Compat
 from kore.evaluate.report import summary, write_summary
 from kore.evaluate.rescore import rescore
 from kore.evaluate.runner import BASE, Progress, Result, World, evaluate
 from kore.evaluate.suites import Choice, resolve_suites
 from kore.evaluate.target import Target, find_target, load_target
 from kore.evaluate.task import Suite
+from kore.files import read_json
 from kore.manifest import Manifest, claim, read_manifest
 
 if TYPE_CHECKING:
@@ -143,7 +145,8 @@ def plan(request: Request) -> Plan:
     choice = Choice(
         data=request.data or data_folder(),
         protocol=profile.eval.protocol,
-        compat=request.compat,
+        compat=compat_of(request.compat),
+        style="llava" if target and model_type(target.model) == "llava" else "default",
         split=request.split,
         judge=judge,
         limit=request.limit,
@@ -155,6 +158,26 @@ def plan(request: Request) -> Plan:
     suites = resolve_suites(names, choice)
     parse_gates(request.fail_under, [s.name for s in suites])
     return Plan(request, profile, target, suites, names, judge, out)
+
+
+def compat_of(name: str) -> Compat:
+    """The version of option inference of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for compat in COMPATS:
+        if compat == name:
+            return compat
+    raise UsageError(f"--compat knows {', '.join(COMPATS)}, not {name!r}")
+
+
+def model_type(model: str) -> str | None:
+    """What kind of model it is, from its configuration alone; None if that is not at hand."""
+    from kore.models.load import EMBEDDED, embedded_base
+
+    path = (embedded_base() if model == EMBEDDED else Path(model)) / "config.json"
+    return read_json(path).get("model_type") if path.is_file() else None
 
 
 def data_folder() -> Path:
@@ -212,7 +235,7 @@ def carry_out(request: Request, progress: Progress | None = None) -> Outcome:
     )
     warnings = [w for s in planned.suites for w in s.facts.get("warnings", ())]
     if world.rank == 0:
-        _write(planned, results, value)
+        warnings += _write(planned, results, value)
     gates = parse_gates(request.fail_under, [s.name for s in planned.suites])
     return Outcome(value, planned.out, gates, warnings, world.rank)
 
@@ -256,16 +279,18 @@ def _answer(planned: Plan, world: World, progress: Progress | None) -> dict[str,
     return results
 
 
-def _write(planned: Plan, results: dict[str, Result], value: dict[str, Any]) -> None:
+def _write(planned: Plan, results: dict[str, Result], value: dict[str, Any]) -> list[str]:
     write_summary(value, planned.out)
+    warnings: list[str] = []
     if planned.request.export:
         from kore.evaluate.export import export_results
 
-        export_results(planned.suites, results, planned.request.export)
+        warnings += export_results(planned.suites, results, planned.request.export).warnings
     if planned.request.html:
         from kore.evaluate.page import write_page
 
         write_page(value, results, planned.suites, planned.out / "report.html")
+    return warnings
 
 
 def join_world() -> World:

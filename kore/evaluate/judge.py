@@ -294,6 +294,6 @@ class _Local:
 
 def open_picture(picture: Picture) -> Any:
     """A picture for the engine: its path, or opened from memory."""
-    from kore.evaluate.runner import _open
+    from kore.evaluate.runner import open_task_picture
 
-    return _open(picture, "judge")
+    return open_task_picture(picture, "judge")

@@ -51,6 +51,7 @@ def rescore(out: Path, suites: Sequence[Suite], notes: tuple[str, ...] = ()) -> 
                 scored = suite.score(answers)
             result.scored[suite.name] = scored.noted(*notes)
             result.facts[suite.name] = dict(suite.facts)
+            result.answers[suite.name] = answers
         write_result(result, out)
         results[label] = result
     return results

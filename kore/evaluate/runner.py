@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,7 @@ class Result:
         scored: suite name -> result.
         facts: suite name -> what decides its result beside the model.
         generation: settings that its answers were made with.
+        answers: suite name -> its answers.
         asked: answers made now; `kept` ones were there before.
     """
 
@@ -55,6 +56,7 @@ class Result:
     scored: dict[str, Scored]
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     generation: dict[str, Any] = field(default_factory=dict)
+    answers: dict[str, Answers] = field(default_factory=dict)
     asked: int = 0
     kept: int = 0
 
@@ -98,7 +100,8 @@ def evaluate(
             scored = _agree(engine, suite, out, answers, adapter, made, progress, world)
         result.scored[suite.name] = scored.noted(*notes)
         result.facts[suite.name] = dict(suite.facts)
-    done = Result(label, model, result.scored, result.facts, made, asked, kept)
+        result.answers[suite.name] = answers
+    done = replace(result, asked=asked, kept=kept)
     if world.rank == 0:
         write_result(done, out)
     world.barrier()
@@ -224,14 +227,21 @@ def build_prompt(task: Task, replies: Sequence[str]) -> Prompt:
     pictures: list[Any] = []
     for ask, reply in zip(task.asks, [*replies, None], strict=False):
         turns.append(Message(from_="human", value=ask.text))
-        pictures += [_open(p, task.id) for p in ask.pictures]
+        pictures += [open_task_picture(p, task.id) for p in ask.pictures]
         if reply is None:
             break
         turns.append(Message(from_="gpt", value=reply.replace("<image>", "<image >")))
     return Prompt(tuple(turns), tuple(pictures))
 
 
-def _open(picture: Picture, sample: str) -> Any:
+def open_task_picture(picture: Picture, sample: str) -> Any:
+    """A picture for the engine: its path where it is a file, else opened from memory.
+
+    One that a benchmark names ``.jpg`` is encoded once more as JPEG, as the original writes its files.
+
+    Raises:
+        DataError: missing or broken, with the sample's id.
+    """
     if picture.data is None:
         if not Path(picture.path).is_file():
             raise DataError(f"no such picture: {picture.path}", where=f"sample {sample}")
@@ -242,11 +252,14 @@ def _open(picture: Picture, sample: str) -> Any:
 
     try:
         with Image.open(io.BytesIO(picture.data)) as image:
+            if picture.path.lower().endswith((".jpg", ".jpeg")):
+                stream = io.BytesIO()
+                (image.convert("RGB") if image.mode in ("RGBA", "P", "LA") else image).save(stream, "JPEG")
+                with Image.open(stream) as again:
+                    return again.convert("RGB")
             return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise DataError(
-            f"broken picture {picture.path}", where=f"sample {sample}", hint=str(error)
-        ) from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"broken picture {picture.path}", where=sample, hint=str(error)) from error
 
 
 def _agree(

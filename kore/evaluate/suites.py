@@ -21,6 +21,8 @@ from kore.evaluate.task import Role, Suite
 
 if TYPE_CHECKING:
     from kore.evaluate.judge import Judge
+    from kore.evaluate.options import Compat
+    from kore.evaluate.wording import Style
 
 EVOKE = "evoke_evaluation_data.jsonl"
 
@@ -31,6 +33,7 @@ class Choice:
 
     Attributes:
         data: folder of benchmark files.
+        style: form of multiple-choice prompts: LLaVA models have their own.
         split: of the demo's and own suites.
         limit: only the first so many samples of each suite.
         ids: only these samples.
@@ -39,7 +42,8 @@ class Choice:
 
     data: Path | None = None
     protocol: str = "vlmeval"
-    compat: str = "vlmeval-688e9da"
+    compat: Compat = "vlmeval-688e9da"
+    style: Style = "default"
     split: str = "test"
     judge: Judge | None = None
     limit: int | None = None
@@ -71,7 +75,7 @@ def resolve_suites(names: Iterable[str], choice: Choice) -> list[Suite]:
 
 
 def _resolve(name: str, choice: Choice) -> Sequence[Suite]:
-    from kore.evaluate import benchmarks
+    from kore.evaluate import bench, benchmarks
 
     if name == "demo":
         return demo_suites(choice.split)
@@ -82,12 +86,12 @@ def _resolve(name: str, choice: Choice) -> Sequence[Suite]:
     if name.startswith("agreement:"):
         return [load_agreement(_present(Path(name.partition(":")[2])))]
     if name == "benchmarks":
-        return [benchmarks.load(found, choice) for found in benchmarks.NAMES]
+        return [bench.load_benchmark(found, choice) for found in benchmarks.NAMES]
     if benchmarks.known(name):
-        return [benchmarks.load(name, choice)]
+        return [bench.load_benchmark(name, choice)]
     path, _, kind = name.rpartition(":") if name.rsplit(":", 1)[-1] in _KINDS else (name, "", "")
     if path.endswith(".tsv"):
-        return [benchmarks.load_own(_present(Path(path)), kind, choice)]
+        return [bench.load_own(_present(Path(path)), kind, choice)]
     if path.endswith((".jsonl", ".json")):
         role: Role = "retention" if kind in ("retention", "near") else "adaptation"
         split = choice.split if role == "retention" else None
@@ -137,6 +141,6 @@ def _narrow(suite: Suite, choice: Choice) -> Suite:
     if isinstance(suite, AgreementSuite):
         tasks = [t for t in suite.prompts if not choice.ids or t.id in choice.ids][: choice.limit]
         return replace(suite, prompts=tasks)
-    from kore.evaluate import benchmarks
+    from kore.evaluate.bench import BenchSuite, narrow
 
-    return benchmarks.narrow(suite, choice)
+    return narrow(suite, choice) if isinstance(suite, BenchSuite) else suite
