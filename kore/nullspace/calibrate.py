@@ -138,10 +138,11 @@ class Calibration:
         done = len(present)
         try:
             if groups and not streaming:
-                for batch in mine:
-                    starts[batch] = self._begin(batch)
-                    cache.put(batch, starts[batch].hidden)
-                    starts[batch].hidden = starts[batch].hidden.new_empty(0)
+                with self.weights.outside():
+                    for batch in mine:
+                        starts[batch] = self._begin(batch)
+                        cache.put(batch, starts[batch].hidden)
+                        starts[batch].hidden = starts[batch].hidden.new_empty(0)
             for group in groups:
                 began = time.monotonic()
                 taps = self._stream(group, mine) if streaming else self._sum_group(group, mine, starts, cache)

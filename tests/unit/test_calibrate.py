@@ -14,6 +14,7 @@ from kore.models import adapter
 from kore.models.conversation import Encoder
 from kore.models.families import language_linears
 from kore.models.load import Backbone, load
+from kore.models.shards import open_skeleton
 from kore.nullspace.calibrate import Calibration, calibrate
 from kore.nullspace.covariance import Covariance, shard
 from kore.nullspace.factors import build, factors
@@ -201,3 +202,22 @@ def test_spectra_are_what_the_dashboard_reads(
         assert sum(row["eigenvalues"][:1]) <= row["trace"]
         assert row["rank"] == 4 and 0 <= row["energy_left"] < 0.01
         assert len(row["heatmap"]) == 32 and len(row["heatmap"][0]) == 32
+
+
+@pytest.mark.parametrize("family", ["tiny_llava", "tiny_qwen"])
+def test_weights_from_disk_layer_by_layer_give_the_same_matrices(
+    family: str, request: pytest.FixtureRequest, samples: list[Sample], tmp_path: Path
+) -> None:
+    section = ModelSection(id=str(request.getfixturevalue(family)))
+    whole = load(section)
+    first = calibrate(whole, samples, CalibrateSection(batch=4), tmp_path / "a")
+    backbone, weights = open_skeleton(section)
+    job = Calibration(backbone, samples, CalibrateSection(batch=4), weights=weights)
+    second = job.run(tmp_path / "b")
+    assert close(matrices(first), matrices(second), 1e-12)
+    assert all(p.is_meta for p in backbone.model.parameters())
+    a, b = (
+        factors(source, covariance, AdapterSection(rank=3))
+        for source, covariance in ((whole.model, first), (weights.shards.weight, second))
+    )
+    assert all(torch.equal(a[name], b[name]) for name in a)
