@@ -7,10 +7,22 @@ from typing import Annotated
 
 import typer
 
+
+def _profile_names() -> list[str]:
+    """For completion: the profiles that ship, read from the folder's names alone."""
+    from kore.profile import shipped_names
+
+    return shipped_names()
+
+
 ProfileName = Annotated[
     str,
     typer.Option(
-        "--profile", "-p", envvar="KORE_PROFILE", help="A profile's name or TOML file (kore profiles list)."
+        "--profile",
+        "-p",
+        envvar="KORE_PROFILE",
+        help="A profile's name or TOML file (kore profiles list).",
+        autocompletion=_profile_names,
     ),
 ]
 Set = Annotated[
