@@ -67,7 +67,8 @@ class Curve:
         """
         if len(self.x) < 3 or share <= 0:
             return self
-        reach = max((self.x[-1] - self.x[0]) * share, 1e-12)
+        # at least a few points, so that short runs are smoothed too
+        reach = max((self.x[-1] - self.x[0]) * max(share, 2 / len(self.x)), 1e-12)
         keeps = [math.exp(-(b - a) / reach) for a, b in pairwise(self.x)]
         forward = _swept(self.y, keeps)
         backward = _swept(self.y[::-1], keeps[::-1])[::-1]

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.segment import Segment
 from rich.style import Style
-from textual.app import RenderResult
+from textual.app import ComposeResult, RenderResult
 from textual.content import Content
 from textual.geometry import Size
 from textual.strip import Strip
 from textual.widget import Widget
 from textual.worker import get_current_worker
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_PIXELS = 40_000_000
 
@@ -26,7 +31,19 @@ def prepare(images: str) -> None:
     if images != "auto":
         return
     with contextlib.suppress(ImportError, OSError):
-        importlib.import_module("textual_image.renderable")
+        importlib.import_module("textual_image.widget")
+
+
+def terminal_widget() -> type[Widget] | None:
+    """The widget for the terminal's own protocol (kitty, sixel), if `prepare` found that it has one."""
+    renderable = sys.modules.get("textual_image.renderable")
+    widget = sys.modules.get("textual_image.widget")
+    if renderable is None or widget is None:
+        return None
+    if renderable.Image not in (renderable.TGPImage, renderable.SixelImage):
+        return None
+    found: type[Widget] = widget.Image
+    return found
 
 
 def half_blocks(path: Path, width: int, height: int) -> list[Strip]:
@@ -37,13 +54,7 @@ def half_blocks(path: Path, width: int, height: int) -> list[Strip]:
     """
     from PIL import Image
 
-    with Image.open(path) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels is too large to show")
-        image.draft("RGB", (4 * width, 4 * height))
-        picture = image.convert("RGBA")
-    ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    picture = Image.alpha_composite(ground, picture).convert("RGB")
+    picture = checked(path, (4 * width, 4 * height))
     scale = min(width / picture.width, 2 * height / picture.height)
     size = max(1, round(picture.width * scale)), max(2, round(picture.height * scale / 2) * 2)
     pixels = picture.resize(size, Image.Resampling.LANCZOS).load()
@@ -60,6 +71,24 @@ def half_blocks(path: Path, width: int, height: int) -> list[Strip]:
     return strips
 
 
+def checked(path: Path, about: tuple[int, int] | None = None) -> Image.Image:
+    """The picture on white, decoded coarsely where the format allows and `about` says how large.
+
+    Raises:
+        OSError: not there, or not a picture. ValueError: too large to be opened safely.
+    """
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels is too large to show")
+        if about:
+            image.draft("RGB", about)
+        picture = image.convert("RGBA")
+    ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+    return Image.alpha_composite(ground, picture).convert("RGB")
+
+
 def _hex(pixel: tuple[float, ...]) -> str:
     return "#" + "".join(f"{int(level):02x}" for level in pixel[:3])
 
@@ -67,7 +96,10 @@ def _hex(pixel: tuple[float, ...]) -> str:
 class Picture(Widget):
     """A picture by path, or one line that says why there is none."""
 
-    DEFAULT_CSS = "Picture { width: 1fr; height: 1fr; }"
+    DEFAULT_CSS = """
+    Picture { width: 1fr; height: 1fr; align: center middle; }
+    Picture > * { width: auto; height: 100%; max-width: 100%; display: none; }
+    """
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -75,6 +107,14 @@ class Picture(Widget):
         self._strips: list[Strip] = []
         self._key: object = None
         self._words = ""
+        self._better: Any = None
+
+    def compose(self) -> ComposeResult:
+        """The terminal's own way of drawing, if it has one."""
+        kind = terminal_widget() if getattr(self.app, "images", "auto") == "auto" else None
+        if kind is not None:
+            self._better = kind()
+            yield self._better
 
     def show(self, path: str | None) -> None:
         """Show a picture; None clears."""
@@ -91,6 +131,8 @@ class Picture(Widget):
         if key == self._key or not size.width or not size.height:
             return
         self._key = key
+        if self._better is not None:
+            self._better.display = False
         if getattr(self.app, "images", "auto") == "off" or not self._path:
             self._set([], f"picture: {self._path}" if self._path else "")
             return
@@ -104,8 +146,12 @@ class Picture(Widget):
     def _read(self, path: str, size: Size) -> None:
         strips: list[Strip] = []
         words = ""
+        picture = None
         try:
-            strips = half_blocks(Path(path), size.width, size.height)
+            if self._better is not None:
+                picture = checked(Path(path))
+            else:
+                strips = half_blocks(Path(path), size.width, size.height)
         except (OSError, ValueError) as error:
             reason = (
                 "not there"
@@ -116,10 +162,13 @@ class Picture(Widget):
             )
             words = f"{Path(path).name}: {reason}"
         if not get_current_worker().is_cancelled:
-            self.app.call_from_thread(self._set, strips, words)
+            self.app.call_from_thread(self._set, strips, words, picture)
 
-    def _set(self, strips: list[Strip], words: str) -> None:
+    def _set(self, strips: list[Strip], words: str, picture: Image.Image | None = None) -> None:
         self._strips, self._words = strips, words
+        if picture is not None:
+            self._better.image = picture
+            self._better.display = True
         self.refresh()
 
     def render(self) -> RenderResult:

@@ -20,9 +20,9 @@ from kore.run import Run, RunState
 from kore.telemetry import Probe, Telemetry
 from kore_cli.liveness import Liveness, judge
 from kore_cli.spectra import NAME as SPECTRA
-from kore_cli.spectra import SpectrumSet, read_spectra
+from kore_cli.spectra import SpectrumSet, distinct, read_spectra
 from kore_cli.state import DashboardState, EvalRow, reduce
-from kore_cli.summaries import read_summaries
+from kore_cli.summaries import found, read_summaries
 
 TAIL = 2 << 20
 PIECE = 1 << 20
@@ -206,6 +206,7 @@ def joined(past: DashboardState, recent: DashboardState) -> DashboardState:
         curves=curves,
         steps=recent.steps or past.steps,
         marks=(*past.marks, *recent.marks)[-400:],
+        story=(*past.story, *recent.story)[-200:],
         warnings=(*past.warnings, *recent.warnings)[-200:],
         checkpoint=recent.checkpoint or past.checkpoint,
         best=recent.best or past.best,
@@ -292,12 +293,13 @@ class RunSource:
             self._reader.look_back(look_back)
         if self._changed(run.log):
             self._log = tail_lines(run.log, LOG_LINES)
-        found = [run.spectra, *self._covariances()]
-        if any([self._changed(p) for p in found]):
-            self._spectra = tuple(read_spectra(p) for p in found if p.is_file())
-        summaries = sorted(run.evals.glob("*/summary.json"))
-        if any([self._changed(p) for p in summaries]):
-            self._results = tuple(row for p in summaries for row in read_summaries(p))
+        spectra = [run.spectra, *self._covariances()]
+        if any([self._changed(p) for p in spectra]):
+            self._spectra = distinct(read_spectra(p) for p in spectra if p.is_file())
+        scores = found(run.folder)
+        if any([self._changed(p) for p in scores]):
+            rows = {(r.suite, r.label, r.dimension): r for p in scores for r in read_summaries(p)}
+            self._results = tuple(rows.values())
 
     def _covariances(self) -> list[Path]:
         """Spectra of the covariances that the run was made with."""

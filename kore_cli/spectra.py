@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,15 @@ class SpectrumSet:
     def site(self, name: str) -> Site | None:
         """A site by name."""
         return next((s for s in self.sites if s.name == name), None)
+
+
+def distinct(sets: Iterable[SpectrumSet]) -> tuple[SpectrumSet, ...]:
+    """Without those that only repeat an earlier one: a run keeps its covariance's curves, rank added."""
+    kept: dict[tuple[object, ...], SpectrumSet] = {}
+    for spectra in sets:
+        key = tuple((s.name, s.trace, s.eigenvalues[:4]) for s in spectra.sites)
+        kept.setdefault(key, spectra)
+    return tuple(kept.values())
 
 
 def read_spectra(path: Path) -> SpectrumSet:

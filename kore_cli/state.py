@@ -13,7 +13,7 @@ from kore_cli.curve import Curve
 
 Event = Mapping[str, Any]
 METRICS = ("loss", "held_out_loss", "lr", "grad_norm", "tokens_per_s", "samples_per_s")
-MARKS, PROBE_HISTORY, WARNINGS, READINGS = 400, 400, 200, 60
+MARKS, PROBE_HISTORY, WARNINGS, READINGS, STORY = 400, 400, 200, 60, 200
 
 Verdict = Literal["adapted", "not yet", "kept", "forgotten", "gained", "unknown"]
 
@@ -113,6 +113,7 @@ class DashboardState:
     evals: Mapping[tuple[str, str, str], EvalRow] = field(default_factory=dict)
     phase: Phase = Phase()
     readings: tuple[tuple[float, Telemetry], ...] = ()
+    story: tuple[tuple[float, str], ...] = ()
     step_seconds: float | None = None
     recent: tuple[float, ...] = ()
 
@@ -149,6 +150,7 @@ class _Draft:
     evals: dict[tuple[str, str, str], EvalRow] | None = None
     readings: list[tuple[float, Telemetry]] = field(default_factory=list)
     times: deque[float] = field(default_factory=lambda: deque(maxlen=32))
+    story: list[tuple[float, str]] = field(default_factory=list)
     top: float = -1.0
 
     def get(self, name: str) -> Any:
@@ -187,6 +189,8 @@ def _close(draft: _Draft, count: int) -> DashboardState:
         values["marks"] = (*old.marks, *draft.marks)[-MARKS:]
     if draft.warnings:
         values["warnings"] = (*old.warnings, *draft.warnings)[-WARNINGS:]
+    if draft.story:
+        values["story"] = (*old.story, *draft.story)[-STORY:]
     if draft.probes is not None:
         values["probes"] = draft.probes
     if draft.evals is not None:
@@ -207,6 +211,7 @@ def _step(draft: _Draft, event: Event, t: float) -> None:
     if step <= draft.top:
         draft.marks.append(Mark(step, "resumed", f"resumed at step {step:,.0f}", t))
         draft.times.clear()
+        draft.story.append((t, f"resumed at step {step:,.0f}"))
     draft.top = step
     draft.times.append(t)
     now: dict[str, float | None] = dict(draft.get("now"))
@@ -280,6 +285,8 @@ def _checkpoint(draft: _Draft, event: Event, t: float) -> None:
     draft.values["checkpoint"] = mark
     if event.get("best"):
         draft.values["best"] = mark
+    best = ", the best so far" if event.get("best") else ""
+    draft.story.append((t, f"step {step:,.0f}: checkpoint written{best}"))
 
 
 def _warning(draft: _Draft, event: Event, t: float) -> None:
@@ -287,13 +294,15 @@ def _warning(draft: _Draft, event: Event, t: float) -> None:
     mark = Mark(draft.get("step") if step is None else step, "warning", str(event.get("text", "")), t)
     draft.marks.append(mark)
     draft.warnings.append(mark)
+    draft.story.append((t, f"▲ step {mark.step:,.0f}: {mark.text}"))
 
 
 def _status(draft: _Draft, event: Event, t: float) -> None:
     name = str(event.get("phase", ""))
-    draft.values["phase"] = Phase(
-        name, str(event.get("text", "")), number(event.get("done")), number(event.get("total"))
-    )
+    text = str(event.get("text", ""))
+    if text and event.get("done") in (None, 0):
+        draft.story.append((t, f"{name}: {text}" if name else text))
+    draft.values["phase"] = Phase(name, text, number(event.get("done")), number(event.get("total")))
 
 
 def _stage(draft: _Draft, event: Event, t: float) -> None:
@@ -324,6 +333,8 @@ def _eval(draft: _Draft, event: Event, t: float) -> None:
         done=int(done) if done is not None else None,
         total=int(total) if total is not None else None,
     )
+    if score is not None and not dimension and (done is None or done == total):
+        draft.story.append((t, f"{suite} ({label}): {score:.1f}"))
     draft.values["phase"] = Phase("eval", f"{suite} ({label})", done, total)
 
 

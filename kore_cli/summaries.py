@@ -1,17 +1,37 @@
-"""Evaluation results as rows for a table, from whatever eval/<name>/summary.json holds."""
+"""Evaluation results as rows for a table: an evaluation's summary.json, or one model's scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kore.files import read_json
 from kore_cli.state import EvalRow, number
 
+OVERALL = "overall"
+_FIGURES = (
+    ("k_a", "K.A learned"),
+    ("k_r", "K.R kept"),
+    ("k_r_near", "K.R near kin"),
+    ("avg", "Avg"),
+    ("hars", "HARS"),
+)
+
+
+def found(run: Path) -> list[Path]:
+    """The result files of a run: its own evaluations, and those of a demo or study around it."""
+    folders = [run / "eval", run.parent / "eval"]
+    return [
+        path
+        for folder in folders
+        for pattern in ("scores/*.json", "*/scores/*.json", "summary.json", "*/summary.json")
+        for path in sorted(folder.glob(pattern))
+    ]
+
 
 def read_summaries(path: Path) -> list[EvalRow]:
-    """The scores of one summary.
+    """The scores in one file.
 
     Raises:
         DataError: not readable as JSON.
@@ -19,35 +39,40 @@ def read_summaries(path: Path) -> list[EvalRow]:
     value = read_json(path)
     if not isinstance(value, dict):
         return []
-    label = str(value.get("label") or value.get("method") or path.parent.name)
-    return list(_rows(value, label))
-
-
-def _rows(value: Mapping[str, Any], label: str) -> list[EvalRow]:
-    rows: list[EvalRow] = []
-    suites = value.get("suites") or value.get("results") or {}
-    named = (
-        suites.items()
-        if isinstance(suites, dict)
-        else [(s.get("suite"), s) for s in suites if isinstance(s, dict)]
-    )
-    for suite, result in named:
-        if not isinstance(result, dict):
-            score = number(result)
-            if score is not None:
-                rows.append(EvalRow(str(suite), label, "", "", score, None, None, None))
-            continue
-        metric = str(result.get("metric", ""))
-        count = number(result.get("n"))
-        rows.append(_row(str(suite), label, "", metric, result, count))
-        for dimension, part in (result.get("dimensions") or {}).items():
-            inner = part if isinstance(part, dict) else {"score": part}
-            rows.append(_row(str(suite), label, str(dimension), metric, inner, number(inner.get("n"))))
+    suites = value.get("suites") or {}
+    if not isinstance(suites, dict):
+        return []
+    if "table" not in value:
+        label = str(value.get("label") or path.stem)
+        return [row for name, raw in suites.items() for row in _suite(str(name), label, raw)]
+    rows = list(_overall(value["table"]))
+    for name, suite in suites.items():
+        results = suite.get("results") if isinstance(suite, dict) else None
+        for label, raw in (results or {}).items():
+            rows += _suite(str(name), str(label), raw)
     return rows
 
 
-def _row(
-    suite: str, label: str, dimension: str, metric: str, raw: Mapping[str, Any], n: float | None
-) -> EvalRow:
-    count = None if n is None else int(n)
-    return EvalRow(suite, label, dimension, metric, number(raw.get("score")), count, count, count)
+def _overall(table: object) -> Iterator[EvalRow]:
+    for raw in table if isinstance(table, list) else ():
+        label = str(raw.get("method", "?"))
+        for key, words in _FIGURES:
+            score = number(raw.get(key))
+            if score is not None:
+                metric = "K.R is the mean over suites that both were scored on"
+                yield EvalRow(OVERALL, label, words, metric, score, None, None, None)
+
+
+def _suite(name: str, label: str, raw: object) -> Iterator[EvalRow]:
+    if not isinstance(raw, Mapping):
+        return
+    metric = str(raw.get("headline_name") or "")
+    role = {"adaptation": "new knowledge", "retention": "old knowledge"}.get(str(raw.get("role")), "")
+    about = " · ".join(p for p in (metric, str(raw.get("dimension") or ""), role) if p)
+    counts: Mapping[str, Any] = raw.get("counts") or {}
+    total = number(counts.get("samples"))
+    n = None if total is None else int(total)
+    yield EvalRow(name, label, "", about, number(raw.get("headline")), n, n, n)
+    for key, value in (raw.get("metrics") or {}).items():
+        if str(key).startswith("type."):
+            yield EvalRow(name, label, str(key).removeprefix("type."), about, number(value), None, None, None)

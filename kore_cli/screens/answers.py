@@ -77,8 +77,9 @@ class AnswersScreen(View):
 
     def _list(self, state: DashboardState) -> None:
         probes = self._visible(state)
-        key = tuple((p.id, p.verdict(self._step)) for p in probes)
         options = self.query_one("#probes", OptionList)
+        width = max(12, options.content_size.width - 7)
+        key = (width, *((p.id, p.verdict(self._step)) for p in probes))
         if self._probe not in [p.id for p in probes]:
             self._probe = probes[0].id if probes else None
         if key == self._listed:
@@ -87,14 +88,13 @@ class AnswersScreen(View):
         options.border_title = "questions"
         options.border_subtitle = str(len(probes))
         options.clear_options()
-        width = max(12, options.size.width - 8)
         options.add_options([Option(self._row(p, width), id=p.id) for p in probes])
         if self._probe is not None:
             options.highlighted = options.get_option_index(self._probe)
 
     def _row(self, probe: ProbeView, width: int) -> Content:
         sign, tone = SIGNS[probe.verdict(self._step)]
-        label = probe.known or probe.question
+        label = f"{probe.known} · {probe.question}" if probe.known else probe.question
         return Content.assemble(
             (f"{sign} ", f"{tone} bold"), (f"{probe.kind} ", "$foreground 45%"), fit(label, width)
         )

@@ -89,7 +89,8 @@ class KnowledgeScreen(View):
             for e in self._entries
             if e.rejected == self._rejected and wanted in f"{e.title} {e.type}".lower()
         ]
-        key = (len(self._entries), wanted, self._rejected)
+        width = max(10, self.query_one("#items").content_size.width - 2)
+        key = (len(self._entries), wanted, self._rejected, width)
         if key == self._listed:
             return
         self._listed = key
@@ -99,7 +100,6 @@ class KnowledgeScreen(View):
             f", first {LISTED:,} listed: / filters" if len(entries) > LISTED else ""
         )
         options.clear_options()
-        width = max(10, options.size.width - 6)
         rows = [
             Content.assemble(fit(e.title, width - 12), "  ", (fit(e.type, 10), "$foreground 45%"))
             for e in entries[:LISTED]

@@ -15,6 +15,7 @@ from kore_cli.glyphs import bar, fit
 from kore_cli.keys import RESULTS, bindings
 from kore_cli.screens.view import View
 from kore_cli.state import EvalRow
+from kore_cli.summaries import OVERALL
 
 if TYPE_CHECKING:
     from kore_cli.source import Snapshot
@@ -75,7 +76,7 @@ def gathered(snapshot: Snapshot) -> list[EvalRow]:
 def written(rows: list[EvalRow], width: int, *, dimensions: bool) -> Content:
     """The table as text of `width` columns."""
     suites: dict[str, dict[str, list[EvalRow]]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda r: (r.suite != OVERALL, "new knowledge" not in r.metric)):
         suites.setdefault(row.suite, {}).setdefault(row.dimension, []).append(row)
     lines: list[Content] = []
     for suite, groups in suites.items():
@@ -84,7 +85,7 @@ def written(rows: list[EvalRow], width: int, *, dimensions: bool) -> Content:
         about = " · ".join([metric, *(f"{n:,} questions" for n in counts)]).strip(" ·")
         lines.append(Content.assemble((suite, "bold $accent"), "  ", (about, "$foreground 50%")))
         for dimension, group in sorted(groups.items(), key=lambda kv: kv[0] != ""):
-            if dimension and not dimensions:
+            if dimension and not dimensions and suite != OVERALL:
                 continue
             lines += _group(dimension, group, width)
         lines.append(Content(""))

@@ -15,7 +15,7 @@ from textual.widgets import Static, Tree
 
 from kore_cli.chart import Chart, Line
 from kore_cli.curve import Curve
-from kore_cli.glyphs import bar, fit, short
+from kore_cli.glyphs import fit, short
 from kore_cli.heat import HeatMap
 from kore_cli.keys import SPECTRA, bindings
 from kore_cli.screens.view import View
@@ -97,7 +97,7 @@ class SpectraScreen(View):
 
     def _label(self, site: Site) -> Text:
         left = "" if site.energy_left is None else energy(site.energy_left)
-        return Text.assemble(f"{fit(site.site, 11):<11} ", (left, "dim"))
+        return Text.assemble(f"{fit(site.site, 9):<9} ", (left, "dim"))
 
     def _draw(self, sets: tuple[SpectrumSet, ...]) -> None:
         chart = self.query_one("#spectrum", Chart)
@@ -134,27 +134,20 @@ class SpectraScreen(View):
     def _facts(self, sites: list[tuple[str, Site]]) -> None:
         panel = self.query_one("#facts", Static)
         panel.border_title = "this site"
-        width = max(20, panel.content_size.width)
+        width = max(14, panel.content_size.width)
         rows: list[Content] = []
         for label, site in sites:
             rows.append(Content.styled(fit(label, width), "bold $accent"))
             tokens = "-" if site.tokens is None else f"{site.tokens:,.0f}"
             few = site.tokens is not None and site.tokens < site.d_in
-            rows.append(fact("tokens, inputs", f"{tokens}, {site.d_in:,}", "$warning" if few else ""))
-            rows.append(fact("effective rank", short(site.effective_rank)))
-            rows.append(fact("adapter's rank", "-" if site.rank is None else str(site.rank)))
-            rows.append(fact("energy left to it", energy(site.energy_left)))
+            rows.append(fact("tokens", tokens, width, "$warning" if few else ""))
+            rows.append(fact("inputs", f"{site.d_in:,}", width))
+            rows.append(fact("effective rank", short(site.effective_rank), width))
+            share = f" ({site.rank / site.d_in:.1%})" if site.rank and site.d_in else ""
+            rows.append(fact("rank", f"{site.rank or '-'}{share}", width))
+            rows.append(fact("energy left", energy(site.energy_left), width))
             if site.held_out is not None:
-                rows.append(fact("on held-out samples", energy(site.held_out)))
-            if site.rank and site.d_in:
-                filled, empty = bar(site.rank / site.d_in, min(20, width - 2))
-                rows.append(
-                    Content.assemble(
-                        (filled, "$accent"),
-                        (empty, "$foreground 20%"),
-                        (f" {site.rank / site.d_in:.1%} of directions", "$foreground 55%"),
-                    )
-                )
+                rows.append(fact("on held-out", energy(site.held_out), width))
             if few:
                 rows.append(Content.styled("fewer tokens than inputs: the null space overfits", "$warning"))
         panel.update(Content("\n").join(rows) if rows else Content("no such site in this covariance"))
@@ -197,13 +190,16 @@ class SpectraScreen(View):
         return ["covariance", "site", "rank", "eigenvalue"], rows
 
 
-def fact(name: str, value: str, style: str = "") -> Content:
-    """A name and its value."""
-    return Content.assemble((f"{name:<20}", "$foreground 55%"), (value, f"bold {style}".strip()))
+def fact(name: str, value: str, width: int, style: str = "") -> Content:
+    """A name and its value, the value never cut."""
+    room = min(20, max(4, width - len(value) - 1))
+    return Content.assemble(
+        (f"{fit(name, room):<{room}} ", "$foreground 55%"), (value, f"bold {style}".strip())
+    )
 
 
 def energy(share: float | None) -> str:
     """A share of energy, which may be very small."""
     if share is None:
         return "-"
-    return f"{100 * share:.2f}%" if share >= 1e-4 else f"{100 * share:.1e}%"
+    return f"{share:.2%}" if share >= 1e-4 else short(share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,6 +30,7 @@ METRICS = (
     ("grad_norm", "gradient norm"),
     ("tokens_per_s", "tokens a second"),
 )
+SHORT = {"loss": "loss", "lr": "lr", "grad_norm": "grad", "tokens_per_s": "tok/s"}
 SETTINGS = (
     ("model", "model.id"),
     ("rank", "adapter.rank"),
@@ -147,19 +149,15 @@ class TrainScreen(View):
         width = max(6, tile.content_size.width)
         curve = state.curve(name)
         value = state.now.get(name)
-        text = short(value) if value is not None or name not in state.now else "not a number"
-        style = "$error bold" if text == "not a number" else "bold"
-        tile.border_title = title
+        broken = value is None and name in state.now
+        text = "not a number" if broken else short(value)
+        change = trend(curve)
+        parts = [(fit(text, width), "$error bold" if broken else "bold")]
+        if len(text) + 2 + len(change) <= width:
+            parts.append((f"  {change}", "$foreground 55%"))
+        tile.border_title = title if width > len(title) else SHORT[name]
         tile.set_class(index == self.metric, "-chosen")
-        tile.update(
-            Content.assemble(
-                (text, style),
-                "  ",
-                (trend(curve), "$foreground 55%"),
-                "\n",
-                (spark(curve.y, width), "$primary"),
-            )
-        )
+        tile.update(Content.assemble(*parts, "\n", (spark(curve.y, width), "$primary")))
 
     def _counts(self, snapshot: Snapshot) -> None:
         panel = self.query_one("#counts", Static)
@@ -312,18 +310,21 @@ def trend(curve: Curve) -> str:
 
 
 def log_lines(snapshot: Snapshot) -> list[str]:
-    """The log's end, and the warnings among the events in their own words."""
-    now = snapshot.now
-    warned = [
-        f"▲ step {m.step:,.0f} ({duration(now - m.t)} ago): {m.text}" for m in snapshot.state.warnings[-3:]
+    """The log's end with the latest warnings; without a log, what the events tell."""
+    state = snapshot.state
+    if not snapshot.log:
+        return [f"{time.strftime('%H:%M:%S', time.localtime(t))}  {text}" for t, text in state.story]
+    ago = snapshot.now
+    return [
+        *snapshot.log,
+        *(f"▲ step {m.step:,.0f}, {duration(ago - m.t)} ago: {m.text}" for m in state.warnings[-3:]),
     ]
-    return [*snapshot.log, *warned]
 
 
 def log_style(line: str) -> Content:
     """Errors and warnings stand out."""
     low = line.lower()
-    if low.startswith("▲") or "warning" in low:
+    if "▲" in low or "warning" in low:
         return Content.styled(line, "$warning")
     if "error" in low or "traceback" in low:
         return Content.styled(line, "$error")

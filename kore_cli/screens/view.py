@@ -204,8 +204,10 @@ def tabs(active: str) -> Content:
     parts = []
     for number, (name, title) in enumerate(TABS, start=1):
         text = f" {number} {title} "
-        style = "bold $primary underline" if name == active else "$foreground 60%"
-        parts.append(Content.from_markup(f"[@click=app.go('{name}')]$text[/]", text=text).stylize(style))
+        if name == active:
+            parts.append(Content.styled(text, "bold $background on $primary 80%"))
+        else:
+            parts.append(Content.from_markup(f"[@click=app.go('{name}')]$text[/]", text=text))
     return Content(" ").join(parts)
 
 
