@@ -35,7 +35,7 @@ class ModelSection(Section):
 
 class HttpImages(Section):
     url: str | None = None
-    """Search address with {query} and {count}."""
+    """Search address with {query} and {count}; {NAME} in capitals is read from the environment."""
     key_header: str | None = None
     """Header that carries the key."""
     key_param: str | None = None
@@ -48,6 +48,8 @@ class HttpImages(Section):
     """Path to a result's picture address."""
     licence: str | None = None
     """Path to a result's licence, if it has one."""
+    page: str | None = None
+    """Path to the address of the page that shows the picture."""
 
 
 class AugmentSection(Section):
@@ -110,7 +112,7 @@ class CalibrateSection(Section):
     samples: list[str] = ["demo"]
     """Sources: demo, onevision, FILE.jsonl, bench:NAME, each with an optional :COUNT."""
     count: int = Field(default=256, ge=1)
-    """Samples per source that names no count."""
+    """Samples per source that names no count (onevision: over its four categories)."""
     with_answers: bool = False
     """Add the answer tokens to the question's."""
     batch: int = Field(default=8, ge=1)
@@ -123,6 +125,8 @@ class CalibrateSection(Section):
     """all, a range such as 0-3, a list, or auto[:SHARE]."""
     seed: int = 233
     """Which samples of a source are drawn."""
+    onevision: str | None = None
+    """A local copy of LLaVA-OneVision-Data; default: the folder onevision in KORE_DATA."""
     accumulate: Literal["float64", "float32"] = "float64"
     """Type of the running sum; the products are float32."""
 

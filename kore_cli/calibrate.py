@@ -47,6 +47,11 @@ def calibrate(
     from kore_cli.output import Output
 
     output = Output(json_mode=as_json, quiet=quiet)
+    if count is not None:
+        # of onevision, -n counts each of the four categories
+        samples = [
+            f"onevision:{4 * count}" if text == "onevision" else text for text in samples or []
+        ] or None
     flags = {
         "calibrate.samples": samples,
         "calibrate.count": count,

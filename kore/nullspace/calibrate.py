@@ -41,7 +41,7 @@ class LayerDone:
 
     layer: int
     done: int
-    layers: int
+    total: int
     sites: list[Site]
     seconds: float
 

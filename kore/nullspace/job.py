@@ -50,7 +50,13 @@ class CalibrateJob:
         self.sources: list[Source] = [parse_source(text, section.count) for text in section.samples]
         self._pictures = tempfile.TemporaryDirectory(prefix="kore-samples-")
         Ranks.join()
-        drawn = samples or collect(self.sources, section.seed, Path(self._pictures.name), on_skip=on_note)
+        drawn = samples or collect(
+            self.sources,
+            section.seed,
+            Path(self._pictures.name),
+            onevision=section.onevision,
+            on_skip=on_note,
+        )
         options: dict[str, Any] = {}
         if offload and backbone is None:
             from kore.models.shards import open_skeleton

@@ -50,7 +50,7 @@ def parse_source(text: str, default: int) -> Source:
 
     Args:
         text: the source, with an optional count at its end.
-        default: samples if it names no count; of onevision, for each of its categories.
+        default: samples if it names no count; of onevision, over its four categories together.
 
     Raises:
         UsageError: no such kind of source.
@@ -63,9 +63,7 @@ def parse_source(text: str, default: int) -> Source:
     if name == "demo":
         return Source("demo", "demo", count or default)
     if name == "onevision":
-        from kore.nullspace.onevision import CATEGORIES
-
-        return Source("onevision", "onevision", count or default * len(CATEGORIES))
+        return Source("onevision", "onevision", count or default)
     if name.startswith("bench:") and len(name) > len("bench:"):
         return Source("bench", name.removeprefix("bench:"), count or default)
     if name.endswith((".jsonl", ".json")):
@@ -81,12 +79,14 @@ def collect(
     seed: int,
     work: Path,
     *,
+    onevision: str | None = None,
     on_skip: Callable[[str], None] | None = None,
 ) -> list[Sample]:
     """Draw the samples of all sources, in order.
 
     Args:
         work: where pictures that live inside a parquet or TSV file are written.
+        onevision: the copy of LLaVA-OneVision-Data; default: ``onevision`` in the data folder.
         on_skip: told about each sample that was passed over, and of a source that held too few.
 
     Raises:
@@ -95,7 +95,7 @@ def collect(
     """
     found: list[Sample] = []
     for source in sources:
-        drawn = _drawn(source, seed, work, on_skip)
+        drawn = _drawn(source, seed, work, onevision, on_skip)
         if not drawn:
             raise DataError("no usable sample", where=source.label)
         if len(drawn) < source.count and on_skip is not None:
@@ -104,11 +104,18 @@ def collect(
     return found
 
 
-def _drawn(source: Source, seed: int, work: Path, on_skip: Callable[[str], None] | None) -> list[Sample]:
+def _drawn(
+    source: Source,
+    seed: int,
+    work: Path,
+    onevision: str | None,
+    on_skip: Callable[[str], None] | None,
+) -> list[Sample]:
     if source.kind == "onevision":
         from kore.nullspace.onevision import draw
 
-        return draw(data_root() / "onevision", source.count, seed, work / "pictures", on_skip)
+        root = Path(onevision) if onevision else data_root() / "onevision"
+        return draw(root, source.count, seed, work / "pictures", on_skip)
     if source.kind == "bench":
         from kore.nullspace.bench import draw_bench
 

@@ -1,0 +1,124 @@
+"""Calibration samples: seeded draws from every source, unusable ones replaced."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from kore.errors import DataError, MissingArtefact, UsageError
+from kore.jsonl import write_jsonl
+from kore.nullspace.onevision import CATEGORIES
+from kore.nullspace.sources import Source, collect, parse_source
+
+
+def png(shade: int = 90) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), (shade, 20, 30)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def onevision(tmp_path: Path) -> Path:
+    """Four subsets of twelve rows in two files and several row groups; every third row is unusable."""
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    root = tmp_path / "data" / "onevision"
+    for name in CATEGORIES:
+        (root / name).mkdir(parents=True)
+        for part in range(2):
+            rows = []
+            for n in range(part * 6, part * 6 + 6):
+                data = [png(n), b"broken", None][(n % 3 == 0) + (n % 6 == 0)]
+                turns = [
+                    {"from": "human", "value": f"<image>\nQuestion {n}?"},
+                    {"from": "gpt", "value": f"Answer {n}"},
+                ]
+                rows.append(
+                    {"id": f"{n}", "image": {"bytes": data, "path": f"{n}.png"}, "conversations": turns}
+                )
+            parquet.write_table(
+                pa.Table.from_pylist(rows),
+                root / name / f"train-{part:05d}-of-00002.parquet",
+                row_group_size=4,
+            )
+    return root
+
+
+def test_sources_are_read_with_their_counts() -> None:
+    assert parse_source("demo", 5) == Source("demo", "demo", 5)
+    assert parse_source("onevision:256", 5) == Source("onevision", "onevision", 256)
+    assert parse_source("bench:MME:64", 5) == Source("bench", "MME", 64)
+    assert parse_source("a/b.jsonl", 5) == Source("file", "a/b.jsonl", 5)
+    for bad in ("nonsense", "bench:", "demo:0"):
+        with pytest.raises(UsageError):
+            parse_source(bad, 5)
+
+
+def test_onevision_draws_evenly_and_replaces_what_cannot_be_used(
+    onevision: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORE_DATA", str(onevision.parent))
+    skipped: list[str] = []
+    source = [parse_source("onevision:30", 1)]
+    drawn = collect(source, 233, tmp_path / "w", on_skip=skipped.append)
+    counts = [sum(s.id.startswith(f"{name}/") for s in drawn) for name in CATEGORIES]
+    assert counts == [8, 8, 7, 7]
+    assert len({s.id for s in drawn}) == 30
+    assert any("broken picture" in s for s in skipped) and any("no picture" in s for s in skipped)
+    again = collect(source, 233, tmp_path / "v")
+    assert [s.id for s in again] == [s.id for s in drawn]
+    assert [s.id for s in collect(source, 7, tmp_path / "u")] != [s.id for s in drawn]
+
+
+def test_onevision_that_is_not_here_names_the_command_and_the_setting(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with pytest.raises(MissingArtefact) as caught:
+        collect([parse_source("onevision", 4)], 0, tmp_path, onevision=str(tmp_path / "none"))
+    assert "kore data fetch onevision" in str(caught.value.hint)
+    assert "calibrate.onevision" in str(caught.value.hint)
+
+
+def test_a_benchmark_gives_its_questions_with_shared_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORE_DATA", str(tmp_path))
+    picture = base64.b64encode(png() + b" " * 80).decode()
+    with (tmp_path / "MME.tsv").open("w", newline="") as stream:
+        writer = csv.writer(stream, delimiter="\t")
+        writer.writerow(["index", "image", "question", "answer", "A", "B"])
+        writer.writerow(["0", picture, "Is it red?", "Yes", "", ""])
+        writer.writerow(["1", "0", "Is it blue?", "No", "", ""])
+        writer.writerow(["2", picture, "Which?", "A", "one", "two"])
+        writer.writerow(["3", "9", "Dangling?", "No", "", ""])
+    drawn = {s.id: s for s in collect([parse_source("bench:MME:3", 1)], 1, tmp_path / "w")}
+    assert set(drawn) == {"MME/0", "MME/1", "MME/2"}
+    assert drawn["MME/1"].images == drawn["MME/0"].images
+    assert drawn["MME/2"].conversations[0].value == "<image>\nWhich?\nA. one\nB. two"
+    with pytest.raises(MissingArtefact, match=r"no POPE\.tsv"):
+        collect([parse_source("bench:POPE", 1)], 0, tmp_path)
+
+
+def test_several_sources_in_one_call_and_broken_pictures_replaced(tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(png())
+    rows = [
+        {
+            "id": str(n),
+            "image": "good.png" if n % 2 else "none.png",
+            "messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": f"Q{n}"}]}],
+        }
+        for n in range(8)
+    ]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    write_jsonl(tmp_path / "b.jsonl", rows[:1])
+    notes: list[str] = []
+    drawn = collect([parse_source(str(tmp_path / "a.jsonl:3"), 1)], 0, tmp_path, on_skip=notes.append)
+    assert len(drawn) == 3 and all(int(s.id) % 2 for s in drawn)
+    with pytest.raises(DataError, match="no usable sample"):
+        collect([parse_source(str(tmp_path / "b.jsonl"), 1)], 0, tmp_path)
+    few = collect([parse_source(str(tmp_path / "a.jsonl:9"), 1)], 0, tmp_path, on_skip=notes.append)
+    assert len(few) == 4 and "4 samples, 9 were asked for" in notes[-1]
