@@ -1,0 +1,86 @@
+"""Write docs/cli.md from the commands' own help; with --check only say whether it is current.
+
+python scripts/write_cli_docs.py [--check]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.testing import CliRunner
+
+TARGET = Path(__file__).parents[1] / "docs" / "cli.md"
+WIDTH = 100
+
+HEAD = """# The command line
+
+This page is written by `scripts/write_cli_docs.py` from each command's own `--help`; a test checks that
+it is current.
+
+Data goes to standard output: text for people on a terminal, JSON lines in a pipe or with `--json`.
+Everything else (progress, notes, warnings, errors) goes to standard error. `-` stands for standard
+input, and for standard output where something is written. Colour appears on terminals only, and not with
+`NO_COLOR` set. An error is one to three lines: what, where, what to do next.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | unexpected; `KORE_DEBUG=1` shows the traceback |
+| 2 | wrong usage |
+| 3 | bad profile or data, or a place that cannot be written to |
+| 4 | something that an earlier command (or an extra) brings is missing; the message names it |
+| 5 | a teacher, judge or image provider failed after its retries; what was finished is kept |
+| 6 | a result fell below the bar that you set |
+| 130 | interrupted; the same command goes on |
+| 141 | the reader of a pipe went away |
+
+Settings come from flags, else from `KORE_SECTION__KEY` variables (`KORE_TRAIN__LR=2e-4`), else from the
+profile's file, else from the defaults; `kore profiles show NAME` tells which. Runs live in `$KORE_HOME`,
+by default `./runs`. Keys of providers are read from the environment only.
+
+Completion: `kore --install-completion` for the shell you are in. To write the script yourself:
+`_KORE_COMPLETE=source_bash kore` (or `source_zsh`, `source_fish`).
+"""
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of every command, a group before its own commands."""
+    yield path
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+
+
+def page() -> str:
+    """The whole text of docs/cli.md."""
+    from kore_cli.main import app
+
+    runner, parts = CliRunner(), [HEAD]
+    for path in commands(typer.main.get_command(app)):
+        done = runner.invoke(app, [*path, "--help"], prog_name="kore", terminal_width=WIDTH)
+        if done.exit_code:
+            raise SystemExit(f"kore {' '.join(path)} --help failed: {done.output}")
+        text = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+        parts.append(
+            f"{'##' if len(path) < 2 else '###'} {' '.join(('kore', *path))}\n\n```text\n{text}\n```\n"
+        )
+    return "\n".join(parts)
+
+
+def main() -> int:
+    """Write the page, or compare it."""
+    text = page()
+    if "--check" not in sys.argv[1:]:
+        TARGET.write_text(text, encoding="utf-8")
+        return 0
+    if TARGET.exists() and TARGET.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"{TARGET} is not current; write it with: python scripts/write_cli_docs.py", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
