@@ -125,6 +125,8 @@ class CalibrateSection(Section):
     """all, a range such as 0-3, a list, or auto[:SHARE]."""
     seed: int = 233
     """Which samples of a source are drawn."""
+    held_out: int = Field(default=0, ge=0)
+    """More samples per source, left out of the sums, to measure how much they would be disturbed."""
     onevision: str | None = None
     """A local copy of LLaVA-OneVision-Data; default: the folder onevision in KORE_DATA."""
     accumulate: Literal["float64", "float32"] = "float64"
@@ -201,8 +203,6 @@ class TrainSection(Section):
     """Stop, or go back to the best checkpoint."""
     sinks: list[Literal["tensorboard", "trackio", "wandb"]] = []
     """Besides the event log."""
-    old_share: float = Field(default=0.1, ge=0, le=1)
-    """Replay: old samples as a share of the new ones."""
 
 
 class EvalSection(Section):

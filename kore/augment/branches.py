@@ -31,6 +31,7 @@ class Grower:
     templates: Templates
     asker: Asker
     screen: Screen
+    source: Source
     seed: int
     views: Views
     gallery: Gallery
@@ -73,7 +74,7 @@ class Grower:
         pair = self.templates.kind(self.item).caption
         question = fill(draw(pair.questions, self.seed, self.item.id, "caption"), type=self.item.type)
         made, evidence = await self.screen.look(
-            self.item, question, summary, Source.of(self.item), call.prompt, self.harvest, "caption"
+            self.item, question, summary, self.source, call.prompt, self.harvest, "caption"
         )
         if made is None:
             return None
@@ -98,21 +99,20 @@ class Grower:
         except (Refused, Unusable) as error:
             self.harvest.notes.append(f"no visual questions: {error}")
             return []
-        source = Source.of(self.item)
         made = []
         for number, quadruplet in enumerate(_distinct(quadruplets)[:count]):
-            branch = await self._visual(quadruplet, source, call.prompt, number)
+            branch = await self._visual(quadruplet, call.prompt, number)
             if branch is not None:
                 made.append(branch)
         return made
 
-    async def _visual(self, q: Quadruplet, source: Source, prompt: str, number: int) -> Branch | None:
+    async def _visual(self, q: Quadruplet, prompt: str, number: int) -> Branch | None:
         faults = subject_faults(q.question, q.answer, q.subject, q.hypernym)
         if faults:
             self.harvest.reject("vqa", q.question, q.answer, faults)
             return None
         made, evidence = await self.screen.look(
-            self.item, q.question, q.answer, source, prompt, self.harvest, "vqa"
+            self.item, q.question, q.answer, self.source, prompt, self.harvest, "vqa"
         )
         if made is None:
             return None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kore.augment.call import Teacher
+from kore.augment.images.download import Downloader
 from kore.augment.images.encoder import ClassicEncoder, PictureEncoder
 from kore.augment.images.finder import Finder
 from kore.augment.images.local import LocalImages
@@ -65,11 +66,11 @@ def choose_provider(settings: AugmentSection) -> ImageProvider:
     if settings.images == "commons":
         from kore.augment.images.commons import CommonsImages
 
-        return CommonsImages()
+        return CommonsImages(Downloader(private=settings.private_addresses))
     if settings.images == "http":
         from kore.augment.images.http import HttpSearch
 
-        return HttpSearch(settings.http)
+        return HttpSearch(settings.http, private=settings.private_addresses)
     raise UsageError(f"no such source of pictures: {settings.images}", hint=f"--images {PROVIDERS}")
 
 
@@ -92,6 +93,4 @@ def choose_encoder(choice: str) -> PictureEncoder:
 
 def make_finder(settings: AugmentSection, store: ImageStore, kept: Path | None) -> Finder:
     """The search with its downloads."""
-    from kore.augment.images.download import Downloader
-
     return Finder(choose_provider(settings), store, Downloader(private=settings.private_addresses), kept)

@@ -13,10 +13,11 @@ from kore.augment.growth import check_ids, shard_indices
 from kore.augment.limits import EXPECTED_OUT, estimate_tokens, price
 from kore.augment.links import link_items
 from kore.augment.parse import parse
+from kore.augment.plain.samples import needs_model
 from kore.augment.replies import ReplyStore, cache_home
 from kore.augment.schemas import Answer, Answers, Hops, Quadruplets, Questions, Rephrasings, Summary
 from kore.augment.templates import load_templates
-from kore.errors import DataError
+from kore.errors import DataError, UsageError
 from kore.records import KnowledgeItem
 from kore.settings import AugmentSection
 
@@ -62,6 +63,10 @@ def estimate(
     check_ids(items)
     templates = load_templates(Path(settings.templates) if settings.templates else None)
     teacher = choose_teacher(settings.teacher, settings, templates, seed)
+    if needs_model(settings.strategy) and settings.teacher == "offline":
+        raise UsageError(
+            f"strategy {settings.strategy} rephrases by a model", hint="--teacher openai:MODEL or hf:PATH"
+        )
     if settings.judge:
         choose_teacher(settings.judge, settings, templates, seed)
     provider = choose_provider(settings)

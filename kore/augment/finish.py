@@ -15,8 +15,8 @@ from kore.augment.text import language
 from kore.errors import DataError
 from kore.files import atomic_write, write_json
 from kore.jsonl import dump_line
-from kore.settings import AugmentSection
 from kore.records import KnowledgeTree, Sample
+from kore.settings import AugmentSection
 
 FILES = ("tree.jsonl", "samples.jsonl", "eval.jsonl", "rejected.jsonl")
 
@@ -29,8 +29,14 @@ def finish(
     seed: int,
     teacher: str,
     encoder: str,
+    *,
+    usage: dict[str, int] | None = None,
+    notes: dict[str, int] | None = None,
 ) -> dict[str, Any]:
     """Write the final files in the items' order, one item in memory at a time; returns the report.
+
+    Args:
+        usage, notes: counts to report in place of the entries' own (joined parts no longer have them).
 
     Raises:
         DataError: not one sample came out.
@@ -46,7 +52,11 @@ def finish(
         trees, trained, asked, thrown = (stack.enter_context(atomic_write(out / name)) for name in FILES)
         for index, entry in entries:
             if "skipped" in entry:
-                thrown.write(dump_line({"item": entry["id"], "task": "item", "reasons": [entry["skipped"]]}))
+                thrown.write(
+                    dump_line(
+                        {"item": entry["id"], "index": index, "task": "item", "reasons": [entry["skipped"]]}
+                    )
+                )
                 tally.notes["items left out"] += 1
                 continue
             tree = KnowledgeTree.from_json(entry["tree"], f"item {index}")
@@ -76,6 +86,10 @@ def finish(
         overlap=overlap.refused,
         strategy=settings.strategy,
     )
+    if usage is not None:
+        values["usage"] = usage
+    if notes is not None:
+        values["notes"] = dict(sorted(notes.items()))
     if picture_sources:
         write_json(out / "pictures.json", dict(sorted(picture_sources.items())))
     write_json(out / "report.json", values)

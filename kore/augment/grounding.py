@@ -7,10 +7,13 @@ words are mostly not the source's. ``benchmarks/grounding.py`` measures them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from kore.augment.text import (
+    NEGATIONS,
     NUMBER_WORDS,
+    STOP_WORDS,
     calendar_words,
     content_words,
     fold,
@@ -19,19 +22,34 @@ from kore.augment.text import (
     numbers,
     sentences,
     share,
+    stem,
     words,
 )
 from kore.records import KnowledgeItem
 
 SUPPORT = 0.6  # share of an answer's content words that the source must hold
+SAME_CLAIM = 0.5  # an answer that shares this much of a clause makes the same claim, or denies it
+NEAR = 1  # sentences to either side that may still hold an answer's names
+_CLAUSE = re.compile(r"[,;:，；、،]|\b(?:but|because|since|although|while|and|which|who)\b")
+_OPENER = re.compile(
+    r"(?:people|because|going|once|each|every|around|nearly|almost|roughly|both|another|today|researchers|scientists|"
+    r"officials|someone|nobody|there|yes|only|over|under|more|less|most|several|many|few|one|two|three|part|mostly|"
+    r"mainly|usually|often|later|earlier|currently|originally|being|having|like|unlike|together|instead|however)$"
+)
 _YES_NO = frozenset({"yes", "no", "是", "否", "不是", "نعم", "لا"})
 
 
 @dataclass(frozen=True)
 class Source:
-    """An item's (or two items') text, prepared for checking many answers."""
+    """An item's (or two items') text, prepared for checking many answers.
+
+    Attributes:
+        sentences: the text's sentences, then lines for title, date and facts.
+        bags: the content words of each.
+    """
 
     sentences: tuple[str, ...]
+    bags: tuple[frozenset[str], ...]
     words: frozenset[str]
     stems: frozenset[str]
     numbers: frozenset[str]
@@ -50,11 +68,16 @@ class Source:
                 shown = ", ".join(value) if isinstance(value, list) else value
                 lines.append(f"{key} {item.title}: {shown}")
         whole = "\n".join(lines)
+        bags = tuple(frozenset(content_words(line)) for line in lines)
+        found = frozenset(numbers(whole, spelled=True))
+        # a number word counts as held when its digits are
+        spelled = {word for word, digits in NUMBER_WORDS.items() if digits in found}
         return Source(
             tuple(lines),
+            bags,
             frozenset(fold(w).removesuffix("'s") for w in words(whole)),
-            frozenset(content_words(whole)),
-            frozenset(numbers(whole, spelled=True)),
+            frozenset().union(*bags, spelled, found),
+            found,
             frozenset(calendar_words(whole)),
         )
 
@@ -89,15 +112,15 @@ def check(question: str, answer: str, source: Source, *, support: float = SUPPOR
     months = sorted(calendar_words(answer) - source.calendar)
     if months:
         reasons.append(f"date not in the text: {', '.join(months)}")
-    strange = [n for n in names(answer) if not _known_name(n, source)]
+    strange = [n for n in [*names(answer), *_first_word(answer, question)] if not _known_name(n, source)]
     if strange:
         reasons.append(f"name not in the text: {', '.join(strange)}")
     stems = content_words(answer)
-    held = share(stems, source.stems | _number_stems(source))
+    held = share(stems, source.stems)
     if held < support:
         reasons.append(f"only {held:.0%} of its words are in the text")
     said = sentences(answer)
-    evidence = best_sentences(f"{question} {answer}" if len(said) == 1 else answer, source)
+    evidence = best_sentences(answer, source, question if len(said) == 1 else "")
     if not reasons and len(said) == 1 and evidence:
         reasons += _check_place(answer, evidence[0], source)
     elif not reasons:
@@ -107,53 +130,76 @@ def check(question: str, answer: str, source: Source, *, support: float = SUPPOR
     return Checked(not reasons, reasons, " ".join(evidence) or None)
 
 
-def best_sentences(text: str, source: Source, count: int = 1) -> list[str]:
-    """The source's sentences that share most content words with `text`, best first."""
-    wanted = set(content_words(text))
+def best_sentences(text: str, source: Source, question: str = "", count: int = 1) -> list[str]:
+    """The source's sentences that share most content words with `text`, best first; a word shared with the
+    question counts half."""
+    wanted, asked = set(content_words(text)), set(content_words(question))
     scored = []
-    for position, sentence in enumerate(source.sentences):
-        held = content_words(sentence)
-        common = len(wanted & set(held))
+    for position, held in enumerate(source.bags):
+        common = 2 * len(wanted & held) + len((asked - wanted) & held)
         if common:
-            scored.append((-common, len(held), position, sentence))
-    return [s[3] for s in sorted(scored)[:count]]
+            scored.append((-common, len(held), position))
+    return [source.sentences[position] for _, _, position in sorted(scored)[:count]]
+
+
+def _first_word(answer: str, question: str) -> list[str]:
+    """The first word of each sentence where it may be a name: not a common opener, an -ing form or a word of the
+    question."""
+    asked = {fold(w) for w in words(question)}
+    found = []
+    for sentence in sentences(answer):
+        first = next(iter(words(sentence)), "")
+        folded = fold(first).removesuffix("'s")
+        if first[:1].isupper() and folded not in STOP_WORDS | NEGATIONS | asked and not _OPENER.match(folded):
+            if folded not in NUMBER_WORDS and not folded.endswith(("ing", "ly")):
+                found.append(first)
+    return found
 
 
 def _known_name(name: str, source: Source) -> bool:
     parts = [fold(w).removesuffix("'s") for w in words(name)]
-    return all(p in source.words or p in NUMBER_WORDS or p in source.calendar for p in parts)
-
-
-def _number_stems(source: Source) -> set[str]:
-    """Number words count as held when their digits are."""
-    return {w for w, digits in NUMBER_WORDS.items() if digits in source.numbers} | set(source.numbers)
+    return all(
+        p in source.words or stem(p) in source.stems or p in NUMBER_WORDS or p in source.calendar
+        for p in parts
+    )
 
 
 def _check_place(answer: str, best: str, source: Source) -> list[str]:
     """Rules on the best sentence: the answer's figures and names stand there or beside it, and it says yes where
     the text says yes."""
     reasons = []
-    near = " ".join(_with_neighbours(best, source))
-    apart = [n for n in names(answer) if not set(map(fold, words(n))) & set(map(fold, words(near)))]
-    loose = sorted(numbers(answer) - numbers(near, spelled=True))
-    if len(source.sentences) > 3 and loose and len(content_words(answer)) > 2:
-        reasons.append(f"number stands elsewhere in the text: {', '.join(loose)}")
-    if len(source.sentences) > 3 and apart and len(content_words(answer)) > 2:
-        reasons.append(f"name stands elsewhere in the text: {', '.join(apart)}")
-    said, meant = negations(best), negations(answer)
-    if len(content_words(answer)) > 2 and bool(meant) != bool(said) and (meant or _restates(answer, best)):
-        reasons.append("says no where the text says yes" if meant else "says yes where the text says no")
-    return reasons
+    bag = content_words(answer)
+    if len(source.sentences) > 3 and len(bag) > 2:
+        near = " ".join(_with_neighbours(best, source))
+        held = {fold(w).removesuffix("'s") for w in words(near)}
+        apart = [n for n in names(answer) if not {fold(w).removesuffix("'s") for w in words(n)} & held]
+        loose = sorted(numbers(answer) - numbers(near, spelled=True))
+        if loose:
+            reasons.append(f"number stands elsewhere in the text: {', '.join(loose)}")
+        if apart:
+            reasons.append(f"name stands elsewhere in the text: {', '.join(apart)}")
+    return reasons + _check_claims(answer, best)
 
 
-def _restates(answer: str, sentence: str) -> bool:
-    """Whether the answer repeats most of the sentence, so that a missing 'not' changes its meaning."""
-    return share(content_words(sentence), content_words(answer)) > 0.7
+def _check_claims(answer: str, best: str) -> list[str]:
+    """Clause by clause, does the answer deny what the sentence says, or say what it denies?"""
+    theirs = [(content_words(part), negations(part)) for part in _CLAUSE.split(best)]
+    for part in _CLAUSE.split(answer):
+        bag, denied = content_words(part), negations(part)
+        if not bag:
+            continue
+        clause, said = max(theirs, key=lambda pair: share(bag, pair[0]))
+        near = share(bag, clause) >= SAME_CLAIM and (len(bag) > 1 or len(clause) <= 2)
+        if near and bool(denied) != bool(said):
+            return ["says no where the text says yes" if denied else "says yes where the text says no"]
+    return []
 
 
 def _with_neighbours(sentence: str, source: Source) -> list[str]:
+    """The sentence, those beside it, and the line with the title."""
     index = source.sentences.index(sentence)
-    return list(source.sentences[max(0, index - 1) : index + 2]) + list(source.sentences[-1:])
+    title = [line for line in source.sentences if line.endswith(")") and "(" in line][-1:]
+    return list(source.sentences[max(0, index - NEAR) : index + NEAR + 1]) + title
 
 
 def _check_claim(question: str, answer: str, source: Source) -> Checked:

@@ -13,22 +13,24 @@ from kore.augment.asking import Asker
 from kore.augment.branches import Grower
 from kore.augment.choose import choose_encoder, choose_teacher, make_finder
 from kore.augment.finish import finish
+from kore.augment.grounding import Source
 from kore.augment.images.gallery import Gallery, Views
 from kore.augment.images.store import ImageStore
 from kore.augment.inputs import input_hashes, manifest_of
 from kore.augment.links import Neighbours, link_items
+from kore.augment.plain.samples import needs_model, plain_samples
 from kore.augment.replies import ReplyStore, cache_home
 from kore.augment.screen import Screen
-from kore.augment.templates import load_templates
+from kore.augment.templates import Templates, load_templates
 from kore.augment.text import language
 from kore.augment.trunk import Harvest, grow_trunk
 from kore.augment.worklog import WorkLog
-from kore.errors import DataError, Interrupted, KoreError, ProviderError
+from kore.errors import DataError, Interrupted, KoreError, ProviderError, UsageError
 from kore.files import read_json
 from kore.manifest import claim
-from kore.settings import AugmentSection
 from kore.progress import Progress, silent
 from kore.records import KnowledgeItem, KnowledgeTree
+from kore.settings import AugmentSection
 
 STREAM_AHEAD = 4  # items in work per call in flight: enough to keep all calls busy
 
@@ -74,6 +76,10 @@ class Growth:
         s = self.settings
         self.templates = load_templates(Path(s.templates) if s.templates else None)
         self.teacher = choose_teacher(s.teacher, s, self.templates, self.seed)
+        if needs_model(s.strategy) and s.teacher == "offline":
+            raise UsageError(
+                f"strategy {s.strategy} rephrases by a model", hint="--teacher openai:MODEL or hf:PATH"
+            )
         self.judge = choose_teacher(s.judge, s, self.templates, self.seed) if s.judge else None
         self.finder = make_finder(s, self.store, self.kept)
         self.gallery = Gallery(self.finder, choose_encoder(s.encoder), s.candidates, s.near)
@@ -150,10 +156,13 @@ class Growth:
         harvest = Harvest()
         views = await self.gallery.views(item)
         screen = Screen(self.settings.grounding, self.teacher.name, self.judging, self.seed)
-        grower = Grower(item, templates, self.asker, screen, self.seed, views, self.gallery, harvest)
+        source = Source.of(item)
+        grower = Grower(item, templates, self.asker, screen, source, self.seed, views, self.gallery, harvest)
+        if self.settings.strategy != "kore":
+            return await self._grow_plain(item, templates, grower, harvest)
         linked = self.links.get(index)
         trunk, caption, visual, hops = await _together(
-            grow_trunk(item, templates, self.asker, screen, self.seed, harvest),
+            grow_trunk(item, templates, self.asker, screen, source, self.seed, harvest),
             grower.caption(),
             grower.vqa(),
             grower.hops(self.items[linked[0]], linked[1]) if linked else _nothing(),
@@ -174,6 +183,29 @@ class Growth:
         return {
             "tree": tree.to_json(),
             "rejected": sorted(harvest.rejected, key=lambda r: (r["task"], r["question"])),
+            "notes": sorted(harvest.notes),
+            "usage": dict(harvest.usage.__dict__),
+            "sources": self._sources(tree),
+        }
+
+    async def _grow_plain(
+        self, item: KnowledgeItem, templates: Templates, grower: Grower, harvest: Harvest
+    ) -> dict[str, Any]:
+        """One item by a plain augmentation; where questions cost nothing, also those for evaluation."""
+        made = await plain_samples(item, templates, self.settings, self.seed, grower, self.store)
+        visual = [] if self.teacher.cached else await grower.vqa()
+        tree = KnowledgeTree(
+            item=_with_views(item, grower.views),
+            trunk=[],
+            branches=visual,
+            extra={
+                "images": grower.views.record(),
+                "plain": {"strategy": self.settings.strategy, "samples": made},
+            },
+        )
+        return {
+            "tree": tree.to_json(),
+            "rejected": [],
             "notes": sorted(harvest.notes),
             "usage": dict(harvest.usage.__dict__),
             "sources": self._sources(tree),

@@ -11,12 +11,23 @@ from kore.augment.images.provider import local_folder
 from kore.augment.text import fold
 from kore.files import hash_file, hash_folder
 from kore.manifest import Manifest
-from kore.settings import AugmentSection
 from kore.records import KnowledgeItem, encode
+from kore.settings import AugmentSection
 
 RULES = 1  # raised when the same settings would give another output
 _UNSEEN = frozenset(
-    "concurrency requests_per_minute tokens_per_minute price_in price_out max_cost timeout retries base_url private_addresses".split()
+    [
+        "concurrency",
+        "requests_per_minute",
+        "tokens_per_minute",
+        "price_in",
+        "price_out",
+        "max_cost",
+        "timeout",
+        "retries",
+        "base_url",
+        "private_addresses",
+    ]
 )
 
 

@@ -166,7 +166,7 @@ def report(
             "kept_though_ungrounded": tally.ungrounded,
             "unchecked": tally.unchecked,
             "by_task": dict(sorted(tally.rejected.items())),
-            "reasons": dict(tally.reasons.most_common()),
+            "reasons": dict(sorted(tally.reasons.items())),
         },
         "pictures": {
             "provider": provider,
@@ -182,7 +182,7 @@ def report(
         },
         "usage": {"calls": tally.calls, "tokens_in": tally.tokens_in, "tokens_out": tally.tokens_out},
         "nothing_made_for": tally.empty,
-        "notes": dict(tally.notes.most_common()),
+        "notes": dict(sorted(tally.notes.items())),
     }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kore.augment.branches import named, point_at
-from kore.augment.templates import Templates, draw, fill
 from kore.augment.teachers.offline import tier_of
+from kore.augment.templates import Templates, draw, fill
 from kore.augment.trunk import heuristic
 from kore.records import IMAGE_MARK, Branch, KnowledgeItem, KnowledgeTree, Message, Sample, Turn
 
@@ -17,6 +17,9 @@ def samples(tree: KnowledgeTree, templates: Templates, seed: int, copies: int = 
     A copy takes the next wording and, for the item's own pictures, the next picture. What a teacher worded keeps
     its words; only how the picture's subject is pointed at changes.
     """
+    if "plain" in tree.extra:
+        yield from _plain(tree)
+        return
     for copy in range(copies):
         yield from _dialogue(tree, templates, seed, copy)
     counts: dict[str, int] = {}
@@ -32,6 +35,14 @@ def samples(tree: KnowledgeTree, templates: Templates, seed: int, copies: int = 
             if (question, image) not in told:
                 told.add((question, image))
                 yield _sample(_numbered(name, copy), image, [(question, answer)])
+
+
+def _plain(tree: KnowledgeTree) -> Iterator[Sample]:
+    """The samples of a plain augmentation, as they were made."""
+    strategy = tree.extra["plain"]["strategy"]
+    for number, made in enumerate(tree.extra["plain"]["samples"]):
+        name = _numbered(f"{tree.item.id}-{strategy.replace('-', '_')}", number)
+        yield _sample(name, made.get("image"), [(made["question"], made["answer"])])
 
 
 def _dialogue(tree: KnowledgeTree, templates: Templates, seed: int, copy: int) -> Iterator[Sample]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -87,6 +88,7 @@ class Rephrasings(ReplyForm):
     texts: list[str]
 
 
+@functools.cache
 def schema_of(form: type[ReplyForm]) -> dict[str, object]:
     """A JSON schema in the strict dialect of structured outputs: every field required, nothing else allowed."""
     schema = form.model_json_schema()

@@ -22,31 +22,222 @@ _NUMBER = re.compile(r"\d+(?:[.,  ]\d{3})*(?:[.,]\d+)?")
 NUMBER_WORDS = {
     word: str(value)
     for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"]
     )
 } | {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90",
      "hundred": "100", "thousand": "1000", "million": "1000000", "billion": "1000000000", "dozen": "12",
      "first": "1", "second": "2", "third": "3", "fourth": "4", "fifth": "5", "sixth": "6", "seventh": "7",
      "eighth": "8", "ninth": "9", "tenth": "10"}  # fmt: skip
-MONTHS = "january february march april may june july august september october november december".split()
-DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
+MONTHS = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
+DAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 NEGATIONS = frozenset(
-    "no not never none nobody nothing neither nor cannot without n't don't doesn't didn't isn't aren't wasn't weren't "
-    "won't wouldn't can't couldn't shouldn't hasn't haven't hadn't 不 没 未 非 无 لا لم لن ليس ليست ما غير".split()
+    [
+        "no",
+        "not",
+        "never",
+        "none",
+        "nobody",
+        "nothing",
+        "neither",
+        "nor",
+        "cannot",
+        "without",
+        "n't",
+        "don't",
+        "doesn't",
+        "didn't",
+        "isn't",
+        "aren't",
+        "wasn't",
+        "weren't",
+        "won't",
+        "wouldn't",
+        "can't",
+        "couldn't",
+        "shouldn't",
+        "hasn't",
+        "haven't",
+        "hadn't",
+        "不",
+        "没",
+        "未",
+        "非",
+        "无",
+        "لا",
+        "لم",
+        "لن",
+        "ليس",
+        "ليست",
+        "ما",
+        "غير",
+    ]
 )
 STOP_WORDS = frozenset(
-    "a an the of in on at to for from by with and or as is are was were be been being it its this that these those "
-    "he she they them his her their who whom which what when where why how do does did has have had will would can "
-    "could may might should shall than then there here so such into over under about after before between during "
-    "also not no very more most some any all both each other one i you we us our your my me if but while up down out "
-    "的 了 是 在 和 与 于 有 为 这 那 个 一 也 都 而 及 被 他 她 它 们 吗 呢 什 么 من في على إلى عن هو هي أن إن كان كانت "
-    "التي الذي و ما هذا هذه ذلك مع".split()
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "for",
+        "from",
+        "by",
+        "with",
+        "and",
+        "or",
+        "as",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "being",
+        "it",
+        "its",
+        "this",
+        "that",
+        "these",
+        "those",
+        "he",
+        "she",
+        "they",
+        "them",
+        "his",
+        "her",
+        "their",
+        "who",
+        "whom",
+        "which",
+        "what",
+        "when",
+        "where",
+        "why",
+        "how",
+        "do",
+        "does",
+        "did",
+        "has",
+        "have",
+        "had",
+        "will",
+        "would",
+        "can",
+        "could",
+        "may",
+        "might",
+        "should",
+        "shall",
+        "than",
+        "then",
+        "there",
+        "here",
+        "so",
+        "such",
+        "into",
+        "over",
+        "under",
+        "about",
+        "after",
+        "before",
+        "between",
+        "during",
+        "also",
+        "not",
+        "no",
+        "very",
+        "more",
+        "most",
+        "some",
+        "any",
+        "all",
+        "both",
+        "each",
+        "other",
+        "one",
+        "i",
+        "you",
+        "we",
+        "us",
+        "our",
+        "your",
+        "my",
+        "me",
+        "if",
+        "but",
+        "while",
+        "up",
+        "down",
+        "out",
+        "的",
+        "了",
+        "是",
+        "在",
+        "和",
+        "与",
+        "于",
+        "有",
+        "为",
+        "这",
+        "那",
+        "个",
+        "一",
+        "也",
+        "都",
+        "而",
+        "及",
+        "被",
+        "他",
+        "她",
+        "它",
+        "们",
+        "吗",
+        "呢",
+        "什",
+        "么",
+        "من",
+        "في",
+        "على",
+        "إلى",
+        "عن",
+        "هو",
+        "هي",
+        "أن",
+        "إن",
+        "كان",
+        "كانت",
+        "التي",
+        "الذي",
+        "و",
+        "ما",
+        "هذا",
+        "هذه",
+        "ذلك",
+        "مع",
+    ]
 )
 
 
 def fold(text: str) -> str:
     """Lower case, accents off, digits of every script as 0-9, typographic marks as plain ones."""
+    if text.isascii():
+        return text.lower()
     text = unicodedata.normalize("NFKD", text.replace("’", "'").replace("‘", "'"))
     kept = []
     for letter in text:
@@ -135,18 +326,19 @@ def calendar_words(text: str) -> set[str]:
 
 def names(text: str) -> list[str]:
     """Capitalised words and runs of them, the first word of a sentence only within a run."""
-    found = []
+    found: list[str] = []
     for sentence in sentences(text):
         run: list[str] = []
+        end = 0
         for position, match in enumerate(_WORD.finditer(sentence)):
             word = match.group()
             proper = word[0].isupper() and fold(word) not in STOP_WORDS
-            glued = run and sentence[match.start() - 1 : match.start()] == " "
-            if proper and (glued or not run):
+            if run and not (proper and sentence[end : match.start()] == " "):
+                _close(run, found)
+                run = []
+            if proper:
                 run.append(word if position else f"\0{word}")
-                continue
-            _close(run, found)
-            run = [word] if proper else []
+            end = match.end()
         _close(run, found)
     return found
 

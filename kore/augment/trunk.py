@@ -40,7 +40,13 @@ def heuristic(item: KnowledgeItem, templates: Templates, seed: int, copy: int = 
 
 
 async def grow_trunk(
-    item: KnowledgeItem, templates: Templates, asker: Asker, screen: Screen, seed: int, harvest: Harvest
+    item: KnowledgeItem,
+    templates: Templates,
+    asker: Asker,
+    screen: Screen,
+    source: Source,
+    seed: int,
+    harvest: Harvest,
 ) -> list[Turn]:
     """Heuristic turn (when there is a picture), then the dialogue that the teacher makes from the text."""
     turns = [heuristic(item, templates, seed)] if item.images else []
@@ -57,7 +63,6 @@ async def grow_trunk(
     if not questions:
         return turns
     answers, prompt = await _answers(item, questions, asker, seed, harvest)
-    source = Source.of(item)
     for question, answer, key in zip(questions, answers, keys, strict=True):
         if not answer.strip():
             harvest.reject("dialogue", question, answer, ["the text has no answer"])

@@ -1,0 +1,96 @@
+"""Features by open-clip, as in the paper; needs the package and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from kore.errors import MissingArtefact, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_CHOICES = (
+    "--encoder clip:MODEL/TAG (weights in the local cache), clip:MODEL/FILE (a weights file), or classic"
+)
+
+
+class ClipEncoder:
+    """A CLIP image tower.
+
+    Args:
+        choice: ``MODEL/TAG`` with a tag of open-clip's list, or ``MODEL/FILE`` with a local weights file.
+        batch: pictures per forward pass.
+
+    Raises:
+        MissingArtefact: open-clip or the weights are not there; names the choices.
+        UsageError: no such model.
+    """
+
+    def __init__(self, choice: str, batch: int = 32) -> None:
+        model, _, weights = choice.partition("/")
+        if not model or not weights:
+            raise UsageError(f"which weights? clip:{choice}", hint=_CHOICES)
+        self.name = f"clip:{model}/{Path(weights).name}"
+        self.batch = batch
+        try:
+            import open_clip
+            import torch
+        except ImportError as error:
+            raise MissingArtefact(
+                "the clip encoder needs open-clip: pip install 'kore-inject[clip]'",
+                hint=f"or choose: {_CHOICES}",
+            ) from error
+        if model not in open_clip.list_models():
+            raise UsageError(f"open-clip knows no model {model}", hint=_CHOICES)
+        self._torch = torch
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model, self._prepare = self._load(
+            open_clip, model, self._weights_file(open_clip, model, weights)
+        )
+
+    def _weights_file(self, open_clip: Any, model: str, weights: str) -> str:
+        if Path(weights).is_file():
+            return weights
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        if weights not in tags:
+            raise MissingArtefact(
+                f"no weights {weights} for {model}; there are {', '.join(tags)}", hint=_CHOICES
+            )
+        from kore.augment.images.clip_weights import cached_weights
+
+        config = open_clip.get_pretrained_cfg(model, weights)
+        found = cached_weights(config)
+        if found is None:
+            raise MissingArtefact(
+                f"the weights {model}/{weights} are not in the local cache",
+                hint=f"hf download {str(config.get('hf_hub', '')).strip('/') or model} fetches them; or: {_CHOICES}",
+            )
+        return found
+
+    def _load(self, open_clip: Any, model: str, weights: str) -> tuple[Any, Any]:
+        # a local file is read with weights_only: a checkpoint from elsewhere must not run code
+        made, _, prepare = open_clip.create_model_and_transforms(model, pretrained=weights, weights_only=True)
+        made.eval().to(self._device)
+        return made, prepare
+
+    def features(self, paths: Sequence[Path]) -> NDArray[np.float32]:
+        """One row per picture, (n, d) float32, of length 1."""
+        import numpy as np
+
+        rows = []
+        for start in range(0, len(paths), self.batch):
+            pictures = [self._prepare(_opened(path)) for path in paths[start : start + self.batch]]
+            with self._torch.inference_mode():
+                made = self._model.encode_image(self._torch.stack(pictures).to(self._device))
+                rows.append((made / made.norm(dim=-1, keepdim=True)).float().cpu().numpy())
+        return np.concatenate(rows).astype(np.float32)
+
+
+def _opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
