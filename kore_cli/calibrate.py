@@ -23,6 +23,9 @@ def calibrate(
     with_answers: Annotated[
         bool | None, typer.Option("--with-answers", help="Sum the answers' tokens too.")
     ] = None,
+    held_out: Annotated[
+        int | None, typer.Option("--held-out", help="More samples per source, to measure interference on.")
+    ] = None,
     layers: Annotated[str | None, typer.Option("--layers", help="all, 0-3, 0,5,7 or auto[:SHARE].")] = None,
     memory: Annotated[
         str | None, typer.Option("--memory", help="Budget for sums and hidden states, e.g. 8GiB.")
@@ -56,6 +59,7 @@ def calibrate(
         "calibrate.samples": samples,
         "calibrate.count": count,
         "calibrate.with_answers": with_answers,
+        "calibrate.held_out": held_out,
         "calibrate.layers": layers,
         "calibrate.memory": memory,
         "calibrate.seed": seed,

@@ -16,6 +16,7 @@ from kore.errors import DataError, UsageError
 from kore.files import hash_json
 from kore.manifest import Manifest, State, claim
 from kore.models.families import language_layers, language_linears
+from kore.models.lineage import read_lineage
 from kore.nullspace.accumulator import Accumulator
 from kore.nullspace.batches import Batches, make_batches, sample_hash
 from kore.nullspace.covariance import KIND, Covariance, Site, read_sites, shard, write_shard
@@ -54,7 +55,6 @@ class Calibration:
             materialises them.
         samples: what to protect.
         section: how.
-        lineage: fingerprints of adapters that are merged into the model, oldest first.
         label: what the samples are, for people.
         weights: brings decoder layers into memory; by default they are there already.
     """
@@ -65,7 +65,6 @@ class Calibration:
         samples: Sequence[Sample],
         section: CalibrateSection,
         *,
-        lineage: Sequence[str] = (),
         label: str = "",
         weights: Weights | None = None,
     ) -> None:
@@ -74,7 +73,7 @@ class Calibration:
         self.backbone = backbone
         self.section = section
         self.label = label or f"{len(samples)} samples"
-        self.lineage = list(lineage)
+        self.lineage = read_lineage(backbone.path, backbone.fingerprint)
         self.samples = samples
         self.stack: nn.ModuleList = language_layers(backbone.model, backbone.family)
         self.weights: Weights = weights or Held(backbone.model)
@@ -97,7 +96,8 @@ class Calibration:
             "accumulate": section.accumulate,
             "layers": self.layers,
             "dtype": str(self.backbone.model.dtype),
-            "lineage": self.lineage,
+            "root": self.lineage.root,
+            "lineage": list(self.lineage.chain),
         }
         inputs = {"model": self.backbone.fingerprint, "samples": hash_json(hashes)}
         facts = {
@@ -277,7 +277,6 @@ def calibrate(
     out: Path,
     *,
     restart: bool = False,
-    lineage: Sequence[str] = (),
     label: str = "",
     on_layer: Callable[[LayerDone], None] | None = None,
 ) -> Covariance:
@@ -287,5 +286,5 @@ def calibrate(
         DataError: a broken sample, a non-finite activation, a model whose layers cannot be run alone.
         UsageError: `out` holds other settings, or memory or disk do not suffice.
     """
-    job = Calibration(backbone, samples, section, lineage=lineage, label=label)
+    job = Calibration(backbone, samples, section, label=label)
     return job.run(out, restart=restart, on_layer=on_layer)

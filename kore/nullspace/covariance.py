@@ -18,6 +18,7 @@ from torch import Tensor
 from kore.errors import DataError, MissingArtefact
 from kore.files import atomic_write
 from kore.manifest import Manifest, read_manifest
+from kore.models.lineage import Lineage
 from kore.nullspace.accumulator import unpack
 
 KIND = "covariance"
@@ -117,9 +118,10 @@ class Covariance:
         return self.manifest.inputs["model"]
 
     @property
-    def lineage(self) -> list[str]:
-        """Fingerprints of the adapters that had been merged into the model, oldest first."""
-        return list(self.manifest.settings.get("lineage", []))
+    def lineage(self) -> Lineage:
+        """The base that the model began as, and the adapters that had been merged into it."""
+        settings = self.manifest.settings
+        return Lineage(str(settings.get("root", self.model)), tuple(settings.get("lineage", ())))
 
     @property
     def label(self) -> str:

@@ -151,20 +151,20 @@ def _weights(model: nn.Module | Mapping[str, nn.Linear] | WeightOf) -> WeightOf:
         module = model
 
         def from_model(name: str) -> Tensor:
-            return _dense(module.get_submodule(name))
+            return dense(module.get_submodule(name))
 
         return from_model
     if isinstance(model, Mapping):
         linears = model
 
         def from_linears(name: str) -> Tensor:
-            return _dense(linears[name])
+            return dense(linears[name])
 
         return from_linears
     return model
 
 
-def _dense(linear: nn.Module) -> Tensor:
+def dense(linear: nn.Module) -> Tensor:
     """W0 of a linear, (d_out, d_in); a 4- or 8-bit one is read as it is, through bitsandbytes."""
     weight = linear.weight
     if type(weight).__name__ in ("Params4bit", "Int8Params"):

@@ -5,22 +5,29 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from kore.files import write_json
 from kore.manifest import Manifest
 from kore.nullspace.calibrate import Calibration, LayerDone
 from kore.nullspace.covariance import Covariance
+from kore.nullspace.factors import build, dense
+from kore.nullspace.interference import interference, summary
 from kore.nullspace.parallel import Ranks
-from kore.nullspace.sources import Source, collect, parse_source
+from kore.nullspace.sources import Source, collect, collect_others, parse_source
 from kore.nullspace.spectra import write_spectra
 from kore.run import home
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from kore.models.load import Backbone
     from kore.profile import Profile
     from kore.records import Sample
 
 SPECTRA = "spectra.json"
+HELD_OUT = "held-out"
+INTERFERENCE = "interference.json"
 
 
 class CalibrateJob:
@@ -57,6 +64,16 @@ class CalibrateJob:
             onevision=section.onevision,
             on_skip=on_note,
         )
+        self.others: list[Sample] = []
+        if section.held_out:
+            self.others = collect_others(
+                self.sources,
+                section.seed,
+                Path(self._pictures.name) / HELD_OUT,
+                drawn,
+                section.held_out,
+                onevision=section.onevision,
+            )
         options: dict[str, Any] = {}
         if offload and backbone is None:
             from kore.models.shards import open_skeleton
@@ -82,10 +99,41 @@ class CalibrateJob:
     ) -> Covariance:
         """Sum, write, and draw the spectra."""
         covariance = self.calibration.run(self.out, restart=restart, on_layer=on_layer)
+        report, held = None, None
+        if self.others:
+            report, held = self._hold_out(covariance)
         spectra = self.out / SPECTRA
         if self.calibration.ranks.rank == 0 and not spectra.exists():
-            write_spectra(covariance, spectra, self.profile.adapter)
+            write_spectra(covariance, spectra, self.profile.adapter, report=report, held_out=held)
         return covariance
+
+    def _hold_out(
+        self, covariance: Covariance
+    ) -> tuple[list[dict[str, Any]] | None, dict[str, float] | None]:
+        """Sum the held-out samples beside, and measure what an adapter would do to them."""
+        section = self.profile.calibrate
+        job = Calibration(
+            self.calibration.backbone,
+            self.others,
+            section,
+            label=f"{len(self.others)} held out",
+            weights=self.calibration.weights,
+        )
+        held = job.run(self.out / HELD_OUT)
+        path = self.out / INTERFERENCE
+        if self.calibration.ranks.rank != 0 or path.exists():
+            return None, None
+        made = build(self.weight_of, covariance, self.profile.adapter)
+        rows = interference(self.weight_of, made.a, held, own=covariance)
+        write_json(path, {"summary": summary(rows), "linears": rows})
+        return made.report, {row["site"]: row["energy"] for row in rows}
+
+    def weight_of(self, linear: str) -> Tensor:
+        """W0 of a linear of the calibrated model, wherever its weights lie."""
+        shards = getattr(self.calibration.weights, "shards", None)
+        if shards is not None:
+            return cast("Tensor", shards.weight(linear))
+        return dense(self.calibration.backbone.model.get_submodule(linear))
 
 
 def default_folder(sources: list[Source], manifest: Manifest) -> Path:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.records import Sample, read_records
+from kore.records import Sample, encode, read_records
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,28 @@ def collect(
         if len(drawn) < source.count and on_skip is not None:
             on_skip(f"{source.label}: {len(drawn)} samples, {source.count} were asked for")
         found += drawn
+    return found
+
+
+def collect_others(
+    sources: Sequence[Source],
+    seed: int,
+    work: Path,
+    taken: Sequence[Sample],
+    each: int,
+    *,
+    onevision: str | None = None,
+) -> list[Sample]:
+    """Draw `each` more samples of every source, none of them among `taken`."""
+    known = {encode(s) for s in taken}
+    found: list[Sample] = []
+    for source in sources:
+        wider = replace(source, count=source.count + 4 * each)
+        drawn = _drawn(wider, seed + 1, work, onevision, None)
+        new = [s for s in drawn if encode(s) not in known]
+        # spread over the draw, which goes through a source's categories one after the other
+        step = max(len(new) // each, 1)
+        found += new[::step][:each]
     return found
 
 

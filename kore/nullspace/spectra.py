@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kore.files import write_json
-from kore.nullspace.covariance import Covariance, Site
+from kore.nullspace.covariance import Covariance
 
 if TYPE_CHECKING:
     from kore.profile import AdapterSection
@@ -98,20 +98,3 @@ def heatmap(matrix: Tensor, cells: int = CELLS) -> list[list[float]]:
     parts = [torch.stack([b.mean(dim=1) for b in matrix.abs().tensor_split(cells, dim=1)], dim=1)]
     grid = torch.stack([block.mean(dim=0) for block in parts[0].tensor_split(cells, dim=0)])
     return [[float(f"{v:.4g}") for v in row] for row in grid.tolist()]
-
-
-def describe(covariance: Covariance, site: Site, rank: int) -> dict[str, Any]:
-    """One site for `kore show`: tokens, energy in the r smallest directions, condition, a warning."""
-    values = torch.linalg.eigvalsh(covariance.matrix(site)).clamp_min(0)
-    smallest = float(values[: min(rank, site.d_in)].sum())
-    least = float(values[0])
-    return {
-        "site": site.name,
-        "d_in": site.d_in,
-        "tokens": site.tokens,
-        "trace": site.trace,
-        "effective_rank": site.effective_rank,
-        "energy_smallest": smallest / site.trace if site.trace else 0.0,
-        "condition": float(values[-1]) / least if least > 0 else None,
-        "warning": "fewer tokens than inputs" if site.tokens < site.d_in else None,
-    }

@@ -1,0 +1,104 @@
+"""Sums of covariances: C = sum of w_i C_i over folders of one model or of one model's lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from kore.errors import DataError, UsageError
+from kore.manifest import Manifest, claim
+from kore.nullspace.covariance import KIND, Covariance, Site, read_sites, shard, write_shard
+
+
+def combine(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    weights: Sequence[float] | None = None,
+    restart: bool = False,
+    on_layer: Callable[[int, int], None] | None = None,
+) -> Covariance:
+    """Write the weighted sum of covariances.
+
+    Args:
+        weights: one per folder, 1 if not given.
+        on_layer: told ``(done, total)``.
+
+    Raises:
+        UsageError: fewer than two folders, weights that do not fit or are not positive.
+        DataError: covariances of models that are not one chain, or with different sites.
+    """
+    if len(folders) < 2:
+        raise UsageError("give at least two covariances to combine")
+    parts = [Covariance(folder) for folder in folders]
+    shares = list(weights) if weights else [1.0] * len(parts)
+    if len(shares) != len(parts) or any(not w > 0 for w in shares):
+        raise UsageError(f"{len(parts)} covariances need {len(parts)} positive weights")
+    last = _last_of_chain(parts)
+    _same_sites(parts)
+    settings = {
+        "lineage": last.manifest.settings.get("lineage", []),
+        "root": last.lineage.root,
+        "weights": shares,
+    }
+    inputs = {"model": last.model}
+    inputs |= {f"covariance {n}": part.manifest.fingerprint for n, part in enumerate(parts, 1)}
+    sources = {"model": last.manifest.sources.get("model", "")}
+    sources |= {f"covariance {n}": str(part.folder) for n, part in enumerate(parts, 1)}
+    label = " + ".join(
+        p.label if w == 1 else f"{w:g} x {p.label}" for w, p in zip(shares, parts, strict=True)
+    )
+    facts = {"label": label, "tokens": sum(int(p.manifest.facts.get("tokens", 0)) for p in parts)}
+    manifest = Manifest(KIND, settings, inputs, sources, facts=facts)
+    if claim(out, manifest, restart=restart) == "done":
+        return Covariance(out)
+    layers = sorted({s.layer for s in parts[0].sites})
+    for done, layer in enumerate(layers, 1):
+        if not shard(out, layer).exists():
+            _sum_layer(parts, shares, layer, out)
+        if on_layer is not None:
+            on_layer(done, len(layers))
+    sites = [s.to_json() for n in layers for s in read_sites(shard(out, n))]
+    manifest.finished(sites=sites).write(out)
+    return Covariance(out)
+
+
+def _last_of_chain(parts: list[Covariance]) -> Covariance:
+    last = max(parts, key=lambda p: len(p.lineage.chain))
+    for part in parts:
+        same = part.model == last.model
+        if not same and not part.lineage.leads_to(last.lineage):
+            raise DataError(
+                f"{part.folder} is of another model than {last.folder}",
+                hint="sums run along one base and the adapters merged into it in turn",
+            )
+    return last
+
+
+def _same_sites(parts: list[Covariance]) -> None:
+    first = {s.name: (s.d_in, s.linears) for s in parts[0].sites}
+    for part in parts[1:]:
+        other = {s.name: (s.d_in, s.linears) for s in part.sites}
+        different = sorted(n for n in first.keys() | other.keys() if first.get(n) != other.get(n))
+        if different:
+            raise DataError(f"{part.folder} and {parts[0].folder} hold different sites", where=different[0])
+
+
+def _sum_layer(parts: list[Covariance], shares: list[float], layer: int, out: Path) -> None:
+    matrices, sites = {}, []
+    for site in (s for s in parts[0].sites if s.layer == layer):
+        total = torch.zeros(site.d_in * (site.d_in + 1) // 2, dtype=torch.float64)
+        tokens = 0
+        for part, share in zip(parts, shares, strict=True):
+            own = part.site_of(site.linears[0])
+            total.add_(part.packed(own).double(), alpha=share)
+            tokens += own.tokens
+        matrices[site.site] = total
+        sites.append(
+            Site.measure(
+                total, layer=layer, site=site.site, linears=list(site.linears), d_in=site.d_in, tokens=tokens
+            )
+        )
+    write_shard(out, layer, matrices, sites)
