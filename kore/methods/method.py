@@ -110,9 +110,9 @@ class Method:
         """Make the method's parameters, and only them, trainable."""
         raise NotImplementedError
 
-    def extra(self, samples: Sequence[Sample], old: Sequence[Sample], seed: int) -> list[Sample]:
-        """Samples to train on besides the new ones."""
-        return []
+    def mix(self, samples: Sequence[Sample], old: Sequence[Sample], seed: int) -> list[Sample]:
+        """The samples to train on, made of the new and the old ones."""
+        return list(samples)
 
     def begin(self, setup: Setup) -> None:
         """Measure what the method needs before step 1 (not called when a run resumes)."""
@@ -131,6 +131,14 @@ class Method:
 
     def finish(self, model: Any) -> None:
         """After the last step."""
+
+    def held(self, model: Any) -> int:
+        """Numbers inside trainable tensors that are nevertheless kept as they are."""
+        return 0
+
+    def note(self) -> str | None:
+        """One line on what the method found, for the event log, after the last step."""
+        return None
 
     def check(self, model: Any) -> None:
         """Raise AssertionError if what must be frozen is not."""

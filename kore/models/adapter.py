@@ -160,6 +160,13 @@ def load_adapter(backbone: Backbone, folder: Path, *, trainable: bool = False) -
 
     facts = read_facts(folder)
     base = facts.get("base")
+    form = facts.get("format", "peft")
+    if form != "peft" and base in (None, backbone.fingerprint):
+        # whole weights or layers that PEFT has not: their method knows how
+        from kore.methods.table import make_method
+
+        make_method(form).load(backbone, folder)
+        return
     if base and base != backbone.fingerprint:
         raise DataError(
             f"this adapter belongs to base {base}, the model is {backbone.fingerprint}", where=str(folder)

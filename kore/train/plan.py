@@ -84,7 +84,12 @@ def trainable_groups(backbone: Backbone, section: TrainSection) -> tuple[Group, 
     for name, parameter in backbone.model.named_parameters():
         if not parameter.requires_grad:
             continue
-        short = name.removeprefix("base_model.model.").replace(".default", "").removesuffix(".weight")
+        short = (
+            name.removeprefix("base_model.model.")
+            .removeprefix("inner.")
+            .replace(".default", "")
+            .removesuffix(".weight")
+        )
         outside = projector is not None and projector in name
         if outside:
             short = projector or short

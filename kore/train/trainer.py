@@ -122,11 +122,13 @@ def train(
     record = reporter.record
     returned = work.settle(reporter)
     backbone.model.eval()
+    if events and (text := method.note()):
+        events.write("status", phase="train", text=text)
     result = TrainResult(
         steps=record.step,
         loss=sum(record.losses) / max(1, len(record.losses)),
         seconds=round(time.monotonic() - start, 2),
-        trainable=work.plan().trainable,
+        trainable=work.plan().trainable - method.held(backbone.model),
         samples=len(work.features),
         adapter=run.adapter,
         best=record.best,
@@ -153,9 +155,13 @@ def prepare(
     from kore.models.conversation import Encoder
 
     require(method, zero=settings.zero, factors=factors is not None or not settings.constraint, old=bool(old))
+    if settings.thaw_a and settings.weight_decay:
+        raise UsageError("train.thaw_a needs train.weight_decay = 0: decay would move what is held")
     parts = split(settings, world_size())
-    chosen = [s if isinstance(s, Located) else Located(f"sample {s.id}", s) for s in samples]
-    chosen += located(method.extra([s.sample for s in chosen], old, settings.seed), "extra sample")
+    given = [s if isinstance(s, Located) else Located(f"sample {s.id}", s) for s in samples]
+    places = {id(s.sample): s.where for s in given}
+    mixed = method.mix([s.sample for s in given], old, settings.seed)
+    chosen = [Located(places.get(id(s), f"{method.name}'s sample {s.id}"), s) for s in mixed]
     whole = {
         **{k: v for k, v in settings.model_dump(mode="json").items() if k not in _NO_EFFECT},
         "method": {"name": method.name, **method.settings.model_dump(mode="json")},

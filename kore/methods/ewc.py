@@ -1,0 +1,105 @@
+"""EWC (Kirkpatrick et al. 2017): LoRA, with changes of weights that old answers depend on made costly.
+
+    L = L_ce + lambda / 2 * sum_i F_i (Delta W_i)^2
+
+F is the diagonal empirical Fisher information of the base's adapted weights over the retention samples:
+the mean over samples of the squared gradient of that sample's loss, answers as labels, evaluation mode.
+At B = 0 the Fisher of LoRA's own factors would be zero in A, so it is taken of W0 and the penalty of
+Delta W = B A (one injection step; the continual setting of the literature does not define this).
+lambda = 1 would weigh a quadratic estimate of the old samples' loss like the new ones'; being diagonal it
+underestimates, so the default is larger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from kore.methods.layers import delta, lora_layers
+from kore.methods.lora import Lora
+from kore.methods.method import MethodSettings, Setup, Traits
+from kore.models.adapter import adapter_off
+from kore.models.conversation import collate
+
+
+class EwcSettings(MethodSettings):
+    strength: float = Field(default=100.0, ge=0)
+    """lambda."""
+    samples: int = Field(default=256, ge=1)
+    """At most so many retention samples."""
+    fisher: Literal["full", "rows"] = "full"
+    """One number per weight (float16), or one per row: 1/d_in of the memory."""
+
+
+class Ewc(Lora):
+    """Keep what the Fisher information of old answers calls important."""
+
+    name = "ewc"
+    traits = Traits(
+        zero=(0, 1, 2),
+        needs_old=True,
+        why="its penalty reads whole weights, which ZeRO-3 does not keep together",
+    )
+    Settings = EwcSettings
+
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+        super().__init__(values)
+        self.fisher: dict[str, Tensor] = {}
+        self.last = 0.0
+
+    def begin(self, setup: Setup) -> None:
+        assert isinstance(self.settings, EwcSettings)
+        model = setup.backbone.model
+        weights = {n: layer.base_layer.weight for n, layer in lora_layers(model).items()}
+        before = {n: p.requires_grad for n, p in model.named_parameters()}
+        self.fisher = {n: torch.zeros_like(w, dtype=torch.float32) for n, w in weights.items()}
+        old = list(setup.old)[: self.settings.samples]
+        model.eval()
+        with adapter_off(model):
+            model.requires_grad_(False)
+            for weight in weights.values():
+                weight.requires_grad_(True)
+            for sample in old:
+                inputs = collate([setup.encoder.training(sample)], setup.encoder.pad_id)
+                loss = model(**{k: v.to(setup.backbone.device) for k, v in inputs.items()}).loss
+                for (name, _), grad in zip(
+                    weights.items(), torch.autograd.grad(loss, list(weights.values())), strict=True
+                ):
+                    self.fisher[name] += grad.detach().float() ** 2 / len(old)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(before[name])
+        if self.settings.fisher == "rows":
+            self.fisher = {n: SCALE * f.mean(1, keepdim=True) for n, f in self.fisher.items()}
+        else:
+            self.fisher = {n: squeezed(f) for n, f in self.fisher.items()}
+
+    def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor) -> Tensor:
+        assert isinstance(self.settings, EwcSettings)
+        total = logits.new_zeros((), dtype=torch.float32)
+        for name, layer in lora_layers(model).items():
+            fisher = self.fisher[name].to(total.device).float()
+            total = total + (fisher * delta(layer) ** 2).sum()
+        value = self.settings.strength / 2 * total / SCALE
+        self.last = float(value.detach())
+        return value
+
+    def note(self) -> str:
+        return f"EWC's penalty at the last step: {self.last:.3g}"
+
+    def state(self) -> dict[str, Tensor]:
+        return dict(self.fisher)
+
+    def restore(self, state: Mapping[str, Tensor], model: Any) -> None:
+        self.fisher = dict(state)
+
+
+SCALE = 2.0**16  # Fisher numbers are far below float16's smallest; they are kept times this
+
+
+def squeezed(fisher: Tensor) -> Tensor:
+    """Float16, scaled so that small numbers survive."""
+    return (fisher * SCALE).clamp(max=torch.finfo(torch.float16).max).half()

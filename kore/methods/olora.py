@@ -1,0 +1,107 @@
+"""O-LoRA (Wang et al. 2023): LoRA whose A is pushed out of the subspace that old knowledge uses.
+
+    L = L_ce + lambda * sum_layers sum_ij |A A_old^T|_ij
+
+A_old would be the A of an earlier task's LoRA. In one injection step there is none, and with none the
+method is plain LoRA; so A_old, (r, d_in) with orthonormal rows, is taken to be the r leading directions
+of each linear's inputs over the retention samples: where the earlier task's A would have learned to look.
+lambda = 0.05 as in released code. Old samples are required: without them it would be plain LoRA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from kore.methods.layers import lora_layers
+from kore.methods.lora import Lora
+from kore.methods.method import MethodSettings, Setup, Traits
+from kore.models.adapter import adapter_off
+from kore.models.conversation import collate
+
+
+class OLoraSettings(MethodSettings):
+    strength: float = Field(default=0.05, ge=0)
+    """lambda."""
+    samples: int = Field(default=256, ge=1)
+    """At most so many retention samples."""
+
+
+def overlap(a: Tensor, old: Tensor) -> Tensor:
+    """sum |A A_old^T| over all pairs of rows."""
+    return (a.float() @ old.float().T).abs().sum()
+
+
+class OLora(Lora):
+    """Keep A orthogonal to the directions of old inputs."""
+
+    name = "olora"
+    traits = Traits(
+        zero=(0, 1, 2),
+        needs_old=True,
+        why="its penalty reads whole factors, which ZeRO-3 does not keep together",
+    )
+    Settings = OLoraSettings
+
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+        super().__init__(values)
+        self.old: dict[str, Tensor] = {}
+        self.last = 0.0
+
+    def begin(self, setup: Setup) -> None:
+        assert isinstance(self.settings, OLoraSettings)
+        self.old = leading_directions(setup, self.settings.samples)
+
+    def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor) -> Tensor:
+        assert isinstance(self.settings, OLoraSettings)
+        total = logits.new_zeros((), dtype=torch.float32)
+        for name, layer in lora_layers(model).items():
+            total = total + overlap(layer.lora_A["default"].weight, self.old[name].to(total.device))
+        self.last = float(total.detach())
+        return self.settings.strength * total
+
+    def note(self) -> str:
+        return f"O-LoRA's overlap with the old directions at the last step: {self.last:.3g}"
+
+    def state(self) -> dict[str, Tensor]:
+        return dict(self.old)
+
+    def restore(self, state: Mapping[str, Tensor], model: Any) -> None:
+        self.old = dict(state)
+
+
+def leading_directions(setup: Setup, count: int) -> dict[str, Tensor]:
+    """The leading r directions of every adapted linear's inputs over old samples, (r, d_in) each."""
+    model = setup.backbone.model
+    layers = lora_layers(model)
+    sums: dict[str, Tensor] = {}
+    mask: list[Tensor] = []
+
+    def watch(name: str) -> Any:
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            x = args[0].detach().float()[mask[0].bool()]  # (tokens, d_in)
+            sums[name] = sums.get(name, 0) + (x.T @ x).double()
+
+        return hook
+
+    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
+    model.eval()
+    try:
+        with torch.no_grad(), adapter_off(model):
+            for sample in list(setup.old)[:count]:
+                inputs = collate([setup.encoder.training(sample)], setup.encoder.pad_id)
+                inputs = {k: v.to(setup.backbone.device) for k, v in inputs.items() if k != "labels"}
+                mask[:] = [inputs["attention_mask"]]
+                model(**inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = {}
+    for name, layer in layers.items():
+        rank = layer.lora_A["default"].weight.shape[0]
+        found[name] = torch.linalg.eigh(sums[name]).eigenvectors[:, -rank:].T.float().contiguous()
+    return found

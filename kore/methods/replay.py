@@ -1,0 +1,35 @@
+"""Replay (paper's Replay row; data mixing as in continual learning): LoRA on new samples plus old ones.
+
+Old samples, 10 % of the number of new ones by default (`share`), are drawn without repetition from the
+retention samples by the run's seed and mixed in; everything else is LoRA.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from kore.methods.lora import Lora
+from kore.methods.method import MethodSettings, Traits
+from kore.records import Sample
+
+
+class ReplaySettings(MethodSettings):
+    share: float = Field(default=0.1, ge=0, le=10)
+    """Old samples as a share of the new ones."""
+
+
+class Replay(Lora):
+    """Train on old samples too."""
+
+    name = "replay"
+    traits = Traits(needs_old=True)
+    Settings = ReplaySettings
+
+    def mix(self, samples: Sequence[Sample], old: Sequence[Sample], seed: int) -> list[Sample]:
+        assert isinstance(self.settings, ReplaySettings)
+        wanted = min(len(old), round(self.settings.share * len(samples)))
+        chosen = random.Random(seed).sample(list(old), wanted)
+        return [*samples, *chosen]
