@@ -156,17 +156,10 @@ def adapter_rank(profile: Profile, backbone: Backbone) -> int:
     Raises:
         ProfileError: rank auto and keep need the covariance's spectrum.
     """
-    from kore.methods.count import kore_rank, parse_budget
     from kore.models.families import language_linears
+    from kore.models.parameters import kore_rank
 
-    section = profile.adapter
-    if section.budget:
-        return kore_rank(language_linears(backbone.model, backbone.family), parse_budget(section.budget))
-    if section.rank == "auto" or section.keep is not None:
-        raise ProfileError(
-            "rank auto and keep need a covariance", where="adapter.rank", hint="set adapter.rank to a number"
-        )
-    return section.rank
+    return kore_rank(profile, language_linears(backbone.model, backbone.family))
 
 
 def run_training(
@@ -222,7 +215,12 @@ def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
     profile, section = request.profile, request.profile.train
     source = spool(request)
     inputs = read_inputs(request, source)
-    backbone = load(profile.model, download=request.download)
+    try:
+        backbone = load(profile.model, download=request.download)
+    except MissingArtefact:
+        if profile.model.architecture is None:
+            raise
+        return _dry_without_weights(request, inputs)
     factors = None
     if inputs.covariance is not None:
         from kore.nullspace.factors import factors as make_factors
@@ -237,6 +235,35 @@ def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
     work.attach()
     made = work.plan()
     return made.to_json(), [*inputs.skipped, *describe(made)]
+
+
+def _dry_without_weights(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], list[str]]:
+    """What can be told of a model that is not here but whose architecture is known."""
+    from kore.models.parameters import table, total
+    from kore.train.arguments import split, world_size
+    from kore.train.order import step_count
+
+    section = request.profile.train
+    rows = table(request.profile)
+    parts = split(section, world_size())
+    steps = step_count(len(inputs.samples), section.epochs, section.batch, section.max_steps)
+    value = {
+        "method": section.method,
+        "trainable": total(rows),
+        "parameters": rows[-1]["base"],
+        "table": rows,
+        "batch": parts.batch,
+        "micro_batch": parts.micro,
+        "accumulate": parts.accumulate,
+        "devices": parts.world,
+        "samples": len(inputs.samples),
+        "steps": steps,
+        "weights": "not here: tokens and memory are not counted",
+    }
+    lines = [f"{section.method} trains {total(rows):,} of {rows[-1]['base']:,} parameters"]
+    lines += [f"  {row['part']}  {row['trainable']:,} ({row['factors']})" for row in rows[:-1]]
+    lines += [f"batch {parts.batch} = {parts}; {steps:,} steps", str(value["weights"])]
+    return value, [*inputs.skipped, *lines]
 
 
 def run_folder(request: TrainRequest) -> Path:

@@ -47,7 +47,7 @@ def world_size() -> int:
 
 
 def split(section: TrainSection, world: int) -> Split:
-    """Divide the global batch over `world` devices.
+    """Divide the global batch over `world` devices, in the largest forward passes that divide evenly.
 
     Raises:
         UsageError: it does not divide; names batches that do.
@@ -59,13 +59,8 @@ def split(section: TrainSection, world: int) -> Split:
             hint=f"set train.batch to a multiple of {world}, e.g. {near}",
         )
     share = section.batch // world
-    micro = min(section.micro_batch or share, share)
-    if share % micro:
-        divisors = [d for d in range(1, share + 1) if share % d == 0]
-        raise UsageError(
-            f"train.micro_batch {micro} does not divide the {share} samples of a device",
-            hint=f"set it to one of {', '.join(map(str, divisors))}",
-        )
+    wanted = min(section.micro_batch or share, share)
+    micro = max(d for d in range(1, wanted + 1) if share % d == 0)
     return Split(micro, share // micro, world)
 
 

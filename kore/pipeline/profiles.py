@@ -1,0 +1,56 @@
+"""What a valid profile must fulfil beyond its types: the method knows its settings, the parts agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kore.errors import MissingArtefact, ProfileError
+from kore.profile import Resolved
+
+
+def check(resolved: Resolved) -> dict[str, Any]:
+    """Check a resolved profile; says what it comes to.
+
+    Raises:
+        ProfileError: an unknown method or method setting, a batch that cannot be split, a rank that
+            needs a covariance where there is none to be.
+        UsageError: a method under a ZeRO stage that it does not run under.
+    """
+    from kore.methods.method import require
+    from kore.methods.table import METHODS, make_method
+    from kore.models.parameters import TOTAL, table
+    from kore.train.arguments import split
+
+    profile = resolved.profile
+    section = profile.train
+    for name, values in profile.method.items():
+        if name not in METHODS:
+            raise ProfileError(f"no such method: {name}", where=f"method.{name}", hint=", ".join(METHODS))
+        make_method(name, values)
+    method = make_method(
+        section.method,
+        profile.method.get(section.method),
+        thaw_a=section.thaw_a,
+        constraint=section.constraint,
+    )
+    require(method, zero=section.zero, factors=True, old=True)
+    found: dict[str, Any] = {
+        "profile": resolved.name,
+        "fingerprint": resolved.fingerprint,
+        "model": profile.model.id,
+        "method": section.method,
+        "batch": section.batch,
+        "one_device": str(split(section, 1)),
+    }
+    if (
+        profile.adapter.rank != "auto"
+        and profile.adapter.keep is None
+        and profile.model.quantisation == "none"
+    ):
+        try:
+            rows = table(profile)
+        except MissingArtefact as error:
+            found["trainable"] = f"unknown here: {error}"
+        else:
+            found["trainable"] = next(row["trainable"] for row in rows if row["part"] == TOTAL)
+    return found
