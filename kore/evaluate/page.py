@@ -78,7 +78,8 @@ def _flip_parts(results: Mapping[str, Result], suites: Sequence[Suite]) -> Itera
                 if not chosen:
                     continue
                 more = f", {_SHOWN} shown" if len(chosen) > _SHOWN else ""
-                yield f"<h2>{html.escape(suite.name)}: {len(chosen)} {word} by {html.escape(label)}{more}</h2>"
+                title = html.escape(f"{suite.name}: {len(chosen)} {word} by {label}{more}")
+                yield f"<h2>{title}</h2>"
                 yield from (_flip(_Shown(f, tasks.get(f.id))) for f in chosen[:_SHOWN])
 
 

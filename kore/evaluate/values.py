@@ -16,6 +16,7 @@ from typing import Any
 TOLERANCE = 1e-6
 _BITS_AT_MOST = 4096
 _LONGEST = 400
+_LARGEST = 10**12
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -103,10 +104,13 @@ def _power(base: Any, exponent: Any) -> Any:
     return base**exponent
 
 
-_TOKEN = re.compile(r"\s*(\\[a-z]+|\\.|\d+(?:,\d{3})+(?:\.\d+)?|\d*\.\d+|\d+\.?|[-+*/^(){}\[\]])")
+_TOKEN = re.compile(r"\s*(\\[a-z]+|\\.|\d*\.\d+|\d+|[-+*/:%^(){}\[\]])")
 _SKIPPED = frozenset({"\\left", "\\right", "\\displaystyle", "\\,", "\\;", "\\!", "\\:", "\\ "})
 _FRACTIONS = frozenset({"\\frac", "\\dfrac", "\\tfrac", "\\cfrac"})
-_TIMES = {"*": "*", "\\times": "*", "\\cdot": "*", "/": "/", "\\div": "/"}
+_DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\boxed{", "}"), ("\\mathrm{", "}"), ("\\text{", "}"))
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_TIMES = {"*": "*", "\\times": "*", "\\cdot": "*", "/": "/", ":": "/", "\\div": "/"}
+_PERCENT = ("%", "\\%")
 
 
 def latex_value(text: str) -> Fraction | float:
@@ -117,7 +121,10 @@ def latex_value(text: str) -> Fraction | float:
     """
     if len(text) > _LONGEST:
         raise NoValue(text[:40])
-    tokens = _tokens(text.strip().removeprefix("$").removesuffix("$"))
+    text = _undelimited(text.strip())
+    if _THOUSANDS.fullmatch(text):
+        return Fraction(text.replace(",", ""))
+    tokens = _tokens(text.removeprefix("\\(").removesuffix("\\)"))
     reader = _Latex(tokens)
     try:
         value = reader.total()
@@ -126,6 +133,16 @@ def latex_value(text: str) -> Fraction | float:
     if reader.rest():
         raise NoValue(text)
     return value
+
+
+def _undelimited(text: str) -> str:
+    """Without the marks of mathematics, and boxes, around the whole text."""
+    for start, end in _DELIMITERS:
+        if text.startswith(start) and text.endswith(end) and len(text) > len(start) + len(end):
+            inner = text[len(start) : -len(end)].strip()
+            if inner.count("{") == inner.count("}"):
+                return _undelimited(inner)
+    return text.removeprefix("\\$")
 
 
 def _tokens(text: str) -> list[str]:
@@ -172,15 +189,17 @@ class _Latex:
         return value
 
     def product(self) -> Fraction | float:
+        start = self.place
         value = self.signed()
         while True:
             token = self._next()
+            whole = self.place == start + 1 and self.tokens[start].isdigit()
             if token in _TIMES:
                 self._take()
                 other = self.signed()
                 value = value * other if _TIMES[token] == "*" else value / other
-            elif token in ("(", "{") or token in _FRACTIONS:
-                value = value * self.power()
+            elif token in _FRACTIONS and whole:
+                value = value + self.power()  # a mixed number
             else:
                 return value
 
@@ -190,21 +209,26 @@ class _Latex:
         return self.power()
 
     def power(self) -> Fraction | float:
-        base = self.atom()
-        if self._next() != "^":
-            return base
-        self._take()
-        exponent: Fraction | float = self.atom() if self._next() != "-" else -self._after_sign()
-        if abs(exponent) > 64 or abs(base) > 10**12:
-            raise NoValue("too large")
-        value: Fraction | float = (
-            base ** int(exponent) if exponent == int(exponent) else float(base) ** float(exponent)
-        )
+        value = self.atom()
+        while self._next() in ("^", *_PERCENT):
+            if self._take() != "^":
+                value = value / 100
+            elif self._next() == "\\circ":
+                self._take()
+            else:
+                value = self._raised(value)
         return value
+
+    def _raised(self, base: Fraction | float) -> Fraction | float:
+        exponent = self._after_sign() if self._next() == "-" else self.atom()
+        if abs(float(exponent)) > 64 or abs(float(base)) > _LARGEST:
+            raise NoValue("too large")
+        whole = exponent == int(exponent)
+        return base ** int(exponent) if whole else float(base) ** float(exponent)
 
     def _after_sign(self) -> Fraction | float:
         self._take("-")
-        return self.atom()
+        return -self.atom()
 
     def atom(self) -> Fraction | float:
         token = self._take()
@@ -215,15 +239,10 @@ class _Latex:
             self._take({"(": ")", "{": "}", "[": "]"}[token])
             return value
         if token[0].isdigit() or token[0] == ".":
-            return Fraction(token.replace(",", "").rstrip(".") or "0")
+            return Fraction(token)
         raise NoValue(token)
 
     def _argument(self) -> Fraction | float:
-        """``{...}``, or one digit as in ``\\frac12``."""
-        token = self._next()
-        if token == "{":
-            return self.atom()
-        if token.isdigit():
-            self.tokens[self.place : self.place + 1] = list(token)
-            return Fraction(self._take())
-        raise NoValue(token)
+        if self._next() != "{":
+            raise NoValue(self._next())
+        return self.atom()

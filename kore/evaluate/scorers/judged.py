@@ -195,6 +195,7 @@ def mmdu(sheet: Sheet) -> Scored:
                 score,
                 outcome,
                 why,
+                {"overall": [10 * value for value in overall]},
             )
         )
     if not read:

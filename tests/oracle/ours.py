@@ -1,0 +1,110 @@
+"""The same cases scored by KORE, in the original's names for figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from kore.evaluate.bench import _REQUESTS, _SCORERS
+from kore.evaluate.benchmarks import find
+from kore.evaluate.judge import JudgeRequest, Replies
+from kore.evaluate.rows import Row
+from kore.evaluate.scorers.sheet import Sheet
+from kore.evaluate.task import Scored
+
+ABBREVIATED = {"coarse_perception": "CP", "logic_reasoning": "LR"}
+ALWAYS_JUDGED = ("MathVista_MINI", "MathVision_MINI", "MIA-Bench", "MMDU")
+
+
+def score(case: Mapping[str, Any], judged: bool) -> Scored:
+    """Score a case as the original was asked to."""
+    name = case["name"]
+    kind = find(name).kind
+    rows = [
+        Row(r["index"], i + 2, {k: v for k, v in r.items() if k != "image" and v not in ("", None)})
+        for i, r in enumerate(case["rows"])
+    ]
+    sheet = Sheet(name, rows, case["said"])
+    if judged or name in ALWAYS_JUDGED:
+        sheet = replace(sheet, judged=True)
+        if kind in _REQUESTS:
+            sheet = replace(sheet, replies=_ask(_REQUESTS[kind](sheet), case["replies"]))
+    return _SCORERS[kind](sheet)
+
+
+def _ask(requests: Sequence[JudgeRequest], replies: Mapping[str, Sequence[str]]) -> Replies:
+    readable, last = {}, {}
+    for request in requests:
+        for reply in replies[request.key][: request.tries]:
+            # the original takes a failed call for no reply, where it asks for a final answer
+            if "Failed to obtain answer via API." in reply:
+                continue
+            last[request.key] = reply
+            if request.accept(reply):
+                readable[request.key] = reply
+                break
+    return Replies(readable, last, frozenset(r.key for r in requests if r.key not in last))
+
+
+def figures(name: str, scored: Scored) -> dict[str, Any]:
+    """Our figures under the original's names."""
+    m = scored.metrics
+    if name == "MME":
+        return {"perception": m["perception"], "reasoning": m["reasoning"], **_strip(m, "category.")}
+    if name == "POPE":
+        names = {k.rpartition(".")[0] for k in m}
+        return {
+            n: {
+                "Overall": m[f"{n}.f1"],
+                "acc": m[f"{n}.accuracy"],
+                "precision": m[f"{n}.precision"],
+                "recall": m[f"{n}.recall"],
+            }
+            for n in names
+        }
+    if name == "HallusionBench":
+        names = {k.rpartition(".")[0] for k in m if "." in k}
+        return {
+            n.removeprefix("category.").removeprefix("l2-category."): {
+                k: m[f"{n}.{k}"] for k in ("aAcc", "fAcc", "qAcc")
+            }
+            for n in names
+        }
+    if name == "OCRVQA_TESTCORE":
+        return {"Overall": m["Overall"], **_strip(m, "category.")}
+    if name in ("MathVista_MINI", "MathVision_MINI"):
+        names = {k.rpartition(".")[0] for k in m if k.endswith(".tot")}
+        return {
+            n: {k: m[f"{n}.{k}"] for k in ("tot", "prefetch", "hit", "prefetch_rate", "acc")} for n in names
+        }
+    if name == "MIA-Bench":
+        return {"total_score": m["total_score"], **_strip(m, "type.")}
+    if name == "MMDU":
+        return {n: _strip(m, f"{n}.") for n in ("all", "valid")}
+    splits = sorted({k.split(".")[0] for k in m if k.endswith(".Overall")}) or [""]
+    found = {}
+    for split in splits:
+        mark = f"{split}." if split else ""
+        own = {"Overall": m[f"{mark}Overall"]}
+        for column in ("l2-category.", "category."):
+            own |= {ABBREVIATED.get(k, k): v for k, v in _strip(m, mark + column).items()}
+        found[split or "none"] = own
+    return found
+
+
+def samples(name: str, scored: Scored) -> dict[str, Any]:
+    """Our verdicts in the original's form."""
+    if name == "MIA-Bench":
+        return {v.id: dict(v.parts) or None for v in scored.samples}
+    if name == "MMDU":
+        return {v.id: list(v.parts["overall"]) for v in scored.samples}
+    if name in ("MME", "POPE", "HallusionBench"):
+        return {v.id: [v.score == 1, v.parts["extracted"]] for v in scored.samples}
+    if name in ("MathVista_MINI", "MathVision_MINI"):
+        return {v.id: [v.score == 1, v.parts.get("by") == "rule"] for v in scored.samples}
+    return {v.id: int(v.score or 0) for v in scored.samples}
+
+
+def _strip(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+    return {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
