@@ -203,13 +203,15 @@ def write_run(
     spread: float = 0.8,
     nan_at: int | None = None,
     old: float = 0.0,
+    now: float | None = None,
+    pid: int | None = None,
 ) -> Run:
-    """A whole run folder; times are spread back from now (minus `old` seconds) unless live."""
+    """A whole run folder; times are spread back from `now` (minus `old` seconds) unless live."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = knowledge(folder / "tree")
     run = Run(folder)
     upto = steps if upto is None else upto
-    began = time.time() - old - upto * spread
+    began = (time.time() if now is None else now) - old - upto * spread
     state = RunState(
         status="running",
         method="kore",
@@ -221,7 +223,7 @@ def write_run(
             "covariance": {"path": str(folder / "mme"), "hash": "0"},
         },
         host=socket.gethostname(),
-        pid=os.getpid(),
+        pid=pid or os.getpid(),
     )
     run.write(state)
     spectra(run.spectra, "onevision", 0.8)
@@ -229,12 +231,8 @@ def write_run(
     rng = random.Random(0)
     with EventWriter(folder) as writer, run.log.open("a", encoding="utf-8") as log:
         stamp = began
-        raw = writer.write
-
-        def write(kind: Any, **values: Any) -> None:
-            raw(kind, **values)
-
-        writer.write("status", phase="load", text="loading the model")
+        write = writer.write
+        write("status", phase="load", text="loading the model")
         for step in range(1, upto + 1):
             stamp = began + step * spread
             values = step_values(step, steps, rng)

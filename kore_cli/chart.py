@@ -152,6 +152,10 @@ class Chart(PlotWidget, inherit_bindings=False):
         """More room shows more points."""
         self.redraw()
 
+    def on_plot_widget_scale_changed(self) -> None:
+        """Another part is looked at: it has points of its own."""
+        self.redraw()
+
     @property
     def zoomed(self) -> bool:
         """Whether a part is shown."""

@@ -44,7 +44,7 @@ EVERYWHERE = (
     Key("space", "pause", "Pause", "everywhere", "freeze what is shown; the header goes on"),
     Key(
         "slash",
-        "filter",
+        "screen.filter",
         "Filter",
         "everywhere",
         "show only what matches; Enter keeps it, Escape clears it",
@@ -71,7 +71,7 @@ EVERYWHERE = (
     Key("t", "next_theme", "Theme", "everywhere", "the next colour theme", footer=False),
     Key("question_mark,f1", "help", "Help", "everywhere", "every key", face="?"),
     Key("ctrl+p", "command_palette", "Commands", "everywhere", "everything by name", footer=False),
-    Key("escape", "back", "Back", "everywhere", "clear the filter, leave a window", footer=False),
+    Key("escape", "screen.back", "Back", "everywhere", "clear the filter, leave a window", footer=False),
     Key("q", "quit", "Quit", "everywhere", "leave; the run goes on"),
 )
 TRAIN = (

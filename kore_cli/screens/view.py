@@ -113,20 +113,21 @@ class View(Screen[None]):
 
     @on(Input.Submitted, "#filter")
     def _filter_kept(self) -> None:
-        self.query_one("#filter", Input).set_class(bool(self.wanted), "-kept")
+        if not self.wanted:
+            self.query_one("#filter", Input).styles.display = "none"
         self.set_focus(None)
 
     def action_filter(self) -> None:
         """Open the filter."""
         field = self.query_one("#filter", Input)
-        field.add_class("-open")
+        field.styles.display = "block"
         field.focus()
 
     def action_back(self) -> None:
         """Close the filter, or leave the enlarged panel."""
         field = self.query_one("#filter", Input)
         field.value = ""
-        field.remove_class("-open", "-kept")
+        field.styles.display = "none"
         if self.maximized:
             self.minimize()
         self.set_focus(None)
