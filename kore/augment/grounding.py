@@ -150,9 +150,9 @@ def _first_word(answer: str, question: str) -> list[str]:
     for sentence in sentences(answer):
         first = next(iter(words(sentence)), "")
         folded = fold(first).removesuffix("'s")
-        if first[:1].isupper() and folded not in STOP_WORDS | NEGATIONS | asked and not _OPENER.match(folded):
-            if folded not in NUMBER_WORDS and not folded.endswith(("ing", "ly")):
-                found.append(first)
+        known = folded in STOP_WORDS | NEGATIONS | asked or folded in NUMBER_WORDS or _OPENER.match(folded)
+        if first[:1].isupper() and not known and not folded.endswith(("ing", "ly")):
+            found.append(first)
     return found
 
 

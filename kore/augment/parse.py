@@ -43,10 +43,12 @@ def parse(text: str, form: type[F]) -> F:
 
 def _candidates(text: str) -> list[str]:
     found = [text, *(m.strip() for m in _FENCE.findall(text))]
-    for opening, closing in ("{}", "[]"):
-        start, end = text.find(opening), text.rfind(closing)
-        if 0 <= start < end:
-            found.append(text[start : end + 1])
+    starts = {opening: text.find(opening) for opening in "{["}
+    # whichever opens first is the reply; a list inside an object is only a part of it
+    opening = min((o for o in starts if starts[o] >= 0), key=lambda o: starts[o], default="{")
+    start, end = starts[opening], text.rfind("}" if opening == "{" else "]")
+    if 0 <= start < end:
+        found.append(text[start : end + 1])
     # a comma before a closing bracket, outside strings, is the commonest slip
     found += [re.sub(r",(\s*[}\]])", r"\1", c) for c in found[:]]
     return [c for c in dict.fromkeys(found) if c]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -98,7 +98,7 @@ def schema_of(form: type[ReplyForm]) -> dict[str, object]:
     return resolved
 
 
-def _strict(node: object, definitions: dict[str, object]) -> object:
+def _strict(node: Any, definitions: dict[str, Any]) -> Any:
     if isinstance(node, list):
         return [_strict(n, definitions) for n in node]
     if not isinstance(node, dict):

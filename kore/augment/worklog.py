@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -26,10 +27,8 @@ class WorkLog:
         self._stream.seek(0)
         place = 0
         for line in self._stream:
-            try:
+            with suppress(ValueError, KeyError):  # a line spoiled by a crash of the machine: made again
                 self._places[json.loads(line)["index"]] = place
-            except (ValueError, KeyError):
-                pass  # a line spoiled by a crash of the machine: that item is made again
             place += len(line)
 
     def __contains__(self, index: int) -> bool:

@@ -135,7 +135,7 @@ class Downloader:
         answer = await client.send(request, stream=True)
         try:
             if answer.is_redirect:
-                return answer.headers.get("location", "")
+                return str(answer.headers.get("location", ""))
             if answer.status_code == 429 or answer.status_code >= 500:
                 raise Retriable(f"HTTP {answer.status_code}", _seconds(answer.headers.get("retry-after")))
             if answer.status_code != 200:

@@ -44,11 +44,7 @@ class ClassicEncoder:
     def _one(self, path: Path) -> NDArray[np.float32]:
         import numpy as np
 
-        with Image.open(path) as image:
-            image.draft("RGB", (self._SIDE * 2, self._SIDE * 2))
-            if image.mode in ("RGBA", "LA", "P"):
-                image = _on_white(image)
-            small = image.convert("RGB").resize((self._SIDE, self._SIDE), Image.Resampling.BILINEAR)
+        small = shrunk(path, self._SIDE, Image.Resampling.BILINEAR)
         pixels = np.asarray(small, dtype=np.float32) / 255  # (64, 64, 3)
         blocks = np.asarray(small.resize((12, 12), Image.Resampling.BOX), dtype=np.float32) / 255
         layout = (blocks - blocks.mean(axis=(0, 1))).ravel()
@@ -68,6 +64,14 @@ class ClassicEncoder:
         ]
         whole: NDArray[np.float32] = _unit(np.concatenate(parts)).astype(np.float32)
         return whole
+
+
+def shrunk(path: Path, side: int, how: Image.Resampling = Image.Resampling.BOX) -> Image.Image:
+    """A picture as side x side pixels of RGB, what is transparent on white."""
+    with Image.open(path) as opened:
+        opened.draft("RGB", (side * 2, side * 2))
+        image = _on_white(opened) if opened.mode in ("RGBA", "LA", "P") else opened
+        return image.convert("RGB").resize((side, side), how)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -1,0 +1,251 @@
+"""Teachers over a real server, with and without faults; what is paid, kept, repaired and never shown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from kore.augment import grow
+from kore.augment.asking import Asker, Usage
+from kore.augment.call import Call, Refused, Reply, Unusable, make_call
+from kore.augment.limits import Bucket
+from kore.augment.parse import parse
+from kore.augment.replies import ReplyStore
+from kore.augment.schemas import Answers, Questions, Summary, schema_of
+from kore.errors import Interrupted, ProviderError, UsageError
+from kore.settings import AugmentSection
+from tests.augment_loopback import Loopback, gadgets, loopback
+
+FILES = ("tree.jsonl", "samples.jsonl", "eval.jsonl", "rejected.jsonl", "report.json")
+SECRET = "sk-very-secret-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KORE_CACHE", str(tmp_path / "kept"))
+    return tmp_path / "kept"
+
+
+def settings(server: Loopback, **more: object) -> AugmentSection:
+    values: dict[str, object] = {"teacher": "openai:loopback", "base_url": server.url, "concurrency": 16}
+    return AugmentSection.model_validate({**values, **more})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def test_faults_change_nothing_in_the_final_files(
+    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = gadgets(24, picture)
+    with loopback() as calm:
+        grow(items, settings(calm), tmp_path / "calm")
+    monkeypatch.setenv("KORE_CACHE", str(tmp_path / "kept again"))
+    with loopback("--faults", "0.6", "--slow", "3") as wild:
+        grow(items, settings(wild, timeout=1.0), tmp_path / "wild")
+        seen = {name for name in wild.stats() if name.startswith("fault ")}
+    assert contents(tmp_path / "calm") == contents(tmp_path / "wild")
+    assert seen == {
+        f"fault {f}" for f in ("429", "500", "slow", "truncated", "malformed", "refusal", "chatter", "hangup")
+    }
+
+
+@pytest.mark.parametrize("forms", ["json", "plain"])
+def test_a_server_without_schemas_gives_the_same_result(
+    tmp_path: Path, picture: Path, forms: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = gadgets(3, picture)
+    with loopback() as full:
+        grow(items, settings(full), tmp_path / "full")
+    with loopback("--forms", forms) as bare:
+        monkeypatch.setenv("KORE_CACHE", str(tmp_path / "kept again"))
+        grow(items, settings(bare), tmp_path / "bare")
+    assert contents(tmp_path / "full") == contents(tmp_path / "bare")
+
+
+def test_nothing_is_paid_twice(tmp_path: Path, picture: Path) -> None:
+    items = gadgets(5, picture)
+    with loopback() as server:
+        grow(items, settings(server), tmp_path / "once")
+        paid = server.stats()["requests"]
+        grow(items, settings(server, copies=3), tmp_path / "again")
+        assert server.stats()["requests"] == paid == 4 * len(items)
+
+
+def test_a_wrong_key_ends_at_once_and_is_never_shown(
+    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    with loopback("--key", "another") as server:
+        with pytest.raises(ProviderError) as error:
+            grow(gadgets(50, picture), settings(server), tmp_path / "out")
+        assert "requests" not in server.stats()
+    assert error.value.exit_code == 5
+    assert SECRET not in str(error.value) and "***" in str(error.value)
+    for path in [*(tmp_path / "out").rglob("*"), *(tmp_path / "kept").rglob("*")]:
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes()
+
+
+def test_the_key_is_in_no_file_that_is_written(
+    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    with loopback("--key", SECRET, "--faults", "0.3", "--slow", "2") as server:
+        grow(gadgets(6, picture), settings(server, timeout=1.0), tmp_path / "out")
+    written = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert len(written) > 10
+    assert all(SECRET.encode() not in path.read_bytes() for path in written)
+
+
+def test_no_key_and_no_choice_name_the_options(tmp_path: Path, picture: Path) -> None:
+    for teacher in (None, "openai:gpt-4o"):
+        with pytest.raises(UsageError) as error:
+            grow(gadgets(1, picture), AugmentSection(teacher=teacher), tmp_path / "out")
+        said = " ".join(error.value.lines())
+        assert all(choice in said for choice in ("openai:MODEL", "hf:PATH", "offline", "replay:FILE"))
+
+
+def test_the_cost_limit_stops_before_it_is_passed_and_the_rest_follows(tmp_path: Path, picture: Path) -> None:
+    items = gadgets(12, picture)
+    prices = {"price_in": 1000.0, "price_out": 1000.0}
+    with loopback() as server:
+        with pytest.raises(Interrupted) as stopped:
+            grow(items, settings(server, max_cost=4.0, concurrency=2, **prices), tmp_path / "out")
+        assert stopped.value.exit_code == 130
+        first = server.stats()["requests"]
+        assert 0 < first < 48
+        grow(items, settings(server, **prices), tmp_path / "out")
+        assert server.stats()["requests"] == 48
+        used = json.loads((tmp_path / "out" / "report.json").read_text())["usage"]
+    assert used["calls"] == 48
+
+
+def test_a_server_that_stays_down_costs_only_its_items(tmp_path: Path, picture: Path) -> None:
+    with loopback() as server:
+        gone = server.url
+    section = AugmentSection(teacher="openai:x", base_url=gone, retries=1, concurrency=4)
+    with pytest.raises(ProviderError, match="2 of 2 items failed"):
+        grow(gadgets(2, picture), section, tmp_path / "out")
+
+
+class Scripted:
+    """A teacher that says what it is told to."""
+
+    name = "scripted"
+    parameters: dict[str, object] = {}  # noqa: RUF012
+    cached = True
+
+    def __init__(self, *replies: str | Exception) -> None:
+        self.replies = list(replies)
+        self.repairs: list[tuple[str, str] | None] = []
+
+    async def reply(self, call: Call, repair: tuple[str, str] | None = None) -> Reply:
+        self.repairs.append(repair)
+        said = self.replies.pop(0)
+        if isinstance(said, Exception):
+            raise said
+        return Reply(said, 10, 5)
+
+    async def close(self) -> None:
+        pass
+
+
+def ask(teacher: Scripted, tmp_path: Path, **more: object) -> Summary:
+    section = AugmentSection.model_validate({"teacher": "x", **more})
+    call = make_call("summary", Summary, gadgets(1)[0], 0)
+
+    async def run() -> Summary:
+        return await Asker(teacher, section, ReplyStore(tmp_path)).ask(call, Summary, Usage())
+
+    return asyncio.run(run())
+
+
+def test_an_unreadable_reply_is_sent_back_once_with_what_is_wrong(tmp_path: Path) -> None:
+    teacher = Scripted("not json at all", '{"summary": "fine"}')
+    assert ask(teacher, tmp_path).summary == "fine"
+    assert teacher.repairs[0] is None
+    assert teacher.repairs[1] is not None and teacher.repairs[1][0] == "not json at all"
+
+
+def test_only_a_reply_that_can_be_read_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(Unusable):
+        ask(Scripted("junk", "junk", "junk"), tmp_path, retries=2)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_model_that_declines_thrice_is_taken_at_its_word(tmp_path: Path) -> None:
+    teacher = Scripted(*[Refused("no")] * 9)
+    with pytest.raises(Refused):
+        ask(teacher, tmp_path)
+    assert len(teacher.repairs) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"answers": ["a", "b"]}',
+        'Here you go:\n```json\n{"answers": ["a", "b"]}\n```',
+        '<think>{"answers": []}</think>{"answers": ["a", "b",]}',
+        '["a", "b"]',
+        '\ufeff{"answers": ["a", "b"], "more": 1}',
+    ],
+)
+def test_a_tolerant_parse_finds_the_json(text: str) -> None:
+    assert parse(text, Answers).answers == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", '{"answers": ["a", "b', '{"answers": "a"}', "[[[[", '{"questions": []}']
+)
+def test_a_reply_that_breaks_off_or_differs_is_never_taken_in_part(text: str) -> None:
+    with pytest.raises(Unusable):
+        parse(text, Answers)
+
+
+def test_schemas_are_strict_and_hide_what_only_rules_fill_in() -> None:
+    schema = schema_of(Questions)
+    assert schema["required"] == ["questions"] and schema["additionalProperties"] is False
+
+
+def test_a_bucket_lets_its_rate_through_and_no_more() -> None:
+    clock = [0.0]
+    bucket = Bucket(60, now=lambda: clock[0])
+    waited = [bucket.delay(1) for _ in range(12)]
+    assert waited[:6] == [0.0] * 6, "a tenth of a minute's worth may go at once"
+    assert waited[6:] == pytest.approx([1, 2, 3, 4, 5, 6])
+    clock[0] = 100.0
+    assert bucket.delay(1) == 0.0
+
+
+def test_replayed_replies_teach_like_the_model_that_gave_them(tmp_path: Path, picture: Path) -> None:
+    items = gadgets(2, picture)
+    recorded = []
+    for item in items:
+        number = item.id[1:]
+        sentence = f"The price of Gadget {number} is price {number}."
+        recorded += [
+            {
+                "item": item.id,
+                "task": "questions",
+                "text": json.dumps({"questions": [f"What does Gadget {number} cost?"]}),
+            },
+            {"item": item.id, "task": "answers", "text": json.dumps({"answers": [sentence]})},
+            {"item": item.id, "task": "summary", "text": json.dumps({"summary": sentence})},
+            {"item": item.id, "task": "vqa", "text": json.dumps({"quadruplets": []})},
+        ]
+    path = tmp_path / "replies.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in recorded))
+    report = grow(items, AugmentSection(teacher=f"replay:{path}"), tmp_path / "out")
+    assert report.values["statistics"]["rounds"] == 4
+    assert "What does Gadget 1 cost?" in (tmp_path / "out" / "samples.jsonl").read_text()
+
+
+def test_a_reply_that_was_not_recorded_names_item_and_task(tmp_path: Path, picture: Path) -> None:
+    path = tmp_path / "replies.jsonl"
+    path.write_text('{"item": "other", "task": "vqa", "text": "{}"}\n')
+    with pytest.raises(ProviderError, match=r"no recorded reply for \w+ of item g0"):
+        grow(gadgets(1, picture), AugmentSection(teacher=f"replay:{path}"), tmp_path / "out")
