@@ -156,8 +156,11 @@ def _type_of(key: str) -> set[Any]:
             return set()
         model = fields[part].annotation
     choices = get_args(model) if get_origin(model) in (Union, UnionType) else (model,)
-    types = {get_origin(choice) or choice for choice in choices}
-    return {str if choice is Literal else choice for choice in types}
+    types: set[Any] = set()
+    for choice in choices:
+        literal = get_origin(choice) is Literal
+        types |= {type(v) for v in get_args(choice)} if literal else {get_origin(choice) or choice}
+    return types
 
 
 def _put(values: dict[str, Any], key: str, value: Any, where: str) -> None:

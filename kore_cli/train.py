@@ -62,6 +62,7 @@ def train(
     """
     import sys
 
+    from kore.pipeline.launch import place
     from kore.pipeline.training import TrainRequest, dry_run_training, run_training
     from kore.profile import resolve
     from kore_cli.options import overrides
@@ -112,6 +113,8 @@ def train(
             progress=lambda _, done, total=None, note="": progress(done, total, note),
             note=output.note,
         )
+    if not place().first:
+        return
     output.result(
         result,
         f"adapter: {result['adapter']}\nnext: kore chat {result['run']} --compare; kore eval {result['run']}",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 
@@ -30,6 +31,21 @@ def place() -> Place:
 
 
 @contextmanager
+def silent_stdout() -> Iterator[None]:
+    """Standard output leads to standard error inside the block, for compiled code and children too:
+    DeepSpeed tells there what it builds, and standard output is data."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+@contextmanager
 def together(zero: int) -> Iterator[Place]:
     """Join the processes, before any model is built, so that all know how many they are.
 
@@ -48,21 +64,31 @@ def together(zero: int) -> Iterator[Place]:
             "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0",
         }.items():  # fmt: skip
             os.environ.setdefault(name, value)
+    with silent_stdout() if zero else nullcontext():
+        mine = _join(here, zero)
+        try:
+            yield here
+        finally:
+            if mine:
+                torch.distributed.destroy_process_group()
+
+
+def _join(here: Place, zero: int) -> bool:
+    """Make the process group; False where there was one."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        return False
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(here.local_rank)
-    mine = not torch.distributed.is_initialized()
-    if mine and zero:
+    if zero:
         import deepspeed
 
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
-    elif mine:
+    else:
         torch.distributed.init_process_group(backend)
-    try:
-        yield here
-    finally:
-        if mine and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    return True
 
 
 def wait() -> None:

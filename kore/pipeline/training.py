@@ -187,7 +187,8 @@ def run_training(
             note(f"{run.folder}: finished before, nothing to do")
             return {"run": str(run.folder), "method": section.method, **run.state().result}
         if not here.first:
-            return _work(request, inputs, run, source, here, None, silent, lambda text: None)
+            value = _work(request, inputs, run, source, here, None, silent, lambda text: None)
+            return {"run": str(run.folder), **value}
         with run.locked():
             _begin(request, inputs, run, source, manifest)
             with EventWriter(run.folder) as events:

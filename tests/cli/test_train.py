@@ -1,0 +1,174 @@
+"""kore train in pipes: killed, interrupted, fed from a pipe, launched on two processes, given bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+KORE = [sys.executable, "-m", "kore_cli", "train"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for i in range(3):
+        Image.effect_noise((40, 30), 64 + i).convert("RGB").save(tmp_path / f"{i}.png")
+    lines = []
+    for i in range(20):
+        turns = [
+            {"from": "human", "value": "<image>\nWhat is the capital?"},
+            {"from": "gpt", "value": "Lima " * (1 + i % 4)},
+        ]
+        lines.append(json.dumps({"id": f"s{i}", "image": f"{i % 3}.png", "conversations": turns}) + "\n")
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(lines))
+    return path
+
+
+def options(base: Path, out: Path, steps: int = 8) -> list[str]:
+    settings = ["adapter.rank=4", "train.batch=4", "train.save_steps=2", "train.lr=1e-2"]
+    chosen = ["--method", "lora", "--model", str(base), "-o", str(out), "--max-steps", str(steps)]
+    return chosen + [part for s in settings for part in ("--set", s)]
+
+
+def train(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*KORE, *arguments], capture_output=True, text=True, timeout=240, check=False, **more
+    )
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "adapter" / "adapter_model.safetensors")
+
+
+def losses(out: Path) -> dict[int, float]:
+    found = {}
+    for path in sorted(out.glob("events-*.jsonl")):
+        for line in path.read_text().splitlines():
+            event = json.loads(line)
+            if event["kind"] == "step":
+                found[event["step"]] = event["loss"]
+    return found
+
+
+def begun(out: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Wait until `step` has been told of."""
+    for _ in range(2400):
+        if process.poll() is not None or max(losses(out), default=0) >= step:
+            return
+        time.sleep(0.05)
+
+
+def test_samples_from_a_pipe_are_trained_on_and_stdout_is_one_object(
+    tiny_llava: Path, data: Path, tmp_path: Path
+) -> None:
+    arguments = ["--data", "-", "--image-root", str(tmp_path), *options(tiny_llava, tmp_path / "run", 2)]
+    done = train(*arguments, input=data.read_text())
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["steps"] == 2 and Path(told["adapter"]).is_dir()
+    assert "lora trains" in done.stderr and "batch 4 = 4 x 1 accumulated x 1 device" in done.stderr
+    again = train(*arguments, input=data.read_text())
+    assert again.returncode == 0 and "finished before" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: (d.parent / "1.png").unlink(), r"samples.jsonl:2: no such picture"),
+        (lambda d: (d.parent / "2.png").write_bytes(b"no"), r"samples.jsonl:3: broken picture"),
+        (lambda d: d.write_text(d.read_text().replace("<image>", "", 1)), r"samples.jsonl:1: .*0 <image>"),
+        (lambda d: d.write_text(d.read_text() + '{"id": "x"'), r"samples.jsonl:21: .*cut off"),
+        (lambda d: d.write_text(""), "holds no record"),
+    ],
+)
+def test_bad_data_is_one_error_with_its_place(
+    tiny_llava: Path, data: Path, tmp_path: Path, change: Any, message: str
+) -> None:
+    from kore.errors import DataError
+    from kore.train.data import read_training
+
+    change(data)
+    with pytest.raises(DataError) as caught:
+        read_training(data)
+    import re
+
+    assert re.search(message, str(caught.value)), str(caught.value)
+
+
+def test_a_sample_without_an_answer_is_reported_and_left_out(data: Path) -> None:
+    from kore.train.data import read_training
+
+    line = {"id": "mute", "conversations": [{"from": "human", "value": "Hello?"}]}
+    data.write_text(data.read_text() + json.dumps(line) + "\n")
+    skipped: list[str] = []
+    assert len(read_training(data, on_skip=skipped.append)) == 20
+    assert skipped == [f"{data}:21: sample mute has no answer to learn from, left out"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["kill", "term", "int"])
+def test_a_stopped_command_goes_on_and_ends_as_an_unbroken_one(
+    tiny_llava: Path, data: Path, tmp_path: Path, how: str
+) -> None:
+    whole = train("--data", str(data), *options(tiny_llava, tmp_path / "whole", 60))
+    assert whole.returncode == 0, whole.stderr
+    arguments = ["--data", str(data), *options(tiny_llava, tmp_path / "broken", 60)]
+    with subprocess.Popen(
+        [*KORE, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        begun(tmp_path / "broken", 7, process)
+        sent = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}[how]
+        process.send_signal(sent)
+        _, stderr = process.communicate(timeout=120)
+    state = json.loads((tmp_path / "broken" / "run.json").read_text())
+    assert not (tmp_path / "broken" / "adapter").exists()
+    if how == "kill":
+        assert process.returncode == -signal.SIGKILL and state["status"] == "running"
+    else:
+        assert process.returncode == 130 and state["status"] == "interrupted"
+        assert "the same command goes on from there" in stderr
+    done = train(*arguments)
+    assert done.returncode == 0, done.stderr
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+    assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero", [0, 2, 3])
+def test_two_processes_give_the_losses_of_one_and_a_whole_adapter(
+    tiny_llava: Path, data: Path, tmp_path: Path, zero: int
+) -> None:
+    """Tolerance 1e-5: sums over two halves round differently."""
+    if zero:
+        pytest.importorskip("deepspeed")
+    arguments = ["--data", str(data)]
+    assert train(*arguments, *options(tiny_llava, tmp_path / "one", 6)).returncode == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    command = [*launch, "-m", "kore_cli", "train", *arguments, *options(tiny_llava, tmp_path / "two", 6)]
+    done = subprocess.run(
+        [*command, "--set", f"train.zero={zero}"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["steps"] == 6
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert all(abs(one[s] - two[s]) < 1e-5 for s in one)
+    first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert first.keys() == second.keys()
+    assert all(torch.allclose(first[n], second[n], atol=1e-5) for n in first)
