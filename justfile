@@ -33,6 +33,10 @@ fix:
 docs:
     python scripts/write_cli_docs.py
 
+# Compare the benchmark scorers with the original ones, in an environment of their own (needs a package index)
+oracle *args:
+    python -m tests.oracle.run {{args}}
+
 # Everything, in a clean environment
 ci:
     .ci/run

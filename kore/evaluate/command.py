@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kore.errors import MissingArtefact, UsageError
 from kore.evaluate.gate import check_gates, parse_gates
+from kore.evaluate.library import data_root
 from kore.evaluate.options import COMPATS, Compat
 from kore.evaluate.report import summary, write_summary
 from kore.evaluate.rescore import rescore
@@ -143,7 +144,7 @@ def plan(request: Request) -> Plan:
         section=profile.model,
     )
     choice = Choice(
-        data=request.data or data_folder(),
+        data=request.data or data_root(),
         protocol=profile.eval.protocol,
         compat=compat_of(request.compat),
         style="llava" if target and model_type(target.model) == "llava" else "default",
@@ -178,12 +179,6 @@ def model_type(model: str) -> str | None:
 
     path = (embedded_base() if model == EMBEDDED else Path(model)) / "config.json"
     return read_json(path).get("model_type") if path.is_file() else None
-
-
-def data_folder() -> Path:
-    """Where benchmark files are looked for: ``$LMUData``, else ``~/LMUData``."""
-    named = os.environ.get("LMUData")  # noqa: SIM112 - VLMEvalKit's own spelling
-    return Path(named) if named else Path.home() / "LMUData"
 
 
 def default_out(name: str, target: Target | None) -> Path:

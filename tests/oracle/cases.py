@@ -1,5 +1,7 @@
 """Random rows, predictions and judge replies for every benchmark, seeded; standard library only."""
 
+# ruff: noqa: E501 - tables of cases and names read better in one line each
+
 from __future__ import annotations
 
 import base64
@@ -16,7 +18,25 @@ PNG = base64.b64encode(
         "0400015c0bd3a30000000049454e44ae426082"
     )
 ).decode()
-WORDS = "cat dog bird fish red green blue seven house Paris river tall none left right car tree".split()
+WORDS = [
+    "cat",
+    "dog",
+    "bird",
+    "fish",
+    "red",
+    "green",
+    "blue",
+    "seven",
+    "house",
+    "Paris",
+    "river",
+    "tall",
+    "none",
+    "left",
+    "right",
+    "car",
+    "tree",
+]
 NOISE = ("", " ", ".", "!", "\n", " maybe", " I think", ", of course", " **", "、", "。", "“”", " é", "\t")
 REFUSALS = (
     "Sorry, I can't help with images of people yet.", "I can't process this file.",
@@ -51,7 +71,7 @@ def yes_answer(rng: random.Random) -> str:
         f"The answer is {word}.", f"{word} it is. {rng.choice(['No', 'Yes'])} doubt", f"{words(rng, 1, 4)}, {word}",
         f"{word}/{rng.choice(['no', 'yes'])}", f"({word})", f"1,000 {word}-ish", f"{word}.{words(rng, 1, 2)}",
         f"3.5 {word}. 4", "." * rng.randint(1, 40) + word, words(rng, 1, 5), "", f"{word};{word}", f"{word}\n{word}",
-        f"{word}_{word}", f"{word}?yes", f"no,{word}", f"I do not know", f"{word}…",
+        f"{word}_{word}", f"{word}?yes", f"no,{word}", "I do not know", f"{word}…",
     )  # fmt: skip
     return rng.choice(forms) + rng.choice(NOISE)
 
@@ -59,7 +79,7 @@ def yes_answer(rng: random.Random) -> str:
 def number_answer(rng: random.Random, key: str) -> str:
     forms = (
         key, f" {key} ", f"{key}.0", f"{key}0", f"The answer is {key}", f"\\boxed{{{key}}}", f"{key} cm", f"${key}$",
-        str(rng.randint(-20, 20)), f"{rng.random():.2f}", f"1_0", f"+{key}", f"{key}.", f"{key}%", f"１４", "nan", "inf",
+        str(rng.randint(-20, 20)), f"{rng.random():.2f}", "1_0", f"+{key}", f"{key}.", f"{key}%", "１４", "nan", "inf",
         f"{rng.randint(1, 9)}/{rng.randint(1, 9)}", "", "0", "0.0", f"1e{rng.randint(0, 3)}", words(rng, 1, 4),
     )  # fmt: skip
     return rng.choice(forms)
@@ -361,8 +381,8 @@ def _replies(
 def all_cases(seed: int, count: int) -> list[Case]:
     """One case per benchmark, at least `count` predictions each."""
     rng = random.Random(seed)
-    mme = [*("OCR artwork celebrity color count existence landmark position posters scene".split()),
-           *("code_reasoning commonsense_reasoning numerical_calculation text_translation".split())]  # fmt: skip
+    mme = [*(["OCR", "artwork", "celebrity", "color", "count", "existence", "landmark", "position", "posters", "scene"]),
+           *(["code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation"])]  # fmt: skip
     pope = ["adversarial", "popular", "random", "popular,random", "adversarial,popular,random"]
     return [
         yes_case(rng, count, "MME", lambda i: {"category": mme[i // 2 % 14], "image_path": f"p{i // 2}.png"}),

@@ -4,6 +4,8 @@ Three package names are registered before the import, so that neither its model 
 load; files are kept in memory, so that no spreadsheet changes a cell on the way.
 """
 
+# ruff: noqa: E501 - tables of cases and names read better in one line each
+
 from __future__ import annotations
 
 import copy
@@ -122,7 +124,7 @@ def track(func, tasks=(), nproc=1, save=None, keys=None, **options):
     ]
     if save is not None:
         found = dict(STORE.get(str(save), {}))
-        found.update(zip(keys, results))
+        found.update(zip(keys, results, strict=True))
         STORE[str(save)] = found
     return results
 
@@ -267,7 +269,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         import os
 
-        os.environ["LMUData"] = folder
+        os.environ["LMUData"] = folder  # noqa: SIM112 - its own spelling
         modules = prepare()
         results = []
         asked = cases.pop() if "known" in cases[-1] else None

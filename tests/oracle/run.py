@@ -4,6 +4,8 @@ Builds an environment of its own for ``ms-vlmeval`` (without its dependencies, p
 its scorers import), or uses ``--python``. Usage: python -m tests.oracle.run [--count 2000] [--seeds 0 1]
 """
 
+# ruff: noqa: E501 - tables of cases and names read better in one line each
+
 from __future__ import annotations
 
 import argparse
@@ -102,7 +104,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000, help="predictions per benchmark and seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--python", type=Path, help="an environment that is there already")
-    parser.add_argument("--venv", type=Path, default=Path(".oracle"))
+    parser.add_argument("--venv", type=Path, default=Path("build/oracle"))
     parser.add_argument(
         "--golden", type=int, metavar="COUNT", help=f"write {GOLDEN.name} with so many per benchmark"
     )

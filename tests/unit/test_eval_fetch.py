@@ -1,0 +1,201 @@
+"""Downloads are bounded, resumable, and never reach a private address unless told to."""
+
+from __future__ import annotations
+
+import json
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from kore.errors import DataError, ProviderError, UsageError
+from kore.evaluate.fetch import Limits, check_address, download, get_json
+from kore.evaluate.library import SUBSETS, Fetcher, unpack
+
+DATA = bytes(range(256)) * 4000
+LOCAL = Limits(private=True, seconds=5)
+
+
+class Server(BaseHTTPRequestHandler):
+    """A mirror with every way of misbehaving."""
+
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+    cut = 0
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+    def do_GET(self) -> None:
+        Server.asked.append((self.path, self.headers.get("Range")))
+        if self.path.startswith("/loop"):
+            self._head(302, location="/loop")
+        elif self.path == "/away":
+            self._head(302, location="http://example.invalid/x")
+        elif self.path == "/moved":
+            self._head(302, location="/file")
+        elif self.path == "/page":
+            self._send(b"<html>", kind="text/html")
+        elif self.path == "/gone":
+            self._head(404)
+        elif "/tree/main/" in self.path:
+            folder = self.path.rpartition("/")[2]
+            entries = [{"path": f"{folder}/train-0.parquet"}, {"path": f"{folder}/readme.md"}]
+            self._send(json.dumps(entries).encode(), kind="application/json")
+        else:
+            self._file()
+
+    def _file(self) -> None:
+        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        body = DATA[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("content-type", "text/tab-separated-values")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        if self.path == "/cut" and Server.cut < 2:
+            Server.cut += 1
+            self.wfile.write(body[: len(body) // 2])
+            self.wfile.flush()
+            self.connection.close()
+            return
+        self.wfile.write(body)
+
+    def _head(self, status: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def _send(self, body: bytes, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def mirror() -> Iterator[str]:
+    Server.asked.clear()
+    Server.cut = 0
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_file_arrives_whole_under_its_name_only_when_it_is_whole(mirror: str, tmp_path: Path) -> None:
+    assert download(f"{mirror}/moved", tmp_path / "a" / "x.tsv", limits=LOCAL).read_bytes() == DATA
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.tsv"]
+
+
+def test_a_cut_connection_is_gone_on_from(mirror: str, tmp_path: Path) -> None:
+    assert download(f"{mirror}/cut", tmp_path / "x", limits=LOCAL).read_bytes() == DATA
+    assert [r for _, r in Server.asked][1:] != [None, None]
+
+
+def test_a_part_from_an_earlier_command_is_gone_on_from(mirror: str, tmp_path: Path) -> None:
+    (tmp_path / "x.part").write_bytes(DATA[:1000])
+    assert download(f"{mirror}/file", tmp_path / "x", limits=LOCAL).read_bytes() == DATA
+    assert Server.asked == [("/file", "bytes=1000-")]
+
+
+@pytest.mark.parametrize(
+    ("path", "limits", "error", "words"),
+    [
+        ("/file", Limits(private=True, size=1000), DataError, "more than the limit"),
+        ("/page", LOCAL, DataError, "not data"),
+        ("/gone", LOCAL, ProviderError, "404"),
+        ("/loop", LOCAL, ProviderError, "redirects"),
+        ("/file", Limits(), UsageError, "only https|not an address"),
+    ],
+)
+def test_what_is_not_the_wanted_data_is_refused(
+    mirror: str, tmp_path: Path, path: str, limits: Limits, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        download(f"{mirror}{path}", tmp_path / "x", limits=limits)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://127.0.0.1/x", "https://10.0.0.1/x", "https://192.168.1.1/", "https://169.254.169.254/latest",
+        "https://[::1]/x", "https://0.0.0.0/", "https://user:secret@8.8.8.8/", "ftp://8.8.8.8/x", "file:///etc/passwd",
+        "http://8.8.8.8/",
+    ],
+)  # fmt: skip
+def test_private_addresses_and_other_schemes_are_refused(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_address(url, Limits())
+    assert "secret" not in str(caught.value)
+
+
+def test_a_redirect_is_checked_like_the_first_address(
+    mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import kore.evaluate.fetch as fetch
+
+    seen: list[str] = []
+    original = check_address
+
+    def watch(url: str, limits: Limits) -> None:
+        seen.append(url)
+        if "example.invalid" in url:
+            raise UsageError("refused")
+        original(url, limits)
+
+    monkeypatch.setattr(fetch, "check_address", watch)
+    with pytest.raises(UsageError, match="refused"):
+        download(f"{mirror}/away", tmp_path / "x", limits=LOCAL)
+    assert seen[-1] == "http://example.invalid/x"
+
+
+def test_lists_come_as_json(mirror: str) -> None:
+    assert get_json(f"{mirror}/tree/main/a", LOCAL)[0]["path"] == "a/train-0.parquet"
+    with pytest.raises(DataError, match=r"not JSON|larger"):
+        get_json(f"{mirror}/file", LOCAL)
+
+
+def _fetcher(mirror: str, folder: Path) -> Fetcher:
+    return Fetcher(folder, LOCAL, lambda name: lambda have, total: None, mirror + "/utils/", mirror)
+
+
+def test_onevision_is_four_subsets_and_nothing_else(mirror: str, tmp_path: Path) -> None:
+    paths = _fetcher(mirror, tmp_path).fetch("onevision")
+    assert [p.parent.name for p in paths] == list(SUBSETS)
+    assert all(p.read_bytes() == DATA for p in paths)
+    assert not any("readme" in path for path, _ in Server.asked)
+
+
+def test_a_benchmark_is_fetched_once(mirror: str, tmp_path: Path) -> None:
+    fetcher = _fetcher(mirror, tmp_path)
+    assert fetcher.fetch("MIA-Bench") == fetcher.fetch("MIA-Bench") == [tmp_path / "MIA-Bench.tsv"]
+    assert [path for path, _ in Server.asked] == ["/utils/VLMEval/Mia-Bench.tsv"]
+
+
+def test_an_unknown_name_lists_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing to fetch"):
+        _fetcher("http://127.0.0.1:1", tmp_path).fetch("imagenet")
+
+
+def test_a_zip_never_writes_outside_its_folder(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("in/a (1) é.jpg", b"x")
+    assert unpack(archive, tmp_path / "out") == 1 and (tmp_path / "out" / "in" / "a (1) é.jpg").is_file()
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("../evil.jpg", b"x")
+    with pytest.raises(DataError, match="leaves the folder"):
+        unpack(archive, tmp_path / "out")
+    with pytest.raises(DataError, match="more than"):
+        unpack(archive, tmp_path / "out", limit=0)
+    assert not (tmp_path / "evil.jpg").exists()
