@@ -12,7 +12,7 @@ from kore.augment.schemas import Hops, Quadruplet, Quadruplets, Summary
 from kore.augment.screen import Screen
 from kore.augment.subject import PLACE, pattern_of, subject_faults
 from kore.augment.templates import Templates, draw, fill
-from kore.augment.text import clip, content_words, fold, words
+from kore.augment.text import clip, content_words, fold, word_limit, words
 from kore.augment.trunk import Harvest
 from kore.records import Branch, KnowledgeItem, Origin
 
@@ -69,8 +69,8 @@ class Grower:
             return None
         if not set(content_words(summary)) - set(content_words(self.item.title)):
             return None  # it says no more than the title
-        if len(words(summary)) > SUMMARY_WORDS:
-            summary = clip(summary, SUMMARY_WORDS)
+        if len(words(summary)) > (most := word_limit(summary, SUMMARY_WORDS)):
+            summary = clip(summary, most)
         pair = self.templates.kind(self.item).caption
         question = fill(draw(pair.questions, self.seed, self.item.id, "caption"), type=self.item.type)
         made, evidence = await self.screen.look(

@@ -186,8 +186,8 @@ def _check_claims(answer: str, best: str) -> list[str]:
     theirs = [(content_words(part), negations(part)) for part in _CLAUSE.split(best)]
     for part in _CLAUSE.split(answer):
         bag, denied = content_words(part), negations(part)
-        if not bag:
-            continue
+        if not bag or (not denied and len(words(part)) < 4):
+            continue  # a bare phrase claims nothing by itself
         clause, said = max(theirs, key=lambda pair: share(bag, pair[0]))
         near = share(bag, clause) >= SAME_CLAIM and (len(bag) > 1 or len(clause) <= 2)
         if near and bool(denied) != bool(said):

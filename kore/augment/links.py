@@ -7,7 +7,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from kore.augment.text import content_words, fold, names
+from kore.augment.text import calendar_words, content_words, fold, names
 from kore.records import KnowledgeItem
 
 COMMON = 0.1  # a name in more than this share of the items links nothing
@@ -74,7 +74,7 @@ def link_items(items: Sequence[KnowledgeItem]) -> dict[int, tuple[int, str]]:
             *[v for value in item.facts.values() for v in ([value] if isinstance(value, str) else value)],
         ]
         for name in [*found, item.title]:
-            if len(name) > 2:
+            if len(name) > 2 and not calendar_words(name) and not name.isdigit():
                 places[fold(name)].add(number)
                 written.setdefault(fold(name), name)
     most = max(2, int(COMMON * len(items)))

@@ -39,7 +39,6 @@ class ReplyStore:
     def put(self, key: str, reply: Reply, teacher: str, prompt: str) -> None:
         """Keep a reply, with who gave it and to which prompt."""
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
         value = {
             "teacher": teacher,
             "prompt": prompt,
@@ -48,7 +47,12 @@ class ReplyStore:
             "tokens_out": reply.tokens_out,
         }
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+        text = json.dumps(value, ensure_ascii=False)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+        except FileNotFoundError:  # the first of its folder
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
 
     def _path(self, key: str) -> Path:

@@ -6,6 +6,7 @@ every script count as digits.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -283,8 +284,14 @@ def stem(word: str) -> str:
 
 def content_words(text: str) -> list[str]:
     """Folded, stemmed words that carry meaning."""
-    found = (fold(w).removesuffix("'s") for w in words(text))
-    return [stem(w) for w in found if w not in STOP_WORDS and w not in NEGATIONS]
+    return [key for word in words(text) if (key := _meaning(word))]
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _meaning(word: str) -> str:
+    """A word's stem, empty for a word without meaning of its own."""
+    folded = fold(word).removesuffix("'s")
+    return "" if folded in STOP_WORDS or folded in NEGATIONS else stem(folded)
 
 
 def negations(text: str) -> int:
@@ -388,6 +395,11 @@ def is_unspaced(text: str) -> bool:
     """Whether most of the text is in a script without spaces."""
     found = words(text)
     return bool(found) and sum(len(w) == 1 and not w.isascii() for w in found) > len(found) / 2
+
+
+def word_limit(text: str, limit: int) -> int:
+    """How many 'words' stand for `limit` words: two letters each in a script without spaces."""
+    return 2 * limit if is_unspaced(text) else limit
 
 
 def language(text: str) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kore.augment.text import MONTHS, clip, contains, fold, is_unspaced, length, names, sentences
+from kore.augment.text import MONTHS, clip, contains, content_words, fold, is_unspaced, length, names, negations, sentences, word_limit
 from kore.records import KnowledgeItem
 
 BLANK = "____"
@@ -30,6 +30,7 @@ _IS = re.compile(
 )
 _IS_HAN = re.compile(r"^(?P<subject>[^,，。;；是]{2,20})是(?P<value>[^,，。;；]{2,30})")
 _ATTRIBUTE = r"^(?:The|Its|His|Her|Their) (?P<key>[a-z][a-z ]{{2,24}}?)(?: of (?:the )?{title})? (?:is|was|are|were) (?P<value>[^.;:!?]{{2,60}})[.!?]?$"
+_BEFORE_DATE = re.compile(r"\b(?:from|to|until|till|by|before|after|between|and|of|at|through)\s+$", re.IGNORECASE)
 _COMPLEMENT = re.compile(r"\b(?:is|was|are|were)\s+(?P<value>[^.;:!?]{3,60})[.!?]?$")
 _PRONOUN = re.compile(r"^(?:It|He|She|They|This|The (?:\w+ )?(?P<noun>\w+))\b(?!')")
 
@@ -62,7 +63,8 @@ def findings(item: KnowledgeItem) -> list[Finding]:
         if not 4 <= length(sentence) <= 60 or any(contains(sentence, v) for v in facts):
             continue
         for finding in _in_sentence(with_subject(sentence, item), item):
-            if fold(finding.answer) not in told and not contains(item.title, finding.answer):
+            fresh = fold(finding.answer) not in told and not contains(item.title, finding.answer)
+            if fresh and _worth_asking(finding):
                 told.add(fold(finding.answer))
                 found.append(finding)
                 break
@@ -89,6 +91,9 @@ def _in_sentence(sentence: str, item: KnowledgeItem) -> Iterator[Finding]:
         yield Finding("patterns.is", match["value"].strip(), sentence)
     for pattern in (_IN_DATE, _DATE, _HAN_DATE):
         if when := pattern.search(sentence):
+            if _BEFORE_DATE.search(sentence[: when.start()]):  # 'from 1707 to 1708' cannot do without its date
+                yield _gap(sentence, when["value"], when.start("value"))
+                return
             rest = sentence[: when.start()] + sentence[when.end() :]
             rest = re.sub(r"\s{2,}", " ", re.sub(r"^[\s,，]+|\s+(?=[,.])", "", rest)).strip()
             if length(rest) >= 3:
@@ -101,11 +106,17 @@ def _in_sentence(sentence: str, item: KnowledgeItem) -> Iterator[Finding]:
         if not contains(item.title, name) and not contains(name, item.title):
             yield _gap(sentence, name, sentence.index(name))
             return
-    if complement := _COMPLEMENT.search(sentence):
+    complement = _COMPLEMENT.search(sentence)
+    if complement and not negations(complement["value"]):
         yield _gap(sentence, complement["value"], complement.start("value"))
         return
     if tail := _last_phrase(sentence):
         yield _gap(sentence, tail, sentence.rindex(tail))
+
+
+def _worth_asking(found: Finding) -> bool:
+    """A gap needs something around it."""
+    return not found.key.endswith(".gap") or len(content_words(found.sentence.replace(BLANK, " "))) >= 2
 
 
 def _gap(sentence: str, answer: str, start: int) -> Finding:
@@ -131,4 +142,4 @@ def summary(item: KnowledgeItem, statements: list[str], limit: int = 25) -> str:
         return ""
     resolved = [with_subject(s, item) for s in sentences(text)]
     gap = "" if is_unspaced(text) else " "
-    return clip(gap.join(resolved), limit)
+    return clip(gap.join(resolved), word_limit(text, limit))
