@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from kore.evaluate.runner import BASE, Progress, Result, World, evaluate
 from kore.evaluate.suites import Choice, resolve_suites
 from kore.evaluate.target import Target, find_target, load_target
 from kore.evaluate.task import Suite
+from kore.evaluate.wording import Style
 from kore.files import read_json
 from kore.manifest import Manifest, claim, read_manifest
 
@@ -86,6 +87,8 @@ class Plan:
     names: list[str]
     judge: Judge
     out: Path
+    style: Style
+    protocol: str
 
     def to_json(self) -> dict[str, Any]:
         """What would be done: models, suites with their samples, judge, folder."""
@@ -143,11 +146,17 @@ def plan(request: Request) -> Plan:
         record=out / "judge",
         section=profile.model,
     )
+    before = read_manifest(out, kind="eval", made_by="kore eval").settings if request.rescore else {}
+    if before:  # stored answers belong to the prompts that they were given to
+        style, protocol = before["style"], before["protocol"]
+    else:
+        style = "llava" if target and model_type(target.model) == "llava" else "default"
+        protocol = profile.eval.protocol
     choice = Choice(
         data=request.data or data_root(),
-        protocol=profile.eval.protocol,
+        protocol=protocol,
         compat=compat_of(request.compat),
-        style="llava" if target and model_type(target.model) == "llava" else "default",
+        style=style,
         split=request.split,
         judge=judge,
         limit=request.limit,
@@ -158,7 +167,7 @@ def plan(request: Request) -> Plan:
     names = request.suites or list(profile.eval.suites) or _default_suites(request, target, out)
     suites = resolve_suites(names, choice)
     parse_gates(request.fail_under, [s.name for s in suites])
-    return Plan(request, profile, target, suites, names, judge, out)
+    return Plan(request, profile, target, suites, names, judge, out, style, protocol)
 
 
 def compat_of(name: str) -> Compat:
@@ -222,17 +231,25 @@ def carry_out(request: Request, progress: Progress | None = None) -> Outcome:
         results = _answer(planned, world, progress)
     value = summary(
         results,
-        protocol=planned.profile.eval.protocol,
+        protocol=planned.protocol,
         compat=request.compat,
         judge=planned.judge.facts,
         subset=bool(request.limit or request.ids),
         split=request.split,
     )
-    warnings = [w for s in planned.suites for w in s.facts.get("warnings", ())]
+    warnings = _file_warnings(planned.suites)
     if world.rank == 0:
         warnings += _write(planned, results, value)
     gates = parse_gates(request.fail_under, [s.name for s in planned.suites])
     return Outcome(value, planned.out, gates, warnings, world.rank)
+
+
+def _file_warnings(suites: Sequence[Suite]) -> list[str]:
+    told = [w for s in suites for w in s.facts.get("warnings", ())]
+    if len(told) > 2:
+        names = ", ".join(s.name for s in suites if s.facts.get("warnings"))
+        return [f"{len(told)} files are not the published ones ({names}); kore data check tells the MD5 sums"]
+    return told
 
 
 def _notes(request: Request) -> tuple[str, ...]:
@@ -250,7 +267,7 @@ def _answer(planned: Plan, world: World, progress: Progress | None) -> dict[str,
     engine = Engine(backbone, batch=section.batch, max_new_tokens=section.max_new_tokens)
     tuned = model_fingerprint(engine, True)
     inputs = {"model": backbone.fingerprint, **({"tuned": tuned} if target.adapter else {})}
-    settings = {"protocol": section.protocol, "compat": request.compat, **generation(engine)}
+    settings = {"protocol": planned.protocol, "style": planned.style, **generation(engine)}
     manifest = Manifest(
         "eval", settings, inputs,
         sources={"model": target.model, **({"adapter": str(target.adapter)} if target.adapter else {})},

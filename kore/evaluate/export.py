@@ -11,10 +11,11 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kore.errors import DataError, MissingArtefact
+from kore.errors import DataError
 from kore.evaluate.bench import BenchSuite
 from kore.files import atomic_write
 
@@ -37,6 +38,9 @@ class Exported:
 def export_results(suites: Sequence[Suite], results: Mapping[str, Result], folder: Path) -> Exported:
     """Write ``LABEL_DATASET.tsv`` and ``.xlsx`` for every benchmark and model."""
     exported = Exported()
+    spreadsheets = find_spec("openpyxl") is not None
+    if not spreadsheets:
+        exported.warnings.append("no xlsx written: it needs openpyxl (pip install 'kore-inject[data]')")
     for label, result in results.items():
         for suite in suites:
             if not isinstance(suite, BenchSuite) or suite.name not in result.scored:
@@ -45,7 +49,10 @@ def export_results(suites: Sequence[Suite], results: Mapping[str, Result], folde
             table = _table(suite, said)
             stem = folder / f"{label}_{suite.name}"
             exported.files.append(_write_tsv(table, stem.parent / f"{stem.name}.tsv"))
-            exported.files.append(_write_xlsx(table, stem.parent / f"{stem.name}.xlsx", exported.warnings))
+            if spreadsheets:
+                exported.files.append(
+                    _write_xlsx(table, stem.parent / f"{stem.name}.xlsx", exported.warnings)
+                )
     return exported
 
 
@@ -75,10 +82,8 @@ def _write_tsv(table: list[list[str]], path: Path) -> Path:
 
 
 def _write_xlsx(table: list[list[str]], path: Path, warnings: list[str]) -> Path:
-    try:
-        from openpyxl import Workbook, load_workbook
-    except ImportError as error:
-        raise MissingArtefact("xlsx needs openpyxl", hint="pip install 'kore-inject[data]'") from error
+    from openpyxl import Workbook, load_workbook
+
     book = Workbook(write_only=True)
     sheet = book.create_sheet()
     fitted = [[_fit(cell) for cell in row] for row in table]

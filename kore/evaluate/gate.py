@@ -46,23 +46,27 @@ def check_gates(summary: Mapping[str, Any], gates: Mapping[str, float]) -> None:
         if label == BASE and len(rows) > 1:
             continue
         for name, bar in gates.items():
-            value = _value(name, row, base)
-            if value is None:
-                failed.append(f"{label}: {name} was not scored")
-            elif value < bar:
-                failed.append(f"{label}: {name} is {value:.3f}, below {bar:g}")
+            failed += _failure(label, name, bar, row, base)
     if failed:
         raise GateNotMet("; ".join(failed))
 
 
-def _value(name: str, row: Mapping[str, Any], base: Mapping[str, Any] | None) -> float | None:
-    if name in ABSOLUTE:
-        value = row.get(name)
-        return None if value is None else float(value)
-    own, other = (_figure(name, r) if r else None for r in (row, base))
-    return own / other if own is not None and other else None
+def _failure(
+    label: str, name: str, bar: float, row: Mapping[str, Any], base: Mapping[str, Any] | None
+) -> list[str]:
+    value = _figure(name, row)
+    if value is None:
+        return [f"{label}: {name} was not scored"]
+    if name not in ABSOLUTE:
+        other = None if base is None else _figure(name, base)
+        if not other:
+            return [
+                f"{label}: the base's {name} is {'missing' if other is None else 0}, so there is no share of it"
+            ]
+        value /= other
+    return [] if value >= bar else [f"{label}: {name} is {value:.3f}, below {bar:g}"]
 
 
 def _figure(name: str, row: Mapping[str, Any]) -> float | None:
-    value = row.get(name) if name in SHARES else row["per_suite"].get(name)
+    value = row.get(name) if name in (*SHARES, *ABSOLUTE) else row["per_suite"].get(name)
     return None if value is None else float(value)

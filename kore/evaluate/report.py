@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kore.evaluate.runner import BASE, Result
-from kore.evaluate.scores import summarise, table
+from kore.evaluate.scores import row, table
 from kore.files import atomic_write, write_json
 from kore.manifest import versions
 
@@ -25,7 +25,9 @@ def summary(results: Mapping[str, Result], **facts: Any) -> dict[str, Any]:
     """
     base = results.get(BASE)
     others = {label: r.scored for label, r in results.items() if label != BASE}
-    rows = table(base.scored if base else {}, others) if base else _alone(others)
+    rows = (
+        table(base.scored, others) if base else [row(label, found, None) for label, found in others.items()]
+    )
     return {
         "table": rows,
         "models": {
@@ -43,10 +45,6 @@ def summary(results: Mapping[str, Result], **facts: Any) -> dict[str, Any]:
         "made_by": versions(),
         **facts,
     }
-
-
-def _alone(others: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{"method": label, **summarise(scored).to_json()} for label, scored in others.items()]
 
 
 def _suite_names(results: Mapping[str, Result]) -> list[str]:
@@ -76,9 +74,9 @@ def suite_rows(value: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def k_r_words(row: Mapping[str, Any]) -> str:
+def k_r_words(line: Mapping[str, Any]) -> str:
     """K.R with its count, as in ``41.2 (9 of 12)``."""
-    return "-" if row.get("k_r") is None else f"{row['k_r']:.1f} ({row['suites']} of {row['of']})"
+    return "-" if line.get("k_r") is None else f"{line['k_r']:.1f} ({line['suites']} of {line['of']})"
 
 
 def write_summary(value: Mapping[str, Any], out: Path) -> None:
@@ -95,9 +93,9 @@ def as_csv(value: Mapping[str, Any]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("model", "suite", "figure", "value"))
-    for row in value["table"]:
+    for line in value["table"]:
         for key in (*COLUMNS[1:], "k_r_dims", "k_r_share", "suites", "of"):
-            writer.writerow((row["method"], "", key, _plain(row.get(key))))
+            writer.writerow((line["method"], "", key, _plain(line.get(key))))
     for name, suite in value["suites"].items():
         for label, found in suite["results"].items():
             writer.writerow((label, name, "headline", _plain(found["headline"])))
@@ -132,8 +130,8 @@ def as_markdown(value: Mapping[str, Any]) -> str:
 
 def _grid(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    for row in rows:
-        lines.append("| " + " | ".join(_cell(row.get(c)) for c in columns) + " |")
+    for line in rows:
+        lines.append("| " + " | ".join(_cell(line.get(c)) for c in columns) + " |")
     return lines
 
 

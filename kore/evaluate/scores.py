@@ -132,13 +132,16 @@ def table(
         base: suite name -> the untouched model's result.
         tuned: method's name -> its results.
     """
-    rows = []
-    for label, scored in {base_label: base, **tuned}.items():
-        scores = summarise(scored, None if scored is base else base)
-        adaptation = [s for s in scored.values() if s.role == "adaptation"]
-        row: dict[str, Any] = {"method": label, **scores.to_json()}
-        row["cem"] = _mean(s.metrics.get("cem") for s in adaptation)
-        row["f1"] = _mean(s.metrics.get("f1") for s in adaptation)
-        row["per_suite"] = {name: s.headline for name, s in scored.items()}
-        rows.append(row)
-    return rows
+    return [row(base_label, base, None), *(row(label, scored, base) for label, scored in tuned.items())]
+
+
+def row(label: str, scored: Mapping[str, Scored], base: Mapping[str, Scored] | None) -> dict[str, Any]:
+    """One method's row of the table; `base` is None for the base itself, or where it was not scored."""
+    adaptation = [s for s in scored.values() if s.role == "adaptation"]
+    return {
+        "method": label,
+        **summarise(scored, base).to_json(),
+        "cem": _mean(s.metrics.get("cem") for s in adaptation),
+        "f1": _mean(s.metrics.get("f1") for s in adaptation),
+        "per_suite": {name: s.headline for name, s in scored.items()},
+    }
