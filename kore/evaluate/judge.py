@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kore.errors import MissingArtefact, ProviderError, UsageError
+from kore.errors import DataError, MissingArtefact, ProviderError, UsageError
 from kore.evaluate.task import Picture
 from kore.files import hash_bytes, hash_file, hash_json
 from kore.jsonl import dump_line, mend_log, read_log
@@ -42,12 +42,12 @@ class JudgeRequest:
     tries: int = 5
     max_tokens: int = 128
 
-    def digest(self, name: str, attempt: int) -> str:
-        """Names a reply: judge, words, pictures, attempt."""
+    def digest(self, attempt: int) -> str:
+        """Names a reply: words, pictures, attempt."""
         pictures = [
             hash_bytes(p.data) if p.data is not None else hash_file(Path(p.path)) for p in self.pictures
         ]
-        return hash_json([name, self.text, pictures, attempt])
+        return hash_json([self.text, pictures, attempt])
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class RecordedJudge:
     speak: Callable[[Sequence[JudgeRequest], float], Sequence[str | None]] | None = None
     prepare: Callable[[Engine | None], None] = lambda engine: None
     there: bool = True
-    _known: dict[str, str] | None = None
+    _known: dict[str, str] | None = field(default=None, repr=False)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -126,12 +126,12 @@ class RecordedJudge:
         waiting = list(requests)
         attempt = 0
         while waiting:
-            fresh = [r for r in waiting if r.digest(self.name, attempt) not in known]
+            fresh = [r for r in waiting if r.digest(attempt) not in known]
             if fresh and self.speak is not None:
                 self._keep(fresh, attempt, self.speak(fresh, 0.5 * attempt))
             left = []
             for request in waiting:
-                reply = known.get(request.digest(self.name, attempt))
+                reply = known.get(request.digest(attempt))
                 if reply is None:
                     continue
                 last[request.key] = reply
@@ -154,7 +154,7 @@ class RecordedJudge:
         lines = []
         for request, reply in zip(requests, replies, strict=True):
             if reply is not None:
-                key = request.digest(self.name, attempt)
+                key = request.digest(attempt)
                 known[key] = reply
                 lines.append({"key": key, "sample": request.key, "attempt": attempt, "reply": reply})
         if self.record is not None and lines:
@@ -205,19 +205,19 @@ def make_judge(
 
 
 def _replay(path: Path, words: JudgePrompts) -> RecordedJudge:
-    """Recorded replies answer under the name they were given under: matched by sample and attempt."""
-    by_sample = {(line["sample"], line["attempt"]): line["reply"] for line in read_log(path)}
-    attempts: dict[str, int] = {}
+    """Replies recorded earlier, matched by the very words and pictures that they answer; lines without
+    a ``key`` (written by hand) answer their ``sample``, whatever was asked about it."""
+    lines = read_log(path)
+    for number, line in enumerate(lines, 1):
+        if not isinstance(line.get("reply"), str) or not ({"key", "sample"} & line.keys()):
+            raise DataError("a recorded reply has reply, and key or sample", where=f"{path}:{number}")
+    by_sample = {str(line["sample"]): line["reply"] for line in lines if "key" not in line}
 
     def speak(requests: Sequence[JudgeRequest], temperature: float) -> list[str | None]:
-        replies = []
-        for request in requests:
-            attempt = attempts.get(request.key, 0)
-            attempts[request.key] = attempt + 1
-            replies.append(by_sample.get((request.key, attempt)))
-        return replies
+        return [by_sample.get(request.key) for request in requests]
 
-    return RecordedJudge(f"replay:{hash_file(path)}", words, None, speak)
+    known = {line["key"]: line["reply"] for line in lines if "key" in line}
+    return RecordedJudge(f"replay:{hash_file(path)}", words, None, speak, _known=known)
 
 
 def _openai(model: str, base_url: str | None) -> Callable[[Sequence[JudgeRequest], float], list[str | None]]:

@@ -244,7 +244,7 @@ def open_task_picture(picture: Picture, sample: str) -> Any:
     """
     if picture.data is None:
         if not Path(picture.path).is_file():
-            raise DataError(f"no such picture: {picture.path}", where=f"sample {sample}")
+            raise DataError(f"no such picture: {picture.path}", where=picture.where or f"sample {sample}")
         return picture.path
     import io
 
@@ -259,7 +259,8 @@ def open_task_picture(picture: Picture, sample: str) -> Any:
                     return again.convert("RGB")
             return image.convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"broken picture {picture.path}", where=sample, hint=str(error)) from error
+        where = picture.where or f"sample {sample}"
+        raise DataError(f"broken picture {picture.path}", where=where, hint=str(error)) from error
 
 
 def _agree(

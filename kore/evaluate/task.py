@@ -20,10 +20,12 @@ class Picture:
     Attributes:
         path: where it lies, or the name it would have; only read where `data` is None.
         data: the encoded picture itself.
+        where: ``file:line`` that it comes from, for errors.
     """
 
     path: str
     data: bytes | None = None
+    where: str = ""
 
 
 @dataclass(frozen=True)

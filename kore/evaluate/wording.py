@@ -108,5 +108,5 @@ def _plain(text: str) -> str:
 
 def _pictures(row: Row) -> tuple[Picture, ...]:
     if row.pictures:
-        return tuple(Picture(name, data) for name, data in zip(row.names, row.pictures, strict=True))
-    return tuple(Picture(name) for name in row.names)
+        return tuple(Picture(n, data, row.where) for n, data in zip(row.names, row.pictures, strict=True))
+    return tuple(Picture(name, where=row.where) for name in row.names)
