@@ -1,10 +1,12 @@
-"""How fast augmentation goes against a slow server, and what it costs the client; beside a plain asyncio loop.
+"""How fast augmentation goes against a slow server, and what it costs the client; beside a plain asyncio
+loop.
 
     python benchmarks/augment_throughput.py --items 1000 --latency 0.5 --concurrency 64
 
-Starts benchmarks/loopback_server.py, grows the items through the whole pipeline (trunk, caption, visual questions,
-grounding, cache, files), and compares with the ideal: calls x latency / concurrency. Then makes the same calls with
-a bare asyncio loop over the openai client (no cache, no checks, no files). Prints one JSON object.
+Starts benchmarks/loopback_server.py, grows the items through the whole pipeline (trunk, caption, visual
+questions, grounding, cache, files), and compares with the ideal: calls x latency / concurrency. Then makes
+the same calls with a bare asyncio loop over the openai client (no cache, no checks, no files). Prints one
+JSON object.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python benchmarks/grounding.py
 
-The pairs come from benchmarks/items/items.jsonl: 100 answers written by hand in other words than the text (so that
-false alarms are those of a real teacher's answers), and 100 that the offline teacher made. Each is corrupted once,
-turn about: a number, a name, or a date is swapped for another one, or a negation is put in or taken out. Names are
-swapped for those of another item (``name``) and for another name of the same text (``name within the text``, which
-is reported apart: the wrong name is in the text). Prints one JSON object.
+The pairs come from benchmarks/items/items.jsonl: 100 answers written by hand in other words than the text
+(so that false alarms are those of a real teacher's answers), and 100 that the offline teacher made. Each is
+corrupted once, turn about: a number, a name, or a date is swapped for another one, or a negation is put in
+or taken out. Names are swapped for those of another item (``name``) and for another name of the same text
+(``name within the text``, which is reported apart: the wrong name is in the text). Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kore.augment.grounding import Source, check
+from kore.augment.lexicon import MONTHS
 from kore.augment.teachers.offline import OfflineTeacher
 from kore.augment.templates import load_templates
-from kore.augment.text import MONTHS, contains, names, negations
+from kore.augment.text import contains, names, negations
 from kore.records import KnowledgeItem
 
 ITEMS = Path(__file__).parent / "items" / "items.jsonl"

@@ -1,7 +1,8 @@
-"""A small OpenAI-compatible server on loopback, for tests and benchmarks: answers from the prompt's own sentences.
+"""A small OpenAI-compatible server on loopback, for tests and benchmarks: answers from the prompt's own
+sentences.
 
-Replies hang on the prompt alone. Faults strike the first try of a prompt, which fault by the prompt's hash, so a
-client that tries again gets the same reply as one that met no fault.
+Replies hang on the prompt alone. Faults strike the first try of a prompt, which fault by the prompt's hash,
+so a client that tries again gets the same reply as one that met no fault.
 
     python benchmarks/loopback_server.py --latency 0.5 --faults 0.3
 
@@ -122,7 +123,7 @@ class Server:
         value = {
             "id": key[:8], "object": "chat.completion", "created": 0, "model": request["model"],
             "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-            "usage": {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(text) // 4, "total_tokens": 0},
+            "usage": {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(text) // 4},
         }  # fmt: skip
         await _send(writer, 200, value)
         return True

@@ -147,15 +147,23 @@ def _write(
             last = done
 
         report = grow(
-            found, settings, out, seed=seed, shard=shard, restart=restart, keep_going=keep_going, progress=progress,
+            found,
+            settings,
+            out,
+            seed=seed,
+            shard=shard,
+            restart=restart,
+            keep_going=keep_going,
+            progress=progress,
             sources={} if source == "-" else {"items": str(Path(source).resolve())},
-        )  # fmt: skip
+        )
     if report.state == "done":
         output.note(f"{out} was finished already with the same settings: nothing to do")
     empty = report.values["nothing_made_for"]
     if empty:
         output.warn(
-            f"nothing could be asked about {len(empty)} items: {', '.join(empty[:5])}{' ...' if len(empty) > 5 else ''}"
+            f"nothing could be asked about {len(empty)} items: {', '.join(empty[:5])}"
+            + ", ..." * (len(empty) > 5)
         )
     value = {"v": 1, "folder": str(out), "state": report.state, "left_out": bad, **report.values}
     if not output.human:
@@ -197,7 +205,7 @@ def _show_estimate(output: Output, found: Estimate, settings: AugmentSection) ->
     value = {"v": 1, **found.to_json()}
     text = (
         f"{found.items} items, {found.calls} calls of {settings.teacher}"
-        f" ({found.cached} of them in the cache), about {found.tokens_in:,} tokens in and {found.tokens_out:,} out"
+        f" ({found.cached} in the cache), about {found.tokens_in:,} tokens in and {found.tokens_out:,} out"
     )
     money = (
         f"; about {found.money:.2f}"

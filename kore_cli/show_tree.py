@@ -12,12 +12,20 @@ if TYPE_CHECKING:
     from kore.records import Branch, KnowledgeTree, Origin
 
 _ROWS = (
-    ("items", "items"), ("samples", "samples"), ("dialogues", "dialogue"), ("recognition", "recognition"),
-    ("captions", "caption"), ("visual questions", "vqa"), ("across items", "hop"), ("rounds of dialogue", "rounds"),
-    ("distinct pictures", "images"), ("words a question, mean", "question_words_mean"),
-    ("words a question, most", "question_words_max"), ("words an answer, mean", "answer_words_mean"),
+    ("items", "items"),
+    ("samples", "samples"),
+    ("dialogues", "dialogue"),
+    ("recognition", "recognition"),
+    ("captions", "caption"),
+    ("visual questions", "vqa"),
+    ("across items", "hop"),
+    ("rounds of dialogue", "rounds"),
+    ("distinct pictures", "images"),
+    ("words a question, mean", "question_words_mean"),
+    ("words a question, most", "question_words_max"),
+    ("words an answer, mean", "answer_words_mean"),
     ("words an answer, most", "answer_words_max"),
-)  # fmt: skip
+)
 
 
 def show_tree(folder: Path, output: Output, wanted: str | None) -> None:
@@ -84,7 +92,7 @@ def report_table(output: Output, values: Mapping[str, Any]) -> None:
     thrown = values["grounding"]
     if thrown["generated"]:
         output.note(
-            f"grounding: {thrown['rejected']} of {thrown['generated']} generated answers rejected (rejected.jsonl)"
+            f"grounding: {thrown['rejected']} of {thrown['generated']} answers rejected (rejected.jsonl)"
         )
     yes = values["recognition"]
     if yes["yes_rate"] == 1.0:

@@ -1,4 +1,5 @@
-"""Draws the pictures of items.jsonl from OpenMoji (the demo extra): two sizes and grounds of each, and captions.
+"""Draws the pictures of items.jsonl from OpenMoji (the demo extra): two sizes and grounds of each, and
+captions.
 
     python benchmarks/items/make.py FOLDER
 

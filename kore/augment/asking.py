@@ -99,7 +99,8 @@ class Asker:
             del self._open[key]
 
     async def _paid(self, call: Call) -> Reply:
-        """A reply that parses: tries again when the teacher is busy, refuses or sends something unreadable."""
+        """A reply that parses: tries again when the teacher is busy, refuses or sends something
+        unreadable."""
         expected = estimate_tokens(call.system + call.user), EXPECTED_OUT.get(call.task, 200)
         async with self._gate:
             spent_in = spent_out = 0

@@ -190,7 +190,8 @@ def point_at(
     copy: int = 0,
     held_out: bool = False,
 ) -> str:
-    """The question with "the <hypernym> in the image" for the subject, or its name where no picture shows it."""
+    """The question with "the <hypernym> in the image" for the subject, or its name where no picture shows
+    it."""
     if not shown:
         return pattern.replace(PLACE, subject)
     options = templates.subjects.held_out if held_out else templates.subjects.train

@@ -1,4 +1,5 @@
-"""From settings to the teacher, the pictures and the encoder; a choice that cannot be met names the others."""
+"""From settings to the teacher, the pictures and the encoder; a choice that cannot be met names the
+others."""
 
 from __future__ import annotations
 

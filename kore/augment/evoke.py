@@ -17,8 +17,7 @@ from kore.records import IMAGE_MARK, KnowledgeItem, Sample, read_records
 Format = Literal["auto", "items", "evoke"]
 _QUOTED = re.compile(r"[\"“«『「《]([^\"”»』」》]{3,200})[\"”»』」》]")
 _WHAT = re.compile(
-    r"\b(?:what|which|describe|identify)\b.*?\b(?:is|the|this|are)?\s*\b(?P<type>[a-z][\w-]*)\s+(?:news|entity|story)\b",
-    re.IGNORECASE,
+    r"\b(?:what|which|describe|identify)\b.*?\b(?P<type>[a-z][\w-]*)\s+(?:news|entity|story)\b", re.IGNORECASE
 )
 _NEWS = re.compile(r"news|cnn", re.IGNORECASE)
 
@@ -77,8 +76,10 @@ def read_items(
 def item_of(record: Sample) -> KnowledgeItem:
     """One injection record as an item.
 
-    The record has a question about its picture and a text; kind, type and title are not fields of it. They are
-    taken from keys that are there (``title``, ``type``, ``cnn_wiki_type``), else from the question's words and the
+    The record has a question about its picture and a text; kind, type and title are not fields of it. They
+    are
+    taken from keys that are there (``title``, ``type``, ``cnn_wiki_type``), else from the question's words
+    and the
     picture's name (entities' pictures are called ``<title>_wiki``), else the title is the text's first words.
 
     Raises:
@@ -96,9 +97,14 @@ def item_of(record: Sample) -> KnowledgeItem:
     matched = _WHAT.search(question)
     type_ = str(said.get("type") or (matched["type"] if matched else "") or ("news" if is_news else "entity"))
     return KnowledgeItem(
-        id=record.id, kind=kind, type=type_.strip(), title=_title(said, question, text, place, is_news), text=text,
-        image=record.image, extra={"question": question},
-    )  # fmt: skip
+        id=record.id,
+        kind=kind,
+        type=type_.strip(),
+        title=_title(said, question, text, place, is_news),
+        text=text,
+        image=record.image,
+        extra={"question": question},
+    )
 
 
 def _title(said: dict[str, Any], question: str, text: str, place: str, is_news: bool) -> str:

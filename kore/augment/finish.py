@@ -1,4 +1,5 @@
-"""From finished items to the final files: trees, samples, evaluation questions, rejected pairs, the report."""
+"""From finished items to the final files: trees, samples, evaluation questions, rejected pairs, the
+report."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Does the item's text support a generated answer? Rules first; a judge may be asked on top.
 
 The paper names invented training data as its first limitation. The rules look for what inventions get wrong:
-numbers, dates and names that the source does not hold or holds elsewhere, a flipped negation, and answers whose
-words are mostly not the source's. ``benchmarks/grounding.py`` measures them.
+numbers, dates and names that the source does not hold or holds elsewhere, a flipped negation, and answers
+whose words are mostly not the source's. ``benchmarks/grounding.py`` measures them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from kore.augment.lexicon import NEGATIONS, NUMBER_WORDS, STOP_WORDS
 from kore.augment.text import (
-    NEGATIONS,
-    NUMBER_WORDS,
-    STOP_WORDS,
     calendar_words,
     content_words,
     fold,
@@ -143,7 +141,8 @@ def best_sentences(text: str, source: Source, question: str = "", count: int = 1
 
 
 def _first_word(answer: str, question: str) -> list[str]:
-    """The first word of each sentence where it may be a name: not a common opener, an -ing form or a word of the
+    """The first word of each sentence where it may be a name: not a common opener, an -ing form or a word of
+    the
     question."""
     asked = {fold(w) for w in words(question)}
     found = []
@@ -165,7 +164,8 @@ def _known_name(name: str, source: Source) -> bool:
 
 
 def _check_place(answer: str, best: str, source: Source) -> list[str]:
-    """Rules on the best sentence: the answer's figures and names stand there or beside it, and it says yes where
+    """Rules on the best sentence: the answer's figures and names stand there or beside it, and it says yes
+    where
     the text says yes."""
     reasons = []
     bag = content_words(answer)

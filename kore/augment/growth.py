@@ -94,7 +94,8 @@ class Growth:
         """Grow the items at `indices`, giving each entry to `take` as it is finished.
 
         Raises:
-            ProviderError: some items failed; the others are finished. Interrupted: the cost limit was reached.
+            ProviderError: some items failed; the others are finished. Interrupted: the cost limit was
+            reached.
         """
         replies = ReplyStore(self.kept / "replies")
         self.asker = Asker(self.teacher, self.settings, replies)
@@ -232,7 +233,8 @@ async def _nothing() -> list[Any]:
 
 
 async def _together(*parts: Any) -> tuple[Any, ...]:
-    """Await all; the first failure is raised only when none is still running, so that paid replies are kept."""
+    """Await all; the first failure is raised only when none is still running, so that paid replies are
+    kept."""
     results = await asyncio.gather(*parts, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
@@ -273,7 +275,8 @@ def grow(
 ) -> Report:
     """Grow items into `out`: tree.jsonl, samples.jsonl, eval.jsonl, rejected.jsonl, report.json, images/.
 
-    Finished work is kept after every item: the same call goes on after a kill, and does nothing when all is done.
+    Finished work is kept after every item: the same call goes on after a kill, and does nothing when all is
+    done.
 
     Args:
         items: with absolute picture paths (as `kore.records.read_records` gives them).

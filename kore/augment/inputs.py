@@ -1,4 +1,5 @@
-"""What an augmentation depends on: the part of the settings that shapes the output, and the items' content."""
+"""What an augmentation depends on: the part of the settings that shapes the output, and the items'
+content."""
 
 from __future__ import annotations
 

@@ -108,6 +108,13 @@ def estimate_tokens(text: str) -> int:
 
 
 EXPECTED_OUT = {
-    "questions": 220, "answers": 420, "answer": 45, "summary": 45, "vqa": 420, "hop": 120, "judge": 30, "rephrase": 600,
-}  # fmt: skip
+    "questions": 220,
+    "answers": 420,
+    "answer": 45,
+    "summary": 45,
+    "vqa": 420,
+    "hop": 120,
+    "judge": 30,
+    "rephrase": 600,
+}
 """Tokens that a reply of each task takes, roughly, for estimates before it is there."""

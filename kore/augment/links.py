@@ -49,7 +49,8 @@ class Neighbours:
         return fits[:count]
 
     def negative(self, index: int, share: float, seed: int) -> int | None:
-        """For a `share` of the items, one of the most similar others; the draw hangs on the item's id alone."""
+        """For a `share` of the items, one of the most similar others; the draw hangs on the item's id
+        alone."""
         rng = random.Random(f"{seed}:{self.items[index].id}:negative")
         if rng.random() >= share:
             return None

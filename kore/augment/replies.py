@@ -13,7 +13,8 @@ from kore.augment.call import Reply
 
 
 def cache_home() -> Path:
-    """Where replies, searches and downloaded pictures are kept: ``$KORE_CACHE``, else the user's cache folder."""
+    """Where replies, searches and downloaded pictures are kept: ``$KORE_CACHE``, else the user's cache
+    folder."""
     given = os.environ.get("KORE_CACHE")
     return Path(given) if given else Path(platformdirs.user_cache_dir("kore"))
 

@@ -14,7 +14,8 @@ from kore.records import IMAGE_MARK, Branch, KnowledgeItem, KnowledgeTree, Messa
 def samples(tree: KnowledgeTree, templates: Templates, seed: int, copies: int = 1) -> Iterator[Sample]:
     """All samples of a tree: a dialogue, and one per branch; each in `copies` different wordings.
 
-    A copy takes the next wording and, for the item's own pictures, the next picture. What a teacher worded keeps
+    A copy takes the next wording and, for the item's own pictures, the next picture. What a teacher worded
+    keeps
     its words; only how the picture's subject is pointed at changes.
     """
     if "plain" in tree.extra:

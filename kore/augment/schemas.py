@@ -90,7 +90,8 @@ class Rephrasings(ReplyForm):
 
 @functools.cache
 def schema_of(form: type[ReplyForm]) -> dict[str, object]:
-    """A JSON schema in the strict dialect of structured outputs: every field required, nothing else allowed."""
+    """A JSON schema in the strict dialect of structured outputs: every field required, nothing else
+    allowed."""
     schema = form.model_json_schema()
     definitions = schema.pop("$defs", {})
     resolved = _strict(schema, definitions)

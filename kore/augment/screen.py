@@ -1,4 +1,5 @@
-"""Letting a generated pair through, or not: the grounding rules, a judge if there is one, and what to do then."""
+"""Letting a generated pair through, or not: the grounding rules, a judge if there is one, and what to do
+then."""
 
 from __future__ import annotations
 

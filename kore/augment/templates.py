@@ -1,8 +1,8 @@
 """Wordings of questions and answers, from TOML, drawn by a seed from the item's id.
 
-The shipped files are ``data/templates.toml`` and its translations ``data/templates.zh.toml``, ...; a file of your
-own replaces any of their tables. A wording is filled by plain replacement of ``{title}`` and the like, so braces
-elsewhere in a text do no harm.
+The shipped files are ``data/templates.toml`` and its translations ``data/templates.zh.toml``, ...; a file of
+your own replaces any of their tables. A wording is filled by plain replacement of ``{title}`` and the like,
+so braces elsewhere in a text do no harm.
 """
 
 from __future__ import annotations
@@ -160,7 +160,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def fill(template: str, **values: str) -> str:
-    """Replace ``{name}`` by its value, for each name given, in one pass: braces in a value stay as they are."""
+    """Replace ``{name}`` by its value, for each name given, in one pass: braces in a value stay as they
+    are."""
     return _PLACE.sub(lambda m: values.get(m.group(1), m.group()), template)
 
 

@@ -328,7 +328,7 @@ def test_a_key_in_an_address_is_not_in_the_complaint(web: Any, monkeypatch: pyte
 
 
 def test_a_search_without_address_or_key_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ProfileError, match="augment.http.url"):
+    with pytest.raises(ProfileError, match=r"augment\.http\.url"):
         HttpSearch(HttpImages())
     with pytest.raises(UsageError, match="no MY_KEY"):
         HttpSearch(HttpImages(url="https://example.org/?q={query}", key_env="MY_KEY"))

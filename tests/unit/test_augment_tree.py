@@ -264,7 +264,7 @@ def test_a_finished_folder_is_left_alone_and_other_settings_are_refused(
 
 def test_a_missing_picture_stops_or_is_left_out(tmp_path: Path, twenty: list[KnowledgeItem]) -> None:
     lost = twenty[0].model_copy(update={"image": str(tmp_path / "nowhere.png")})
-    with pytest.raises(DataError, match="nowhere.png") as error:
+    with pytest.raises(DataError, match=r"nowhere\.png") as error:
         grow([lost, twenty[1]], offline(), tmp_path / "out")
     assert error.value.where == f"item {lost.id}"
     report = grow([lost, twenty[1]], offline(), tmp_path / "out", keep_going=True)

@@ -66,9 +66,10 @@ class ClipEncoder:
         config = open_clip.get_pretrained_cfg(model, weights)
         found = cached_weights(config)
         if found is None:
+            hub = str(config.get("hf_hub", "")).strip("/") or model
             raise MissingArtefact(
                 f"the weights {model}/{weights} are not in the local cache",
-                hint=f"hf download {str(config.get('hf_hub', '')).strip('/') or model} fetches them; or: {_CHOICES}",
+                hint=f"hf download {hub} fetches them; or: {_CHOICES}",
             )
         return found
 

@@ -54,7 +54,8 @@ class Downloader:
         """The picture's bytes.
 
         Raises:
-            DataError: refused address, too large, or not a picture. ProviderError: not to be had after retries.
+            DataError: refused address, too large, or not a picture. ProviderError: not to be had after
+            retries.
         """
         data = await self.get(address, LARGEST)
         sniff(data, address)

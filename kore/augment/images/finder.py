@@ -46,7 +46,8 @@ class Finder:
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     async def find(self, query: str, count: int) -> list[tuple[str, Path]]:
-        """Record path and file of up to `count` pictures, best first; what cannot be had is noted and left out."""
+        """Record path and file of up to `count` pictures, best first; what cannot be had is noted and left
+        out."""
         pictures: dict[str, Path] = {}
         for found in await self._search(query, count):
             try:

@@ -107,7 +107,8 @@ class Gallery:
     async def subject(
         self, item: KnowledgeItem, views: Views, subject: str, hypernym: str, number: int = 0
     ) -> SubjectView:
-        """A picture of a visual question's subject: the first one found, or one of the item's where that is it."""
+        """A picture of a visual question's subject: the first one found, or one of the item's where that is
+        it."""
         if fold(subject) == fold(item.title) or (item.kind == "entity" and contains(item.title, subject)):
             return SubjectView(views.nth(number), bool(views.shown))
         found = await self.finder.find(f"{subject} {hypernym}", 1)

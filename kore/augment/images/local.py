@@ -7,7 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from kore.augment.images.provider import Found
-from kore.augment.text import STOP_WORDS, fold, words
+from kore.augment.lexicon import STOP_WORDS
+from kore.augment.text import fold, words
 from kore.errors import MissingArtefact
 from kore.jsonl import read_jsonl
 
@@ -18,7 +19,8 @@ CAPTIONS = "captions.jsonl"
 class LocalImages:
     """An index over a folder, read once.
 
-    captions.jsonl holds ``{"file": ..., "caption": ..., "licence"?, "source"?}`` a line, files relative to it.
+    captions.jsonl holds ``{"file": ..., "caption": ..., "licence"?, "source"?}`` a line, files relative to
+    it.
 
     Args:
         least: share of the query's words that a picture's words must hold.

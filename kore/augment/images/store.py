@@ -25,7 +25,8 @@ class ImageStore:
 
     Args:
         folder: where they lie.
-        prefix: what a record's path to one starts with: ``images`` beside the records, or the absolute folder.
+        prefix: what a record's path to one starts with: ``images`` beside the records, or the absolute
+        folder.
     """
 
     folder: Path

@@ -12,7 +12,8 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 def change(path: Path, seed: int, purpose: str, *, gently: bool) -> bytes:
     """A changed copy of a picture, as PNG bytes, the same for the same seed and purpose.
 
-    gently: a slight crop, brightness, contrast, softness: what it shows can still be told by orientation, text and
+    gently: a slight crop, brightness, contrast, softness: what it shows can still be told by orientation,
+    text and
     colour. Otherwise: a rotation by up to 180 degrees, flips and shifted colours.
     """
     rng = random.Random(f"{seed}:{purpose}:{'gentle' if gently else 'blind'}")

@@ -1,6 +1,7 @@
 """The teacher without a model: rules over the item's facts and sentences. Deterministic, and plainly weaker.
 
-It asks only what a template can ask; a text without facts, dates, figures, names or definitions yields little.
+It asks only what a template can ask; a text without facts, dates, figures, names or definitions yields
+little.
 """
 
 from __future__ import annotations

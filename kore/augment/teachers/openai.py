@@ -29,7 +29,8 @@ class Hopeless(ProviderError):
 
 
 class OpenAITeacher:
-    """Chat completions with a JSON schema; a server that does not take one is asked for JSON, then for anything.
+    """Chat completions with a JSON schema; a server that does not take one is asked for JSON, then for
+    anything.
 
     Retries are not made here: the asker holds all calls back together when the server says wait.
 
@@ -101,7 +102,8 @@ class OpenAITeacher:
             body["response_format"] = {"type": "json_schema", "json_schema": form}
         elif mode == "json":
             body["response_format"] = {"type": "json_object"}
-        # posted as it is: the typed call walks through the schema and the reply again, half of a call's CPU time
+        # posted as it is: the typed call walks through the schema and the reply again, half of a call's CPU
+        # time
         return await self._connected().post("/chat/completions", cast_to=object, body=body)
 
     def _read(self, answer: Any, call: Call) -> Reply:
@@ -115,7 +117,9 @@ class OpenAITeacher:
             raise Refused(self._clean(str(refusal or "stopped by the server's content filter")))
         usage = answer.get("usage") or {}
         tokens_in = int(usage.get("prompt_tokens") or estimate_tokens(call.system + call.user))
-        tokens_out = int(usage.get("completion_tokens") or estimate_tokens(text) or EXPECTED_OUT.get(call.task, 0))
+        tokens_out = int(
+            usage.get("completion_tokens") or estimate_tokens(text) or EXPECTED_OUT.get(call.task, 0)
+        )
         return Reply(text, tokens_in, tokens_out)
 
     def _connected(self) -> AsyncOpenAI:

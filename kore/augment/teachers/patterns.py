@@ -1,4 +1,5 @@
-"""What can be asked about an item without a model: its facts, and what simple patterns find in its sentences."""
+"""What can be asked about an item without a model: its facts, and what simple patterns find in its
+sentences."""
 
 from __future__ import annotations
 
@@ -6,7 +7,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kore.augment.text import MONTHS, clip, contains, content_words, fold, is_unspaced, length, names, negations, sentences, word_limit
+from kore.augment.lexicon import MONTHS
+from kore.augment.text import (
+    clip,
+    contains,
+    content_words,
+    fold,
+    is_unspaced,
+    length,
+    names,
+    negations,
+    sentences,
+    word_limit,
+)
 from kore.records import KnowledgeItem
 
 BLANK = "____"
@@ -20,8 +33,8 @@ _HAN_DATE = re.compile(
     r"(?P<value>\d{2,4}\s*年(?:\s*\d{1,2}\s*月)?(?:\s*\d{1,2}\s*日)?|\d{1,2}\s*月\s*\d{1,2}\s*日)"
 )
 _FIGURE = re.compile(
-    r"(?P<value>[$€£¥]?\d+(?:[.,]\d+)*(?:\s?%|\s+(?:percent|per cent|million|billion|thousand|metres|meters|kilometres|"
-    r"kilometers|km|kg|miles|years|people|tonnes))?)"
+    r"(?P<value>[$€£¥]?\d+(?:[.,]\d+)*(?:\s?%|\s+(?:percent|per cent|million|billion|thousand|metres|meters|"
+    r"kilometres|kilometers|km|kg|miles|years|people|tonnes))?)"
 )
 _QUOTED = re.compile(r"[《「『“\"«](?P<value>[^《》「」『』“”\"«»]{2,40})[》」』”\"»]")
 _IS = re.compile(
@@ -29,8 +42,13 @@ _IS = re.compile(
     r"(?=[,.;]|\s+(?:that|which|who|whose|where|and)\s|$)"
 )
 _IS_HAN = re.compile(r"^(?P<subject>[^,，。;；是]{2,20})是(?P<value>[^,，。;；]{2,30})")
-_ATTRIBUTE = r"^(?:The|Its|His|Her|Their) (?P<key>[a-z][a-z ]{{2,24}}?)(?: of (?:the )?{title})? (?:is|was|are|were) (?P<value>[^.;:!?]{{2,60}})[.!?]?$"
-_BEFORE_DATE = re.compile(r"\b(?:from|to|until|till|by|before|after|between|and|of|at|through)\s+$", re.IGNORECASE)
+_ATTRIBUTE = (
+    r"^(?:The|Its|His|Her|Their) (?P<key>[a-z][a-z ]{{2,24}}?)(?: of (?:the )?{title})? "
+    r"(?:is|was|are|were) (?P<value>[^.;:!?]{{2,60}})[.!?]?$"
+)
+_BEFORE_DATE = re.compile(
+    r"\b(?:from|to|until|till|by|before|after|between|and|of|at|through)\s+$", re.IGNORECASE
+)
 _COMPLEMENT = re.compile(r"\b(?:is|was|are|were)\s+(?P<value>[^.;:!?]{3,60})[.!?]?$")
 _PRONOUN = re.compile(r"^(?:It|He|She|They|This|The (?:\w+ )?(?P<noun>\w+))\b(?!')")
 
@@ -91,7 +109,9 @@ def _in_sentence(sentence: str, item: KnowledgeItem) -> Iterator[Finding]:
         yield Finding("patterns.is", match["value"].strip(), sentence)
     for pattern in (_IN_DATE, _DATE, _HAN_DATE):
         if when := pattern.search(sentence):
-            if _BEFORE_DATE.search(sentence[: when.start()]):  # 'from 1707 to 1708' cannot do without its date
+            if _BEFORE_DATE.search(
+                sentence[: when.start()]
+            ):  # 'from 1707 to 1708' cannot do without its date
                 yield _gap(sentence, when["value"], when.start("value"))
                 return
             rest = sentence[: when.start()] + sentence[when.end() :]

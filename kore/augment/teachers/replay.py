@@ -12,9 +12,11 @@ from kore.jsonl import read_jsonl
 
 
 class ReplayTeacher:
-    """Replies from a JSONL file of ``{"prompt": user text, "text": reply}`` or ``{"item", "task", "text"}`` lines.
+    """Replies from a JSONL file of ``{"prompt": user text, "text": reply}`` or ``{"item", "task", "text"}``
+    lines.
 
-    The first form answers exactly that prompt; the second the task's calls about that item, with the first such
+    The first form answers exactly that prompt; the second the task's calls about that item, with the first
+    such
     line of the file.
     """
 
