@@ -60,9 +60,8 @@ def _failure(
     if name not in ABSOLUTE:
         other = None if base is None else _figure(name, base)
         if not other:
-            return [
-                f"{label}: the base's {name} is {'missing' if other is None else 0}, so there is no share of it"
-            ]
+            known = "missing" if other is None else "0"
+            return [f"{label}: the base's {name} is {known}, so there is no share of it"]
         value /= other
     return [] if value >= bar else [f"{label}: {name} is {value:.3f}, below {bar:g}"]
 

@@ -117,11 +117,12 @@ def model_fingerprint(engine: Engine, adapter: bool) -> str:
     base = engine.backbone.fingerprint
     if not adapter or not hasattr(engine.backbone.model, "disable_adapter"):
         return base
+    named = sorted(engine.backbone.model.named_parameters())
+    own = [(n, p) for n, p in named if "lora_" in n or "modules_to_save" in n]
     digest = hashlib.sha256()
-    for name, value in sorted(engine.backbone.model.named_parameters()):
-        if "lora_" in name or "modules_to_save" in name:
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for name, value in own or named:  # a method that is no PEFT adapter may have changed any weight
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return hash_json([base, digest.hexdigest()])
 
 

@@ -1,0 +1,233 @@
+"""kore eval and kore compare as a whole, on a tiny model with a real adapter."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kore.errors import DataError, GateNotMet, MissingArtefact, UsageError
+from kore.evaluate.command import Outcome, Request, carry_out, plan
+from kore.evaluate.compare import all_flips, compare, open_side
+from kore.evaluate.task import Verdict
+from tests.tsv import write_all
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter folder whose adapter changes answers."""
+    import torch
+
+    from kore.models import adapter as adapters
+    from kore.models.load import load
+    from kore.profile import ModelSection
+
+    backbone = load(ModelSection(id=str(tiny_llava), device="cpu"))
+    torch.manual_seed(1)
+    model = adapters.attach(backbone.model, backbone.family, rank=4)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                value.normal_(std=0.5)
+    folder = tmp_path_factory.mktemp("adapter") / "mine"
+    adapters.save(model, folder, {"base": backbone.fingerprint, "method": "kore", "model": str(tiny_llava)})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("questions") / "eval.jsonl"
+    rows = [{"question_id": i, "text": f"What is {i}?", "answer": "x", "item": f"i{i % 3}"} for i in range(6)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_all(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def request_(adapter: Path, questions: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Request:
+    """Base and tuned model over own questions, agreement, and benchmarks of every kind of prompt."""
+    return Request(
+        target=str(adapter),
+        suites=[str(questions), f"agreement:{questions}", "MME", "MMDU", "MMBench", "MMMU"],
+        data=data,
+        out=tmp_path_factory.mktemp("out") / "results",
+        settings=["model.device=cpu", "eval.batch=8"],
+        max_new_tokens=4,
+        export=tmp_path_factory.mktemp("export"),
+        html=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def outcome(request_: Request) -> Outcome:
+    return carry_out(request_)
+
+
+def test_base_and_tuned_stand_in_one_table_with_counts(outcome: Outcome) -> None:
+    rows = {row["method"]: row for row in outcome.summary["table"]}
+    assert list(rows) == ["base", "kore"]
+    assert (rows["kore"]["suites"], rows["kore"]["of"]) == (3, 4)  # MMDU has no judge; agreement stays out
+    told = outcome.summary["suites"]["MMDU"]["results"]["kore"]
+    assert told["headline"] is None and "needs a judge" in told["notes"][0]
+    assert outcome.summary["suites"]["agreement"]["results"]["kore"]["headline"] < 100
+    assert outcome.summary["suites"]["eval"]["results"]["kore"]["items"] == {
+        "i0": "not",
+        "i1": "not",
+        "i2": "not",
+    }
+
+
+def test_the_result_tells_protocol_data_and_models(outcome: Outcome) -> None:
+    facts = outcome.summary["suites"]["MMBench_DEV_EN"]["facts"]
+    assert (
+        facts["protocol"] == "vlmeval" and facts["compat"] == "vlmeval-688e9da" and facts["style"] == "llava"
+    )
+    models = outcome.summary["models"]
+    assert models["base"]["fingerprint"] != models["kore"]["fingerprint"]
+    assert outcome.summary["suites"]["MME"]["facts"]["warnings"]
+
+
+def test_the_outputs_are_whole(outcome: Outcome, request_: Request) -> None:
+    for name in ("summary.json", "summary.csv", "summary.md", "report.html", "manifest.json"):
+        assert (outcome.out / name).stat().st_size > 100
+    lines = (outcome.out / "samples" / "kore" / "eval.jsonl").read_text().splitlines()
+    assert {"question", "answer", "prediction", "outcome", "why"} <= json.loads(lines[0]).keys() and len(
+        lines
+    ) == 6
+    page = (outcome.out / "report.html").read_text()
+    assert "http" not in page.replace("http-equiv", "") and "<table>" in page
+    exported = sorted(p.name for p in request_.export.iterdir()) if request_.export else []
+    assert "kore_MMBench_DEV_EN.tsv" in exported and "base_MMDU.tsv" in exported
+
+
+def test_the_same_command_again_asks_nothing_and_rescoring_needs_no_model(
+    outcome: Outcome, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import kore.evaluate.command as command
+
+    again = carry_out(replace(request_, export=None))
+    assert again.summary["table"] == outcome.summary["table"]
+    made = json.loads((outcome.out / "manifest.json").read_text())
+    assert made["facts"]["answers"]["kore"]["asked"] == 0
+
+    def no_model(*args: object, **options: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(command, "load_target", no_model)
+    scored = carry_out(replace(request_, rescore=True, export=None, suites=[]))
+    assert scored.summary["table"] == outcome.summary["table"]
+    assert scored.summary["suites"] == outcome.summary["suites"]
+
+
+def test_other_settings_in_the_same_folder_are_refused(outcome: Outcome, request_: Request) -> None:
+    with pytest.raises(UsageError, match="max_new_tokens"):
+        carry_out(replace(request_, max_new_tokens=5))
+
+
+def test_gates_fail_on_what_is_low_or_not_scored(outcome: Outcome, request_: Request) -> None:
+    from kore.evaluate.gate import check_gates, parse_gates
+
+    table = [
+        {"method": "base", "k_r": 80.0, "k_a": 1.0, "per_suite": {"a": 50.0}},
+        {"method": "kore", "k_r": 76.0, "k_a": 30.0, "per_suite": {"a": 40.0, "b": None}},
+    ]
+    check_gates({"table": table}, parse_gates(["k_r=0.95", "k_a=20"]))
+    for bad, words in (
+        ("k_r=0.96", "0.950, below"),
+        ("a=0.9", "0.800, below"),
+        ("b=0.5", "not scored"),
+        ("hars=1", "not scored"),
+    ):
+        with pytest.raises(GateNotMet, match=words) as caught:
+            check_gates({"table": table}, parse_gates([bad], ["a", "b"]))
+        assert caught.value.exit_code == 6
+    with pytest.raises(UsageError, match="knows"):
+        parse_gates(["nonsense=1"])
+    with pytest.raises(UsageError, match="share"):
+        parse_gates(["k_r=95"])
+    with pytest.raises(GateNotMet):
+        replace(outcome, gates={"k_a": 99.0}).check_gates()
+
+
+def test_limit_and_ids_narrow_and_are_told(request_: Request, tmp_path: Path) -> None:
+    narrowed = replace(
+        request_, limit=2, suites=request_.suites[:1], export=None, html=False, out=tmp_path / "o"
+    )
+    told = carry_out(narrowed).summary
+    assert told["subset"] and told["suites"]["eval"]["results"]["kore"]["counts"]["samples"] == 2
+    assert "subset of the samples" in told["suites"]["eval"]["results"]["kore"]["notes"]
+    one = plan(replace(narrowed, limit=None, ids=frozenset({"4"})))
+    assert [p["id"] for p in one.prompts()] == ["4"]
+    with pytest.raises(UsageError, match="names no sample"):
+        plan(replace(narrowed, ids=frozenset({"none"})))
+
+
+def test_a_plan_says_what_would_be_asked_and_writes_nothing(request_: Request, tmp_path: Path) -> None:
+    found = plan(replace(request_, out=tmp_path / "o")).to_json()
+    assert found["answers"] == 2 * found["samples"] and not (tmp_path / "o").exists()
+
+
+def test_bad_targets_and_suites_say_what_to_do(request_: Request, tmp_path: Path) -> None:
+    with pytest.raises(MissingArtefact):
+        plan(replace(request_, target=str(tmp_path / "gone")))
+        carry_out(replace(request_, target="./gone", out=tmp_path / "x"))
+    with pytest.raises(MissingArtefact, match="no run, adapter or model"):
+        plan(replace(request_, target=str(tmp_path)))
+    with pytest.raises(MissingArtefact, match="no such file"):
+        plan(replace(request_, suites=["gone.jsonl"]))
+    with pytest.raises(UsageError, match="named twice"):
+        plan(replace(request_, suites=["MME", "MME"]))
+    with pytest.raises(UsageError, match="say what it is"):
+        (tmp_path / "x.tsv").write_text("x")
+        plan(replace(request_, suites=[str(tmp_path / "x.tsv")]))
+
+
+def _results(folder: Path, label: str, scores: list[float], **facts: object) -> None:
+    told = {"role": "retention", "near": False, "label_free": False, "facts": {"metric": "mcq", **facts}}
+    (folder / "scores").mkdir(parents=True, exist_ok=True)
+    (folder / "samples" / label).mkdir(parents=True, exist_ok=True)
+    (folder / "scores" / f"{label}.json").write_text(json.dumps({"suites": {"s": told}, "generation": {}}))
+    verdicts = [
+        Verdict(str(i), f"q{i}", "a", "p", s, "right" if s else "wrong", "why").to_json()
+        for i, s in enumerate(scores)
+    ]
+    (folder / "samples" / label / "s.jsonl").write_text("".join(json.dumps(v) + "\n" for v in verdicts))
+
+
+def test_a_clear_difference_has_an_interval_without_zero_and_chance_does_not(tmp_path: Path) -> None:
+    _results(tmp_path / "a", "x", [1.0] * 80 + [0.0] * 20)
+    _results(tmp_path / "b", "x", [1.0] * 50 + [0.0] * 50)
+    _results(tmp_path / "c", "x", [0.0] + [1.0] * 80 + [0.0] * 19)
+    far = compare(open_side(str(tmp_path / "a")), open_side(f"{tmp_path / 'b'}:x"))
+    assert [row.suite for row in far] == ["s", "K.R"]
+    assert far[0].difference == pytest.approx(-30) and far[0].high < -20 and far[0].low > -40 and far[0].clear
+    assert (far[0].forgotten, far[0].learned) == (30, 0)
+    near = compare(open_side(str(tmp_path / "a")), open_side(str(tmp_path / "c")))
+    assert not near[0].clear and near[0].low < 0 < near[0].high
+    flips = all_flips(open_side(str(tmp_path / "a")), open_side(str(tmp_path / "c")))["s"]
+    assert sorted((f.id, f.gained) for f in flips) == [("0", False), ("80", True)]
+
+
+def test_pairing_narrows_the_interval(tmp_path: Path) -> None:
+    _results(tmp_path / "a", "x", [1.0, 0.0] * 100)
+    _results(tmp_path / "b", "x", [1.0, 0.0] * 99 + [0.0, 0.0])
+    row = compare(open_side(str(tmp_path / "a")), open_side(str(tmp_path / "b")))[0]
+    assert row.high - row.low < 2.5  # unpaired it would be about 20
+
+
+def test_unlike_protocols_other_samples_and_missing_results_are_refused(tmp_path: Path) -> None:
+    _results(tmp_path / "a", "x", [1.0, 0.0], protocol="vlmeval")
+    _results(tmp_path / "b", "x", [1.0, 0.0], protocol="llava-native")
+    _results(tmp_path / "c", "x", [1.0], protocol="vlmeval")
+    with pytest.raises(DataError, match="protocol: vlmeval and llava-native"):
+        compare(open_side(str(tmp_path / "a")), open_side(str(tmp_path / "b")))
+    with pytest.raises(DataError, match="not asked the same samples"):
+        compare(open_side(str(tmp_path / "a")), open_side(str(tmp_path / "c")))
+    with pytest.raises(MissingArtefact, match="no results"):
+        open_side(str(tmp_path))
