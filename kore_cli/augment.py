@@ -165,7 +165,18 @@ def _write(
             f"nothing could be asked about {len(empty)} items: {', '.join(empty[:5])}"
             + ", ..." * (len(empty) > 5)
         )
-    value = {"v": 1, "folder": str(out), "state": report.state, "left_out": bad, **report.values}
+    spent = report.spent
+    if spent.get("calls") and settings.teacher != "offline":
+        money = f", {spent['money']:.4g} spent" if spent["money"] is not None else ""
+        output.note(f"{spent['calls']} calls paid, {spent['from_cache']} from the cache{money}")
+    value = {
+        "v": 1,
+        "folder": str(out),
+        "state": report.state,
+        "left_out": bad,
+        "spent": spent,
+        **report.values,
+    }
     if not output.human:
         output.record(value)
         return

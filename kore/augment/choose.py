@@ -75,21 +75,25 @@ def choose_provider(settings: AugmentSection) -> ImageProvider:
     raise UsageError(f"no such source of pictures: {settings.images}", hint=f"--images {PROVIDERS}")
 
 
-def choose_encoder(choice: str) -> PictureEncoder:
-    """The picture encoder by name.
+def choose_encoder(choice: str, *, needed: bool = True) -> PictureEncoder | None:
+    """The picture encoder by name; None when it is not `needed`: then nothing is loaded, and no weights missed.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: an unknown name. MissingArtefact: no weights; both name the choices.
     """
+    kind, _, rest = choice.partition(":")
+    model, _, weights = rest.partition("/")
+    if choice != "classic" and not (kind == "clip" and model and weights):
+        raise UsageError(
+            f"no such encoder: {choice}", hint="--encoder classic, clip:MODEL/TAG or clip:MODEL/FILE"
+        )
+    if not needed:
+        return None
     if choice == "classic":
         return ClassicEncoder()
-    if choice.startswith("clip:"):
-        from kore.augment.images.clip import ClipEncoder
+    from kore.augment.images.clip import ClipEncoder
 
-        return ClipEncoder(choice.removeprefix("clip:"))
-    raise UsageError(
-        f"no such encoder: {choice}", hint="--encoder classic, clip:MODEL/TAG or clip:MODEL/FILE"
-    )
+    return ClipEncoder(rest)
 
 
 def make_finder(settings: AugmentSection, store: ImageStore, kept: Path | None) -> Finder:

@@ -9,7 +9,7 @@ from typing import Any
 
 from kore.augment.call import Call, Teacher, make_call
 from kore.augment.choose import choose_encoder, choose_provider, choose_teacher
-from kore.augment.growth import check_ids, shard_indices
+from kore.augment.inputs import check_ids, shard_indices
 from kore.augment.limits import EXPECTED_OUT, estimate_tokens, price
 from kore.augment.links import link_items
 from kore.augment.parse import parse
@@ -70,7 +70,7 @@ def estimate(
     if settings.judge:
         choose_teacher(settings.judge, settings, templates, seed)
     provider = choose_provider(settings)
-    choose_encoder(settings.encoder)
+    choose_encoder(settings.encoder, needed=provider.name != "none")
     for item in items:
         for place in item.images:
             if "://" not in place and not Path(place).is_file():

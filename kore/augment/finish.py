@@ -19,6 +19,15 @@ from kore.jsonl import dump_line
 from kore.records import KnowledgeTree, Sample
 from kore.settings import AugmentSection
 
+SHAREGPT = {
+    "kore": {
+        "file_name": "samples.jsonl",
+        "formatting": "sharegpt",
+        "columns": {"messages": "conversations", "images": "image"},
+        "tags": {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt"},
+    }
+}
+"""What LLaMA-Factory reads to find and understand samples.jsonl."""
 FILES = ("tree.jsonl", "samples.jsonl", "eval.jsonl", "rejected.jsonl")
 
 
@@ -93,6 +102,7 @@ def finish(
         values["notes"] = dict(sorted(notes.items()))
     if picture_sources:
         write_json(out / "pictures.json", dict(sorted(picture_sources.items())))
+    write_json(out / "dataset_info.json", SHAREGPT)
     write_json(out / "report.json", values)
     return values
 

@@ -1,10 +1,10 @@
-"""KORE-AUGMENTATION as a whole: items in, a folder with trees, samples and evaluation questions out."""
+"""Growing many items at once: who works on which, what stops it, how far it is."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,51 +12,22 @@ from typing import Any
 from kore.augment.asking import Asker
 from kore.augment.branches import Grower
 from kore.augment.choose import choose_encoder, choose_teacher, make_finder
-from kore.augment.finish import finish
 from kore.augment.grounding import Source
 from kore.augment.images.gallery import Gallery, Views
 from kore.augment.images.store import ImageStore
-from kore.augment.inputs import input_hashes, manifest_of
 from kore.augment.links import Neighbours, link_items
 from kore.augment.plain.samples import needs_model, plain_samples
-from kore.augment.replies import ReplyStore, cache_home
+from kore.augment.replies import ReplyStore
 from kore.augment.screen import Screen
 from kore.augment.templates import Templates, load_templates
 from kore.augment.text import language
 from kore.augment.trunk import Harvest, grow_trunk
-from kore.augment.worklog import WorkLog
 from kore.errors import DataError, Interrupted, KoreError, ProviderError, UsageError
-from kore.files import read_json
-from kore.manifest import claim
 from kore.progress import Progress, silent
 from kore.records import KnowledgeItem, KnowledgeTree
 from kore.settings import AugmentSection
 
 STREAM_AHEAD = 4  # items in work per call in flight: enough to keep all calls busy
-
-
-@dataclass(frozen=True)
-class Report:
-    """The result: report.json's content and where the files are."""
-
-    folder: Path
-    values: dict[str, Any]
-    state: str
-
-    @property
-    def samples(self) -> Path:
-        """samples.jsonl"""
-        return self.folder / "samples.jsonl"
-
-    @property
-    def tree(self) -> Path:
-        """tree.jsonl"""
-        return self.folder / "tree.jsonl"
-
-    @property
-    def questions(self) -> Path:
-        """eval.jsonl"""
-        return self.folder / "eval.jsonl"
 
 
 @dataclass
@@ -80,12 +51,21 @@ class Growth:
             raise UsageError(
                 f"strategy {s.strategy} rephrases by a model", hint="--teacher openai:MODEL or hf:PATH"
             )
+        if s.judge == "offline":
+            raise UsageError("the offline teacher cannot judge", hint="--judge openai:MODEL or hf:PATH")
         self.judge = choose_teacher(s.judge, s, self.templates, self.seed) if s.judge else None
         self.finder = make_finder(s, self.store, self.kept)
-        self.gallery = Gallery(self.finder, choose_encoder(s.encoder), s.candidates, s.near)
+        # without a search there is nothing to compare, and no weights to miss
+        self.encoder = choose_encoder(s.encoder, needed=self.finder.provider.name != "none")
+        self.gallery = Gallery(self.finder, self.encoder, s.candidates, s.near)
         self.neighbours = Neighbours(self.items) if s.negatives else None
         self.links = link_items(self.items) if s.forest else {}
+        replies = ReplyStore(self.kept / "replies")
+        self.asker = Asker(self.teacher, s, replies)
+        self.judging = Asker(self.judge, s, replies) if self.judge else None
         self.done = 0
+        self._began = time.monotonic()
+        self._first = 0
         self._stop: KoreError | None = None
 
     async def grow_all(
@@ -97,10 +77,8 @@ class Growth:
             ProviderError: some items failed; the others are finished. Interrupted: the cost limit was
             reached.
         """
-        replies = ReplyStore(self.kept / "replies")
-        self.asker = Asker(self.teacher, self.settings, replies)
-        self.judging = Asker(self.judge, self.settings, replies) if self.judge else None
-        self.done, total = already, already + len(indices)
+        self.done, self._first, total = already, already, already + len(indices)
+        self._began = time.monotonic()
         waiting = iter(indices)
         workers = min(len(indices), max(1, self.settings.concurrency))
         self._tell(total)
@@ -123,6 +101,7 @@ class Growth:
                 self.teacher.close(), self.finder.close(), *([self.judge.close()] if self.judge else [])
             )
         if self._stop is not None:
+            self._stop.message += f"; {self.done} of {total} items are finished"
             raise self._stop
         if self.failed:
             name, reason = next(iter(self.failed.items()))
@@ -219,9 +198,26 @@ class Growth:
         names = {Path(image).name for image in shown if image}
         return {name: self.finder.sources[name] for name in sorted(names & self.finder.sources.keys())}
 
+    @property
+    def spent(self) -> dict[str, Any]:
+        """Calls, tokens and money of this run, the judge's included."""
+        asked = [a.cost for a in (self.asker, self.judging) if a is not None]
+        money = [c.money for c in asked if c.money is not None]
+        return {
+            "calls": sum(c.calls for c in asked),
+            "from_cache": sum(c.cached for c in asked),
+            "retries": sum(c.retries for c in asked),
+            "repairs": sum(c.repairs for c in asked),
+            "tokens_in": sum(c.tokens_in for c in asked),
+            "tokens_out": sum(c.tokens_out for c in asked),
+            "money": round(sum(money), 6) if money else None,
+        }
+
     def _tell(self, total: int) -> None:
         cost = self.asker.cost
-        parts = [f"{cost.calls} calls"] if cost.calls and self.teacher.cached else []
+        seconds = time.monotonic() - self._began
+        parts = [f"{(self.done - self._first) / seconds:.1f}/s"] if seconds > 1 else []
+        parts += [f"{cost.calls} calls"] if cost.calls and self.teacher.cached else []
         parts += [f"{cost.cached} from the cache"] if cost.cached else []
         parts += [f"{cost.money:.4g} spent"] if cost.money is not None else []
         parts += [f"{len(self.failed)} failed"] if self.failed else []
@@ -259,87 +255,3 @@ def _first(group: ExceptionGroup[Exception]) -> Exception:
     for error in group.exceptions:
         return _first(error) if isinstance(error, ExceptionGroup) else error
     return group
-
-
-def grow(
-    items: Sequence[KnowledgeItem],
-    settings: AugmentSection,
-    out: Path,
-    *,
-    seed: int = 0,
-    shard: tuple[int, int] | None = None,
-    restart: bool = False,
-    keep_going: bool = False,
-    progress: Progress = silent,
-    sources: dict[str, str] | None = None,
-) -> Report:
-    """Grow items into `out`: tree.jsonl, samples.jsonl, eval.jsonl, rejected.jsonl, report.json, images/.
-
-    Finished work is kept after every item: the same call goes on after a kill, and does nothing when all is
-    done.
-
-    Args:
-        items: with absolute picture paths (as `kore.records.read_records` gives them).
-        shard: ``(I, N)``: only every N-th item, from the I-th (1-based).
-        keep_going: leave out items whose picture is missing or broken, rather than stop.
-        sources: name -> path of the inputs, for the manifest.
-
-    Raises:
-        DataError, UsageError: bad input or choice. ProviderError: a teacher or search failed, the finished
-        part is kept. Interrupted: ``max_cost`` reached.
-    """
-    check_ids(items)
-    manifest = manifest_of(settings, seed, shard, input_hashes(items), sources or {})
-    growth = Growth(
-        items, settings, seed, ImageStore(out / "images", "images"), cache_home(), progress, keep_going
-    )
-    state = claim(out, manifest, restart=restart)
-    if state == "done":
-        return Report(out, read_json(out / "report.json"), state)
-    with ExitStack() as stack:
-        log = stack.enter_context(WorkLog(out))
-        chosen = shard_indices(len(items), shard)
-        left = [i for i in chosen if i not in log]
-        if left:
-            asyncio.run(growth.grow_all(left, log.add, already=len(chosen) - len(left)))
-        values = finish(
-            out,
-            log_entries(log),
-            growth.templates,
-            settings,
-            seed,
-            growth.teacher.name,
-            growth.gallery.encoder.name,
-        )
-        log.remove()
-    manifest.finished(**{k: values["statistics"][k] for k in ("items", "samples", "images")}).write(out)
-    return Report(out, values, state)
-
-
-def log_entries(log: WorkLog) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The log's entries in the items' order."""
-    for index in log.indices():
-        yield index, log.get(index)
-
-
-def shard_indices(count: int, shard: tuple[int, int] | None) -> list[int]:
-    """The items of a shard: every N-th."""
-    number, of = shard or (1, 1)
-    return list(range(number - 1, count, of))
-
-
-def check_ids(items: Sequence[KnowledgeItem]) -> None:
-    """Refuse an empty list and ids that occur twice.
-
-    Raises:
-        DataError: naming the id.
-    """
-    seen: set[str] = set()
-    for item in items:
-        if item.id in seen:
-            raise DataError(
-                f"two items have the id {item.id!r}", hint="samples are named after their item's id"
-            )
-        seen.add(item.id)
-    if not items:
-        raise DataError("no items")

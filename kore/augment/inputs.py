@@ -10,6 +10,7 @@ from typing import Any
 
 from kore.augment.images.provider import local_folder
 from kore.augment.text import fold
+from kore.errors import DataError
 from kore.files import hash_file, hash_folder
 from kore.manifest import Manifest
 from kore.records import KnowledgeItem, encode
@@ -92,3 +93,26 @@ def _folder_hash(folder: Path) -> str:
     for path in files:
         digest.update(f"{fold(str(path.relative_to(folder)))}:{path.stat().st_size}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def shard_indices(count: int, shard: tuple[int, int] | None) -> list[int]:
+    """The items of a shard: every N-th."""
+    number, of = shard or (1, 1)
+    return list(range(number - 1, count, of))
+
+
+def check_ids(items: Sequence[KnowledgeItem]) -> None:
+    """Refuse an empty list and ids that occur twice.
+
+    Raises:
+        DataError: naming the id.
+    """
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise DataError(
+                f"two items have the id {item.id!r}", hint="samples are named after their item's id"
+            )
+        seen.add(item.id)
+    if not items:
+        raise DataError("no items")

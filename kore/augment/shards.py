@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kore.augment.finish import finish
-from kore.augment.growth import Report
+from kore.augment.stage import Report
 from kore.augment.templates import load_templates
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.files import hash_file, read_json

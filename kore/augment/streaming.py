@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from kore.augment.growth import Growth, shard_indices
+from kore.augment.growth import Growth
 from kore.augment.images.store import ImageStore
+from kore.augment.inputs import check_ids, shard_indices
 from kore.augment.replies import cache_home
 from kore.augment.samples import samples
 from kore.augment.text import language
@@ -32,6 +33,7 @@ def stream(
     Raises:
         What `kore.augment.grow` raises, after the samples of the items before the failure.
     """
+    check_ids(items)
     pictures = (cache_home() / "images").resolve()
     growth = Growth(
         items, settings, seed, ImageStore(pictures, str(pictures)), cache_home(), keep_going=keep_going

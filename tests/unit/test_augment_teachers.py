@@ -14,10 +14,11 @@ from kore.augment.call import Call, Refused, Reply, Unusable, make_call
 from kore.augment.limits import Bucket
 from kore.augment.parse import parse
 from kore.augment.replies import ReplyStore
-from kore.augment.schemas import Answers, Questions, Summary, schema_of
+from kore.augment.schemas import Answers, Questions, Summary, Verdict, schema_of
 from kore.errors import Interrupted, ProviderError, UsageError
+from kore.records import Sample, read_records
 from kore.settings import AugmentSection
-from tests.augment_loopback import Loopback, gadgets, loopback
+from tests.augment_loopback import KEYS, Loopback, gadgets, loopback
 
 FILES = ("tree.jsonl", "samples.jsonl", "eval.jsonl", "rejected.jsonl", "report.json")
 SECRET = "sk-very-secret-0123456789"
@@ -249,3 +250,35 @@ def test_a_reply_that_was_not_recorded_names_item_and_task(tmp_path: Path, pictu
     path.write_text('{"item": "other", "task": "vqa", "text": "{}"}\n')
     with pytest.raises(ProviderError, match=r"no recorded reply for \w+ of item g0"):
         grow(gadgets(1, picture), AugmentSection(teacher=f"replay:{path}"), tmp_path / "out")
+
+
+def test_a_judge_has_the_last_word_on_what_the_rules_let_through(tmp_path: Path, picture: Path) -> None:
+    items = gadgets(1, picture)
+    verdicts = [
+        {"prompt": asked.user, "text": json.dumps({"supported": key != "weight", "reason": "made up"})}
+        for key in KEYS
+        for answer in (f"The {key} of Gadget 0 is {key} 0.", f"{key} 0")
+        for question in [f"What is the {key} of Gadget 0?"]
+        for asked in [make_call("judge", Verdict, items[0], 0, question=question, answer=answer)]
+    ]
+    verdicts.append({"item": "g0", "task": "judge", "text": '{"supported": true, "reason": ""}'})
+    path = tmp_path / "verdicts.jsonl"
+    path.write_text("".join(json.dumps(v) + "\n" for v in verdicts))
+    with loopback() as server:
+        report = grow(items, settings(server, judge=f"replay:{path}"), tmp_path / "out")
+    rejected = (tmp_path / "out" / "rejected.jsonl").read_text()
+    assert report.values["grounding"]["reasons"] == {"judge": 2} and "weight 0" in rejected
+    answers = {m.value for sample in read_records(Sample, report.samples) for m in sample.conversations}
+    assert not answers & {"weight 0", "The weight of Gadget 0 is weight 0."} and "price 0" in answers
+    with pytest.raises(UsageError, match="cannot judge"):
+        grow(items, AugmentSection(teacher="offline", judge="offline"), tmp_path / "other")
+
+
+def test_what_this_run_spent_is_told_apart_from_what_the_replies_took(tmp_path: Path, picture: Path) -> None:
+    items = gadgets(2, picture)
+    with loopback() as server:
+        first = grow(items, settings(server, price_in=1.0, price_out=1.0), tmp_path / "a")
+        second = grow(items, settings(server, price_in=1.0, price_out=1.0, copies=2), tmp_path / "b")
+    assert first.spent["calls"] == 8 and first.spent["money"] > 0
+    assert second.spent["calls"] == 0 and second.spent["from_cache"] == 8 and second.spent["money"] == 0
+    assert first.values["usage"] == second.values["usage"]

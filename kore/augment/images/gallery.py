@@ -76,7 +76,7 @@ class Gallery:
     """
 
     finder: Finder
-    encoder: PictureEncoder
+    encoder: PictureEncoder | None
     candidates: int
     near: float
 
@@ -95,7 +95,7 @@ class Gallery:
         original = own[0], self.finder.store.path(own[0])
         kept, copies = (
             await asyncio.to_thread(most_similar, original, found, self.encoder, keep=3, near=self.near)
-            if found
+            if found and self.encoder is not None
             else ([], [])
         )
         held_out = kept[2].image if len(kept) > 2 else None
