@@ -154,7 +154,7 @@ def test_two_processes_give_the_losses_of_one_and_a_whole_adapter(
         pytest.importorskip("deepspeed")
     arguments = ["--data", str(data)]
     assert train(*arguments, *options(tiny_llava, tmp_path / "one", 6)).returncode == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [*launch, "-m", "kore_cli", "train", *arguments, *options(tiny_llava, tmp_path / "two", 6)]
     done = subprocess.run(
         [*command, "--set", f"train.zero={zero}"],
