@@ -153,7 +153,7 @@ class Asker:
         limit = self.settings.max_cost
         if limit is not None and (self.cost.money or 0.0) + self._reserved + estimate > limit:
             raise Interrupted(
-                f"stopped before spending more than {limit:g} ({self.cost.money or 0:.4g} spent now)",
+                f"the next call might pass the limit of {limit:g} ({self.cost.money or 0:.4g} spent)",
                 hint="what is finished is kept; a higher --max-cost goes on from there",
             )
         self._reserved += estimate

@@ -76,7 +76,7 @@ def choose_provider(settings: AugmentSection) -> ImageProvider:
 
 
 def choose_encoder(choice: str, *, needed: bool = True) -> PictureEncoder | None:
-    """The picture encoder by name; None when it is not `needed`: then nothing is loaded, and no weights missed.
+    """The picture encoder by name; None when it is not `needed`: then nothing is loaded, no weights missed.
 
     Raises:
         UsageError: an unknown name. MissingArtefact: no weights; both name the choices.

@@ -98,7 +98,7 @@ def grow(
                 asyncio.run(growth.grow_all(left, log.add, already=len(chosen) - len(left)))
             except KeyboardInterrupt:
                 raise Interrupted(
-                    f"stopped: {len(log)} of {len(chosen)} items are finished",
+                    f"{len(log)} of {len(chosen)} items are finished",
                     hint="the same command goes on from there",
                 ) from None
         values = finish(
