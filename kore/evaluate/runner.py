@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kore.models.generate import Engine, Prompt
 
 BASE = "base"
-_WINDOW = 16  # batches encoded at a time: bounds memory, still lets like lengths meet
+_WINDOW = 16  # batches handed to the engine at a time, as many as it sorts by length together
 Progress = Callable[[str, int, int], None]
 
 

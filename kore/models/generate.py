@@ -21,6 +21,8 @@ from kore.records import IMAGE_MARK, Message
 if TYPE_CHECKING:
     from kore.models.load import Backbone
 
+WINDOW = 16  # batches encoded at a time: bounds memory, still lets like lengths meet
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -65,16 +67,18 @@ class Engine:
             adapter: False answers with the untouched base.
             on_done: told ``(index, answer)`` as soon as a batch is through.
         """
-        encoded = [self.encoder.prompt(p.turns, p.images) for p in prompts]
-        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]["input_ids"]))
         answers = [""] * len(prompts)
-        for start in range(0, len(order), self.batch):
-            chosen = order[start : start + self.batch]
-            texts = self._generate([encoded[i] for i in chosen], adapter, temperature)
-            for index, text in zip(chosen, texts, strict=True):
-                answers[index] = text
-                if on_done:
-                    on_done(index, text)
+        for first in range(0, len(prompts), self.batch * WINDOW):
+            window = range(first, min(first + self.batch * WINDOW, len(prompts)))
+            encoded = {i: self.encoder.prompt(prompts[i].turns, prompts[i].images) for i in window}
+            order = sorted(window, key=lambda i: len(encoded[i]["input_ids"]))
+            for start in range(0, len(order), self.batch):
+                chosen = order[start : start + self.batch]
+                texts = self._generate([encoded.pop(i) for i in chosen], adapter, temperature)
+                for index, text in zip(chosen, texts, strict=True):
+                    answers[index] = text
+                    if on_done:
+                        on_done(index, text)
         return answers
 
     def stream(
