@@ -191,12 +191,18 @@ def run_training(
             return {"run": str(run.folder), **value}
         with run.locked():
             _begin(request, inputs, run, source, manifest)
-            with EventWriter(run.folder) as events:
+            with EventWriter(run.folder) as events, run.log.open("a", encoding="utf-8") as log:
+
+                def told(text: str) -> None:
+                    note(text)
+                    log.write(text + "\n")
+                    log.flush()
+
                 for text in inputs.skipped:
                     events.write("warning", text=text, code="masked")
-                    note(f"warning: {text}")
+                    told(f"warning: {text}")
                 try:
-                    value = _work(request, inputs, run, source, here, events, progress, note)
+                    value = _work(request, inputs, run, source, here, events, progress, told)
                 except BaseException as error:
                     _ended(run, events, error)
                     raise

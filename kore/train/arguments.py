@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +42,30 @@ class Split:
 
     def __str__(self) -> str:
         return f"{self.micro} x {self.accumulate} accumulated x {self.world} device{'s' * (self.world != 1)}"
+
+
+def check_sinks(sinks: Sequence[str]) -> None:
+    """Refuse sinks whose package is not here.
+
+    Raises:
+        UsageError: names the package.
+    """
+    for name in sinks:
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(f"train.sinks names {name}, which is not installed", hint=f"pip install {name}")
+
+
+@contextmanager
+def sinks_in(folder: Path) -> Iterator[None]:
+    """TensorBoard's files beside the event log, not among the checkpoints."""
+    name = "TENSORBOARD_LOGGING_DIR"
+    before = os.environ.get(name)
+    os.environ[name] = before or str(folder / "tensorboard")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
 
 
 def world_size() -> int:

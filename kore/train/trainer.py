@@ -21,7 +21,7 @@ from kore.files import hash_json, read_json
 from kore.methods.method import Method, Setup, require
 from kore.records import Sample
 from kore.train import checkpoint, weights
-from kore.train.arguments import Split, arguments, split, world_size
+from kore.train.arguments import Split, arguments, check_sinks, sinks_in, split, world_size
 from kore.train.data import Located, data_hash, located
 from kore.train.features import Features, Stream
 from kore.train.interrupt import Wish, listening
@@ -157,6 +157,7 @@ def prepare(
     require(method, zero=settings.zero, factors=factors is not None or not settings.constraint, old=bool(old))
     if settings.thaw_a and settings.weight_decay:
         raise UsageError("train.thaw_a needs train.weight_decay = 0: decay would move what is held")
+    check_sinks(settings.sinks)
     parts = split(settings, world_size())
     given = [s if isinstance(s, Located) else Located(f"sample {s.id}", s) for s in samples]
     places = {id(s.sample): s.where for s in given}
@@ -236,7 +237,7 @@ class Work:
                 f"the run was begun on {found[1].world} processes, this is {parts.world}",
                 hint="launch it as before, or discard it with --restart",
             )
-        with listening() as wish:
+        with listening() as wish, sinks_in(run.folder):
             reporter = self._reporter(run, events, probes, on_step, wish)
             loop = Loop(
                 model=model,

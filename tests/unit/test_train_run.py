@@ -254,3 +254,46 @@ def test_a_sample_too_long_is_named_with_its_place(
 ) -> None:
     with pytest.raises(DataError, match=r"sample s0: .*more than max_length"):
         go(tiny_llava, tmp_path / "run", samples, max_length=16)
+
+
+def test_sinks_write_beside_the_event_log_and_a_missing_one_is_refused(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample]
+) -> None:
+    pytest.importorskip("tensorboard")
+    go(tiny_llava, tmp_path / "run", samples, max_steps=2, sinks=["tensorboard"])
+    assert list((tmp_path / "run" / "tensorboard").rglob("*tfevents*"))
+    with pytest.raises(UsageError, match="wandb, which is not installed"):
+        go(tiny_llava, tmp_path / "other", samples, max_steps=2, sinks=["wandb"])
+
+
+def test_recomputing_activations_changes_nothing(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample]
+) -> None:
+    go(tiny_llava, tmp_path / "plain", samples, max_steps=4)
+    go(tiny_llava, tmp_path / "again", samples, max_steps=4, gradient_checkpointing=True)
+    first, second = adapter(tmp_path / "plain"), adapter(tmp_path / "again")
+    assert all(torch.allclose(first[n], second[n], atol=1e-6) for n in first)
+
+
+def test_accumulating_gives_the_losses_of_one_pass(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample]
+) -> None:
+    go(tiny_llava, tmp_path / "one", samples, max_steps=4)
+    go(tiny_llava, tmp_path / "two", samples, max_steps=4, micro_batch=1)
+    one, two = ([e["loss"] for e in events(tmp_path / d, "step")] for d in ("one", "two"))
+    assert one == pytest.approx(two, abs=1e-5)
+
+
+def test_the_projector_learns_at_its_own_rate_or_not_at_all(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample]
+) -> None:
+    go(tiny_llava, tmp_path / "off", samples, max_steps=2)
+    assert not any("projector" in n for n in adapter(tmp_path / "off"))
+    go(tiny_llava, tmp_path / "on", samples, max_steps=2, projector=1e-3)
+    base = load(ModelSection(id=str(tiny_llava))).model.state_dict()
+    moved = {n: v for n, v in adapter(tmp_path / "on").items() if "projector" in n}
+    assert moved
+    for name, value in moved.items():
+        before = base[name.removeprefix("base_model.model.")]
+        # Adam's first two steps are at most the rate each
+        assert 0 < float((value - before).abs().max()) <= 2.1e-3
