@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -91,7 +92,7 @@ def eval(
 
     Example: kore eval runs/demo --suite demo,eval.jsonl -o results
     """
-    from kore.evaluate.command import Request, carry_out
+    from kore.evaluate.command import Request, carry_out, plan
     from kore_cli.output import Output
 
     names = [name for text in suite or [] for name in text.split(",") if name.strip()]
@@ -103,31 +104,29 @@ def eval(
         base=base, rescore=rescore, fail_under=fail_under or [], export=export, html=html,
         download=download, restart=restart,
     )  # fmt: skip
-    output = Output(json_mode=json_, quiet=quiet)
-    if show_prompt or dry_run:
-        from kore.evaluate.command import plan
-
-        found = plan(request)
-        if dry_run:
-            output.result(found.to_json())
-            return
-        for row in found.prompts():
+    output = Output(json_mode=json_, quiet=quiet or os.environ.get("RANK", "0") != "0")
+    planned = plan(request)
+    if dry_run:
+        output.result(planned.to_json())
+        return
+    if show_prompt:
+        for row in planned.prompts():
             output.record(row)
         return
-    with output.progress("eval", total=None) as advance:
-        done = 0
-        current = ""
+    with output.progress("eval", total=planned.answers) as advance:
+        current, done = "", 0
 
         def progress(name: str, count: int, total: int) -> None:
-            nonlocal done, current
-            if name != current:
-                current, done = name, 0
+            nonlocal current, done
+            done = done if name == current and count >= done else 0
             advance(count - done, note=f"{name} {count}/{total}")
-            done = count
+            current, done = name, count
 
-        result = carry_out(request, progress)
+        result = carry_out(request, progress, planned)
     for warning in result.warnings:
         output.warn(warning)
+    if result.rank:
+        return
     if output.human:
         from kore.evaluate.report import COLUMNS, k_r_words, suite_rows
 
@@ -135,8 +134,7 @@ def eval(
         output.table(
             suite_rows(result.summary), ("suite", "model", "score", "figure", "samples", "missing", "notes")
         )
-    elif result.rank == 0:
+    else:
         output.record(result.summary)
-    if result.rank == 0:
-        output.note(f"written to {result.out}")
+    output.note(f"written to {result.out}")
     result.check_gates()

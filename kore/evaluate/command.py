@@ -90,17 +90,21 @@ class Plan:
     style: Style
     protocol: str
 
+    @property
+    def answers(self) -> int:
+        """How many samples are answered, over both models."""
+        tuned = self.target is not None and self.target.adapter is not None
+        return sum(map(len, self.suites)) * (2 if tuned and self.request.base else 1)
+
     def to_json(self) -> dict[str, Any]:
         """What would be done: models, suites with their samples, judge, folder."""
-        count = sum(map(len, self.suites))
-        tuned = self.target is not None and self.target.adapter is not None
         return {
             "target": self.request.target,
             "model": self.target.model if self.target else None,
             "adapter": str(self.target.adapter) if self.target and self.target.adapter else None,
             "suites": [{"suite": s.name, "samples": len(s), **s.facts} for s in self.suites],
-            "samples": count,
-            "answers": count * (2 if tuned and self.request.base else 1),
+            "samples": sum(map(len, self.suites)),
+            "answers": self.answers,
             "judge": self.judge.name,
             "out": str(self.out),
         }
@@ -115,7 +119,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluation ended with."""
+    """What an evaluation ended with; only the first of several processes has a summary."""
 
     summary: dict[str, Any]
     out: Path
@@ -125,7 +129,8 @@ class Outcome:
 
     def check_gates(self) -> None:
         """Raise GateNotMet if a figure is below its bar."""
-        check_gates(self.summary, self.gates)
+        if self.gates:
+            check_gates(self.summary, self.gates)
 
 
 def plan(request: Request) -> Plan:
@@ -216,19 +221,24 @@ def _default_suites(request: Request, target: Target | None, out: Path) -> list[
     return names
 
 
-def carry_out(request: Request, progress: Progress | None = None) -> Outcome:
+def carry_out(request: Request, progress: Progress | None = None, planned: Plan | None = None) -> Outcome:
     """Answer, score and write; see `Request`.
+
+    Args:
+        planned: the request's plan, where it was made already.
 
     Raises:
         KoreError: what `plan` raises, and what loading, answering and judging may.
     """
-    planned = plan(request)
+    planned = planned or plan(request)
     if request.rescore:
         results = rescore(planned.out, planned.suites, _notes(request))
         world = World()
     else:
         world = join_world()
         results = _answer(planned, world, progress)
+        if world.rank:
+            return Outcome({}, planned.out, {}, [], world.rank)
     value = summary(
         results,
         protocol=planned.protocol,
@@ -237,11 +247,9 @@ def carry_out(request: Request, progress: Progress | None = None) -> Outcome:
         subset=bool(request.limit or request.ids),
         split=request.split,
     )
-    warnings = _file_warnings(planned.suites)
-    if world.rank == 0:
-        warnings += _write(planned, results, value)
+    warnings = [*_file_warnings(planned.suites), *_write(planned, results, value)]
     gates = parse_gates(request.fail_under, [s.name for s in planned.suites])
-    return Outcome(value, planned.out, gates, warnings, world.rank)
+    return Outcome(value, planned.out, gates, warnings)
 
 
 def _file_warnings(suites: Sequence[Suite]) -> list[str]:

@@ -43,8 +43,8 @@ class Result:
 
     Attributes:
         label: its name in tables (base, kore, ...).
+        scored: empty in all processes but the first.
         model: fingerprint of base and adapter.
-        scored: suite name -> result.
         facts: suite name -> what decides its result beside the model.
         generation: settings that its answers were made with.
         answers: suite name -> its answers.
@@ -95,9 +95,16 @@ def evaluate(
     for suite in suites:
         answers, new, old = _answer(engine, suite, out, label, adapter, model, made, progress, world)
         asked, kept = asked + new, kept + old
-        scored = suite.score(answers)
+        base: Answers | None = None
         if isinstance(suite, AgreementSuite) and label != BASE:
-            scored = _agree(engine, suite, out, answers, adapter, made, progress, world)
+            untouched = engine.backbone.fingerprint
+            base, _, _ = _answer(engine, suite, out, BASE, False, untouched, made, progress, world)
+        if world.rank:  # one process scores, so that a judge is asked once
+            continue
+        if isinstance(suite, AgreementSuite) and base is not None:
+            scored = _agree(engine, suite, answers, base, adapter)
+        else:
+            scored = suite.score(answers)
         result.scored[suite.name] = scored.noted(*notes)
         result.facts[suite.name] = dict(suite.facts)
         result.answers[suite.name] = answers
@@ -264,19 +271,7 @@ def open_task_picture(picture: Picture, sample: str) -> Any:
         raise DataError(f"broken picture {picture.path}", where=where, hint=str(error)) from error
 
 
-def _agree(
-    engine: Engine,
-    suite: AgreementSuite,
-    out: Path,
-    answers: Answers,
-    adapter: bool,
-    made: dict[str, Any],
-    progress: Progress | None,
-    world: World,
-) -> Scored:
-    """Agreement needs the base's answers too: stored ones, else asked now with the adapter off."""
-    base_model = engine.backbone.fingerprint
-    base, _, _ = _answer(engine, suite, out, BASE, False, base_model, made, progress, world)
+def _agree(engine: Engine, suite: AgreementSuite, answers: Answers, base: Answers, adapter: bool) -> Scored:
     if not hasattr(engine.backbone.model, "disable_adapter") or not adapter:
         scored = suite.against(answers, base, {})
         return scored.noted("KL not measured: the model has no adapter to switch off")
