@@ -31,8 +31,10 @@ def cem_clean(prediction: str, gold: str) -> float:
     count, words of scripts without spaces are found inside running text, and an empty gold answer
     matches only an empty prediction."""
     wanted, text = _clean(gold), _clean(prediction)
+    if not wanted:  # an answer of articles and signs alone, such as the letter A
+        wanted, text = gold.casefold().strip(), prediction.casefold()
     if not wanted:
-        return float(not text)
+        return float(not text.strip())
     left = "" if spaceless(wanted[0]) else r"(?<!\w)"
     right = "" if spaceless(wanted[-1]) else r"(?!\w)"
     if has_spaceless(text):  # a Latin word needs no space beside such a script
