@@ -63,7 +63,7 @@ def train(
     import sys
 
     from kore.pipeline.launch import place
-    from kore.pipeline.training import TrainRequest, dry_run_training, run_training
+    from kore.pipeline.training import TrainRequest, run_training
     from kore.profile import resolve
     from kore_cli.options import overrides
     from kore_cli.output import Output
@@ -97,6 +97,8 @@ def train(
         command=("kore", *command),
     )
     if dry_run:
+        from kore.pipeline.rehearsal import dry_run_training
+
         value, lines = dry_run_training(request)
         output.result(value, "\n".join(lines))
         return

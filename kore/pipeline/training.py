@@ -212,67 +212,6 @@ def run_training(
         return {"run": str(run.folder), **value}
 
 
-def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
-    """Everything up to step 1, nothing written: the plan as an object and in lines for a person."""
-    from kore.models.load import load
-    from kore.pipeline.factors import check_model
-    from kore.train.plan import describe
-    from kore.train.trainer import prepare
-
-    profile, section = request.profile, request.profile.train
-    source = spool(request)
-    inputs = read_inputs(request, source)
-    try:
-        backbone = load(profile.model, download=request.download)
-    except MissingArtefact:
-        if profile.model.architecture is None:
-            raise
-        return _dry_without_weights(request, inputs)
-    factors = None
-    if inputs.covariance is not None:
-        from kore.nullspace.factors import factors as make_factors
-
-        check_model(inputs.covariance, backbone)
-        factors = make_factors(backbone.model, inputs.covariance, profile.adapter, new=inputs.new_covariance)
-    rank: int | Mapping[str, int]
-    rank = {n: len(a) for n, a in factors.items()} if factors else adapter_rank(profile, backbone)
-    work = prepare(
-        backbone, inputs.samples, section, inputs.method, factors=factors, rank=rank, old=inputs.old
-    )
-    work.attach()
-    made = work.plan()
-    return made.to_json(), [*inputs.skipped, *describe(made)]
-
-
-def _dry_without_weights(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], list[str]]:
-    """What can be told of a model that is not here but whose architecture is known."""
-    from kore.models.parameters import table, total
-    from kore.train.arguments import split, world_size
-    from kore.train.order import step_count
-
-    section = request.profile.train
-    rows = table(request.profile)
-    parts = split(section, world_size())
-    steps = step_count(len(inputs.samples), section.epochs, section.batch, section.max_steps)
-    value = {
-        "method": section.method,
-        "trainable": total(rows),
-        "parameters": rows[-1]["base"],
-        "table": rows,
-        "batch": parts.batch,
-        "micro_batch": parts.micro,
-        "accumulate": parts.accumulate,
-        "devices": parts.world,
-        "samples": len(inputs.samples),
-        "steps": steps,
-        "weights": "not here: tokens and memory are not counted",
-    }
-    lines = [f"{section.method} trains {total(rows):,} of {rows[-1]['base']:,} parameters"]
-    lines += [f"  {row['part']}  {row['trainable']:,} ({row['factors']})" for row in rows[:-1]]
-    lines += [f"batch {parts.batch} = {parts}; {steps:,} steps", str(value["weights"])]
-    return value, [*inputs.skipped, *lines]
-
-
 def run_folder(request: TrainRequest) -> Path:
     """Where the run will be.
 
