@@ -42,6 +42,10 @@ def write_all(folder: Path, count: int = 6, seed: int = 3) -> Path:
             for row in rows:
                 row["question"] = row["question"].replace("['", "['<ImageHere><ImageHere> ", 1)
                 row["image"] = repr([picture(1), picture(2)])
+        if case["name"] == "MME":  # two questions about each picture, and pictures that are JPEG files
+            for i, row in enumerate(rows):
+                row["image"] = picture(i // 2, "JPEG")
+                row["image_path"] = row["image_path"].replace(".png", ".jpg")
         if case["name"] == "MMMU_DEV_VAL":
             rows[0]["question"] = "See <image 2> and <image 1>: which?"
             rows[0]["image"] = repr([picture(1), picture(2)])

@@ -4,14 +4,13 @@ Three package names are registered before the import, so that neither its model 
 load; files are kept in memory, so that no spreadsheet changes a cell on the way.
 """
 
-# ruff: noqa: E501 - tables of cases and names read better in one line each
-
 from __future__ import annotations
 
 import copy
 import importlib
 import importlib.util
 import json
+import os
 import re
 import sys
 import tempfile
@@ -37,7 +36,7 @@ class Stub:
         return REPLIES[key][min(attempt, len(REPLIES[key]) - 1)]
 
 
-def prepare() -> dict[str, types.ModuleType]:
+def prepare(files: bool = False) -> dict[str, types.ModuleType]:
     spec = importlib.util.find_spec("vlmeval")
     root = Path(next(iter(spec.submodule_search_locations)))
     for name, folder in (
@@ -58,6 +57,8 @@ def prepare() -> dict[str, types.ModuleType]:
         for n in ("yorn", "multiple_choice", "mathvista", "mathv", "mmdu", "judge_util")
     }
     inner["judge_util"].build_judge = lambda **options: Stub()
+    if files:
+        return modules
     for module in [*modules.values(), *inner.values()]:
         for name, value in (
             ("load", load),
@@ -154,14 +155,7 @@ def score(modules, case: dict, judged: bool) -> dict:
     frame["prediction"] = [repr(said[str(i)]) if name == "MMDU" else said[str(i)][0] for i in frame["index"]]
     path = f"/nowhere/model_{name}.xlsx"
     STORE[path] = frame.drop(columns=["image"])
-    kinds = {
-        "MME": ("image_yorn", "ImageYORNDataset"), "POPE": ("image_yorn", "ImageYORNDataset"),
-        "HallusionBench": ("image_yorn", "ImageYORNDataset"), "OCRVQA_TESTCORE": ("image_vqa", "ImageVQADataset"),
-        "MathVista_MINI": ("image_vqa", "MathVista"), "MathVision_MINI": ("image_vqa", "MathVision"),
-        "MIA-Bench": ("miabench", "MIABench"), "MMDU": ("image_mt", "MMDUDataset"),
-        "MMMU_DEV_VAL": ("image_mcq", "MMMUDataset"),
-    }  # fmt: skip
-    module, kind = kinds.get(name, ("image_mcq", "ImageMCQDataset"))
+    module, kind = KINDS.get(name, ("image_mcq", "ImageMCQDataset"))
     found = modules[module]
     dataset = object.__new__(getattr(found, kind))
     dataset.dataset_name, dataset.data = name, meta
@@ -180,6 +174,45 @@ def score(modules, case: dict, judged: bool) -> dict:
         "figures": figures(name, report),
         "samples": samples(name, modules, judge),
     }
+
+
+KINDS = {
+    "MME": ("image_yorn", "ImageYORNDataset"), "POPE": ("image_yorn", "ImageYORNDataset"),
+    "HallusionBench": ("image_yorn", "ImageYORNDataset"), "OCRVQA_TESTCORE": ("image_vqa", "ImageVQADataset"),
+    "MathVista_MINI": ("image_vqa", "MathVista"), "MathVision_MINI": ("image_vqa", "MathVision"),
+    "MIA-Bench": ("miabench", "MIABench"), "MMDU": ("image_mt", "MMDUDataset"),
+    "MMMU_DEV_VAL": ("image_mcq", "MMMUDataset"),
+}  # fmt: skip
+
+
+def prompts(modules, name: str, folder: Path) -> dict:
+    """The messages that the original builds for each row of a file: parts in order, pictures by name
+    and content."""
+    import hashlib
+
+    from PIL import Image
+
+    module, kind = KINDS.get(name, ("image_mcq", "ImageMCQDataset"))
+    found = getattr(modules[module], kind)
+    found.DATASET_MD5 = {}
+    if name == "MIA-Bench":
+        found.DATASET_URL = {name: f"{name}.tsv"}
+    dataset = found(name)
+    told = {}
+    for position in range(len(dataset.data)):
+        message = dataset.build_prompt(position)
+        if name == "MMDU":
+            message = [part for turn in message if turn["role"] == "user" for part in turn["content"]]
+        parts = []
+        for part in message:
+            if part["type"] == "image":
+                with Image.open(part["value"]) as image:
+                    pixels = hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
+                parts.append(["image", Path(part["value"]).name, pixels])
+            else:
+                parts.append(["text", part["value"]])
+        told[str(dataset.data.iloc[position]["index"])] = parts
+    return told
 
 
 def figures(name: str, report) -> dict:
@@ -265,21 +298,25 @@ def mmdu_points(frame) -> list:
 
 
 def main() -> None:
+    import shutil
+
+    if len(sys.argv) > 3:  # prompts are built from files, before anything is replaced
+        data = Path(sys.argv[3])
+        os.environ["LMUData"] = str(data)  # noqa: SIM112 - its own spelling
+        modules = prepare(files=True)
+        told = {path.stem: prompts(modules, path.stem, data) for path in sorted(data.glob("*.tsv"))}
+        shutil.rmtree(data / "images")
+        Path(sys.argv[2]).write_text(json.dumps(told), encoding="utf-8")
+        return
     cases = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
-        import os
-
         os.environ["LMUData"] = folder  # noqa: SIM112 - its own spelling
         modules = prepare()
-        results = []
         asked = cases.pop() if "known" in cases[-1] else None
+        results = []
         for case in cases:
-            results.append(
-                {
-                    "plain": score(modules, case, False),
-                    "judged": score(modules, case, True) if case["replies"] else None,
-                }
-            )
+            judged = score(modules, case, True) if case["replies"] else None
+            results.append({"plain": score(modules, case, False), "judged": judged})
             print(case["name"], "done", file=sys.stderr, flush=True)
         if asked:
             results.append(known(modules, asked["known"]))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from kore.evaluate.bench import _REQUESTS, _SCORERS
+from kore.evaluate.bench import _REQUESTS, _SCORERS, load_benchmark
 from kore.evaluate.benchmarks import find
 from kore.evaluate.judge import JudgeRequest, Replies
 from kore.evaluate.rows import Row
+from kore.evaluate.runner import open_task_picture
 from kore.evaluate.scorers.sheet import Sheet
+from kore.evaluate.suites import Choice
 from kore.evaluate.task import Scored
+from kore.models.conversation import open_image
+from kore.records import IMAGE_MARK
 
 ABBREVIATED = {"coarse_perception": "CP", "logic_reasoning": "LR"}
 ALWAYS_JUDGED = ("MathVista_MINI", "MathVision_MINI", "MIA-Bench", "MMDU")
@@ -108,3 +114,24 @@ def samples(name: str, scored: Scored) -> dict[str, Any]:
 
 def _strip(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
     return {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
+
+
+def prompts(name: str, folder: Path) -> dict[str, list[list[str]]]:
+    """The messages that we build for each row of a file, in the original's form."""
+    suite = load_benchmark(name, Choice(data=folder))
+    told = {}
+    for task in suite.tasks():
+        parts: list[list[str]] = []
+        for ask in task.asks:
+            texts = ask.text.split(IMAGE_MARK)
+            for number, text in enumerate(texts):
+                if number:
+                    picture = ask.pictures[number - 1]
+                    image = open_image(open_task_picture(picture, task.id))
+                    parts.append(["image", picture.path, hashlib.sha256(image.tobytes()).hexdigest()])
+                # a line break parts a picture from what follows; the original leaves that to the model
+                text = text.removeprefix("\n") if number else text
+                if text:
+                    parts.append(["text", text])
+        told[task.id] = parts
+    return told

@@ -21,6 +21,7 @@ from kore.evaluate.values import equal
 from tests.oracle import ours
 from tests.oracle.cases import all_cases
 from tests.oracle.compare import differences
+from tests.tsv import write_all
 
 ORIGINAL = "ms-vlmeval==0.0.20"
 LIGHT = (
@@ -79,6 +80,19 @@ def compare(case: dict[str, Any], theirs: dict[str, Any], mode: str) -> list[str
     return found
 
 
+def compare_prompts(python: Path, count: int) -> dict[str, list[str]]:
+    """Differences in the messages built for each row of generated files, pictures by content."""
+    with tempfile.TemporaryDirectory() as name:
+        data, said = Path(name) / "data", Path(name) / "said.json"
+        write_all(data, count)
+        command = [str(python), str(SCRIPT), "-", str(said), str(data)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"the original failed:\n{done.stderr[-3000:]}")
+        theirs = json.loads(said.read_text(encoding="utf-8"))
+        return {n: list(differences(told, ours.prompts(n, data), n)) for n, told in theirs.items()}
+
+
 def check_known(theirs: dict[str, list[Any]]) -> list[str]:
     """The known differences, each still there on both sides."""
     wrong = []
@@ -119,6 +133,11 @@ def main() -> None:
         print(f"wrote {GOLDEN}")
         return
     failed = 0
+    for name, wrong in compare_prompts(python, 40).items():
+        print(f"prompts {name:16} {len(wrong)} differences")
+        failed += len(wrong)
+        for line in wrong[:5]:
+            print(f"   {line}")
     for seed in options.seeds:
         cases: list[dict[str, Any]] = [*all_cases(seed, options.count)]
         asked = {

@@ -23,7 +23,7 @@ HEAVY = ("torch", "transformers", "peft", "openai", "pandas", "numpy", "sympy", 
 
 def test_scoring_a_benchmark_imports_no_model_stack() -> None:
     code = (
-        "import sys; from kore.evaluate.bench import BenchSuite; from kore.evaluate import scores, report, compare; "
+        "import sys; from kore.evaluate import bench, scores, report, compare; "
         f"print([m for m in {HEAVY!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
