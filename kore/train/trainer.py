@@ -106,6 +106,10 @@ def train(
         Interrupted: stopped by a signal, after a checkpoint.
         GateNotMet: the old probes fell below `settings.keep` and `on_alarm` is stop.
     """
+    if settings.keep is not None and not (probes and any(p.kind == "old" for p in probes.probes)):
+        raise UsageError(
+            "train.keep watches old probes, and there are none", hint="--old FILE or --probes FILE"
+        )
     work = prepare(
         backbone, samples, settings, method, factors=factors, rank=rank, old=old, identity=identity
     )

@@ -172,3 +172,33 @@ def test_two_processes_give_the_losses_of_one_and_a_whole_adapter(
     first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert first.keys() == second.keys()
     assert all(torch.allclose(first[n], second[n], atol=1e-5) for n in first)
+
+
+@pytest.mark.slow
+def test_a_sharded_run_killed_on_all_processes_goes_on_and_ends_the_same(
+    tiny_llava: Path, data: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("deepspeed")
+    import psutil
+
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+
+    def command(out: Path) -> list[str]:
+        arguments = ["--data", str(data), *options(tiny_llava, out, 30), "--set", "train.zero=3"]
+        return [*launch, "-m", "kore_cli", "train", *arguments]
+
+    def whole(out: Path) -> None:
+        done = subprocess.run(command(out), capture_output=True, text=True, timeout=200, check=False, env=env)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    whole(tmp_path / "whole")
+    with subprocess.Popen(
+        command(tmp_path / "broken"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, env=env
+    ) as process:
+        begun(tmp_path / "broken", 7, process)
+        for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+            one.kill()
+    whole(tmp_path / "broken")
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+    assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)

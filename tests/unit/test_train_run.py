@@ -297,3 +297,10 @@ def test_the_projector_learns_at_its_own_rate_or_not_at_all(
         before = base[name.removeprefix("base_model.model.")]
         # Adam's first two steps are at most the rate each
         assert 0 < float((value - before).abs().max()) <= 2.1e-3
+
+
+def test_an_alarm_without_old_probes_is_refused(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample]
+) -> None:
+    with pytest.raises(UsageError, match="watches old probes"):
+        go(tiny_llava, tmp_path / "run", samples, keep=0.9)
