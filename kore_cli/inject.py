@@ -1,7 +1,68 @@
-"""The kore inject command."""
+"""The kore inject command: all stages on your own items."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
 
-def inject() -> None:
-    """(being built)"""
+import typer
+
+from kore_cli.options import DryRun, Json, Model, Out, ProfileName, Quiet, Restart, Seed, Set, overrides
+
+
+def inject(
+    items: Annotated[str, typer.Argument(help="KnowledgeItem records (JSONL), - for stdin.")],
+    profile: ProfileName = "tiny",
+    out: Out = None,
+    model: Model = None,
+    suites: Annotated[
+        list[str] | None, typer.Option("--suite", help="Retention suites to score besides your items' own questions.")
+    ] = None,
+    samples: Annotated[
+        list[str] | None, typer.Option("--samples", help="Old samples to protect, as for kore calibrate.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", envvar="KORE_DATA", help="Where benchmark files lie.")
+    ] = None,
+    image_root: Annotated[Path | None, typer.Option("--image-root", help="Folder of relative picture paths.")] = None,
+    after: Annotated[
+        Path | None, typer.Option("--after", help="An earlier run whose knowledge is protected too and built upon.")
+    ] = None,
+    set_: Set = None,
+    seed: Seed = None,
+    restart: Restart = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Teach a model your own items: augment, calibrate, train, evaluate.
+
+    Example: kore inject items.jsonl --profile tiny -o runs/mine
+    """
+    from kore.pipeline.inject import Request, plan, run_inject
+    from kore.profile import resolve
+    from kore_cli.output import Output
+    from kore_cli.results import print_outcome
+    from kore_cli.story import story
+
+    output = Output(json_mode=json, quiet=quiet)
+    flags = {"model.id": model, "train.seed": seed, "calibrate.samples": samples}
+    resolved = resolve(profile, {**overrides(set_), **flags})
+    request = Request(
+        items=items,
+        resolved=resolved,
+        out=out,
+        suites=tuple(suites or resolved.profile.eval.suites),
+        data_dir=data_dir,
+        image_root=image_root,
+        after=after,
+        restart=restart,
+    )
+    for note in (planned := plan(request)).notes:
+        output.warn(note)
+    if dry_run:
+        output.result(planned.to_json())
+        return
+    with story(output) as progress:
+        outcome = run_inject(planned, progress)
+    print_outcome(output, outcome)

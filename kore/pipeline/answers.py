@@ -1,0 +1,46 @@
+"""A few questions with every model's answers side by side: what a table cannot say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kore.evaluate.runner import Result
+    from kore.evaluate.task import Suite, Verdict
+
+
+def side_by_side(
+    suites: Sequence[Suite], results: Mapping[str, Result], shown: Sequence[str], count: int = 3
+) -> list[dict[str, Any]]:
+    """Questions on which the models differ: first new knowledge, then old, at most `count` in all.
+
+    The last of `shown` is the one whose successes are looked for; questions are taken in file order,
+    so the choice is the same every time.
+    """
+    best, rival = shown[-1], shown[-2]
+    found = []
+    for suite in suites:
+        asked = {name: _by_id(results[name], suite.name) for name in shown}
+        new = suite.role == "adaptation"
+        for key, verdict in asked[best].items():
+            loser = asked["base"] if new else asked[rival]
+            if verdict.outcome == "right" and key in loser and loser[key].outcome == "wrong":
+                found.append((not new, suite.name, key, {n: asked[n][key] for n in shown}))
+    new_first = sorted(found, key=lambda f: f[0])
+    fresh = [f for f in new_first if not f[0]]
+    old = [f for f in new_first if f[0]]
+    take = fresh[:: max(1, len(fresh) // 2)][: count - min(1, len(old))] + old[:1]
+    return [
+        {
+            "about": name,
+            "question": verdicts[best].question.replace("<image>", "").strip().split("\n")[0],
+            "right": verdicts[best].answer,
+            "answers": {n: v.prediction for n, v in verdicts.items()},
+        }
+        for _, name, _, verdicts in take[:count]
+    ]
+
+
+def _by_id(result: Result, suite: str) -> dict[str, Verdict]:
+    return {v.id: v for v in result.scored[suite].samples}

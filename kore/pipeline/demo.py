@@ -1,0 +1,161 @@
+"""kore demo: the method on the embedded model and data, beside plain LoRA, in minutes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kore.pipeline import stages
+from kore.pipeline.answers import side_by_side
+from kore.pipeline.outcome import Outcome
+from kore.pipeline.trial import Trial, run_trial
+from kore.profile import resolve
+from kore.progress import Progress, silent
+from kore.run import home
+
+if TYPE_CHECKING:
+    from kore.evaluate.questions import QuestionSuite
+    from kore.evaluate.task import Suite
+
+PROFILE = "tiny"
+FAR_SAMPLES = 640  # every sample of the far suites that the package holds
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The demo's data, prepared: what every trial on it shares.
+
+    Attributes:
+        tree: the new countries, augmented. raw: the same items without augmentation.
+        covariance: of old inputs.
+    """
+
+    tree: Path
+    raw: Path
+    covariance: Path
+
+    def trial(self, label: str, **flags: Any) -> Trial:
+        """The trial of a row: base data and method by the label, other settings by `flags`."""
+        data = (self.raw if label == "lora-raw" else self.tree) / "samples.jsonl"
+        method = "lora" if label.startswith("lora") else label
+        needed = self.covariance if method == "kore" else None
+        return Trial(label, method, data, needed, flags=flags)
+
+
+# learning rates, by benchmarks/frontier.py on the validation split at seed 0
+RATES = {"lora-raw": 3e-3, "lora": 3e-3, "kore": 2e-2}
+
+
+def package_data() -> Path:
+    """Where the demo's items, pictures, old samples and suites lie in the package."""
+    return Path(__file__).parents[1] / "demo" / "data"
+
+
+def prepare(out: Path, seed: int, progress: Progress = silent, *, restart: bool = False) -> Bench:
+    """Augment the new countries, keep them raw beside it, and calibrate on the old samples."""
+    from kore.records import KnowledgeItem, read_records
+
+    path = package_data() / "items.jsonl"
+    items = list(read_records(KnowledgeItem, path))
+    flags = {"augment.images": f"local:{package_data() / 'images_more'}", "train.seed": seed}
+    kore = resolve(PROFILE, flags)
+    sources = {"items": str(path)}
+    stages.augment(items, kore.profile, out / "tree", progress, seed=seed, restart=restart, sources=sources)
+    raw = resolve(PROFILE, {**flags, "augment.strategy": "none", "augment.copies": 1})
+    stages.augment(items, raw.profile, out / "raw", silent, seed=seed, restart=restart, sources=sources)
+    stages.calibrate(kore, out / "covariance", progress, restart=restart)
+    return Bench(out / "tree", out / "raw", out / "covariance")
+
+
+def suites_of(bench: Bench, split: str) -> list[Suite]:
+    """The new countries' questions of one split, and the retention suites from far to near."""
+    from kore.evaluate.demo import demo_suites
+    from kore.evaluate.questions import load_questions
+
+    new: QuestionSuite = load_questions(bench.tree / "eval.jsonl", name="new countries", split=split)
+    return [new, *demo_suites(split)]
+
+
+def run_demo(
+    out: Path | None = None, *, seed: int = 0, restart: bool = False, progress: Progress = silent
+) -> Outcome:
+    """Base, LoRA on raw items, LoRA on augmented ones, KORE: trained, scored, side by side."""
+    from kore.evaluate.scores import table
+
+    folder = out or home() / (f"demo-{seed}" if seed else "demo")
+    clock = time.monotonic()
+    seconds: dict[str, float] = {}
+
+    def lap(name: str) -> None:
+        nonlocal clock
+        seconds[name] = round(time.monotonic() - clock, 1)
+        clock = time.monotonic()
+
+    bench = prepare(folder, seed, progress, restart=restart)
+    lap("prepare")
+    suites = suites_of(bench, "test")
+    evals = folder / "eval"
+    base = stages.evaluate(resolve(PROFILE), None, suites, evals, stages.BASE, progress)
+    lap("base")
+    tuned = {}
+    params: dict[str, int] = {}
+    probes = write_probes(bench, folder)
+    for label, rate in RATES.items():
+        trial = bench.trial(label, **{"train.lr": rate, "train.seed": seed})
+        run, result = run_trial(trial, PROFILE, folder / label, suites, evals, progress, probes=probes)
+        tuned[label] = result
+        params[label] = int(run.state().result["trainable"])
+        lap(label)
+    rows = table(base.scored, {label: result.scored for label, result in tuned.items()})
+    rows = [{**row, "params": params.get(row["method"])} for row in rows]
+    far = [s.name for s in suites[1:] if not getattr(s, "near", False)]
+    return Outcome(
+        folder=folder,
+        table=rows,
+        legend=(
+            "K.A: new countries, in wordings that training never used. "
+            f"K.R: mean over {len(far)} old suites ({', '.join(far)}). near: other countries."
+        ),
+        answers=side_by_side(suites, {"base": base, **tuned}, ("base", "lora", "kore")),
+        next=[
+            f"kore chat {folder / 'kore'} --compare --image {package_data() / 'images' / 'peru.png'}",
+            f"kore dashboard {folder / 'kore'}",
+            f"kore show {bench.tree} --id country-pe",
+            "kore inject your-items.jsonl --profile tiny",
+        ],
+        seconds=seconds,
+    )
+
+
+def write_probes(bench: Bench, folder: Path) -> Path:
+    """A few new and old questions that the runs ask while they train."""
+    from kore.evaluate.demo import demo_suites
+    from kore.evaluate.questions import load_questions
+    from kore.train.probes import Probe, write_probes as write
+
+    new = load_questions(bench.tree / "eval.jsonl", name="new", split="validation").questions
+    probes = [_probe("new", q) for q in _spread(new, 8)]
+    for suite in demo_suites("validation"):
+        probes += [_probe("old", q) for q in _spread(suite.questions, 2)]
+    path = folder / "probes.jsonl"
+    write(path, [Probe(**p) for p in probes])
+    return path
+
+
+def _probe(kind: str, question: Any) -> dict[str, Any]:
+    image = question.images[0] if question.images else None
+    return {
+        "id": question.question_id,
+        "kind": kind,
+        "question": question.text,
+        "answer": question.answers[0],
+        "image": image,
+    }
+
+
+def _spread(values: Any, count: int) -> list[Any]:
+    values = list(values)
+    count = min(count, len(values))
+    return [values[i * len(values) // count] for i in range(count)]

@@ -1,0 +1,127 @@
+"""The stages as the pipelines call them: each takes files, says where it is, and returns files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kore.progress import Progress
+from kore.run import Run
+
+if TYPE_CHECKING:
+    from kore.augment import Report
+    from kore.evaluate.runner import Result
+    from kore.evaluate.task import Suite
+    from kore.nullspace.covariance import Covariance
+    from kore.profile import Profile, Resolved
+    from kore.records import KnowledgeItem
+
+BASE = "base"
+
+
+def augment(
+    items: Sequence[KnowledgeItem],
+    profile: Profile,
+    out: Path,
+    progress: Progress,
+    *,
+    seed: int = 0,
+    restart: bool = False,
+    stage: str = "augment",
+    sources: dict[str, str] | None = None,
+) -> Report:
+    """Items to trees, samples and questions in `out`."""
+    from kore.augment import grow
+
+    def tell(_: str, done: int, total: int | None = None, note: str = "") -> None:
+        progress(stage, done, total, note)
+
+    report = grow(items, profile.augment, out, seed=seed, restart=restart, progress=tell, sources=sources)
+    counts = report.values["statistics"]
+    progress(stage, len(items), len(items), f"{counts['items']} items, {counts['samples']} samples")
+    return report
+
+
+def calibrate(
+    resolved: Resolved, out: Path, progress: Progress, *, restart: bool = False, stage: str = "calibrate"
+) -> Covariance:
+    """The covariance of what the model already knows, in `out`."""
+    from kore.nullspace.job import CalibrateJob
+
+    job = CalibrateJob(resolved.profile, out)
+
+    def tell(layer: Any) -> None:
+        progress(stage, layer.done, layer.total)
+
+    covariance = job.run(restart=restart, on_layer=tell)
+    progress(stage, 1, 1, covariance.label)
+    return covariance
+
+
+def train(
+    resolved: Resolved,
+    data: Path,
+    out: Path,
+    progress: Progress,
+    *,
+    covariance: Path | None = None,
+    old: Path | None = None,
+    probes: Path | None = None,
+    restart: bool = False,
+    stage: str = "train",
+    command: Sequence[str] = (),
+) -> Run:
+    """One adapter, in the run folder `out`."""
+    from kore.pipeline.training import TrainRequest, run_training
+
+    def tell(_: str, done: int, total: int | None = None, note: str = "") -> None:
+        progress(stage, done, total, note)
+
+    request = TrainRequest(
+        resolved=resolved,
+        data=str(data),
+        covariance=covariance,
+        old=old,
+        probes=probes,
+        out=out,
+        restart=restart,
+        command=tuple(command),
+    )
+    value = run_training(request, progress=tell)
+    progress(stage, value["steps"], value["steps"], f"loss {value['loss']:.3f}")
+    return Run(out)
+
+
+def evaluate(
+    resolved: Resolved,
+    run: Run | None,
+    suites: Sequence[Suite],
+    out: Path,
+    label: str,
+    progress: Progress,
+    *,
+    stage: str | None = None,
+) -> Result:
+    """Answers and scores of a run's adapter, or of the untouched base (no run), in `out`."""
+    from kore.evaluate.runner import evaluate as score
+    from kore.models.adapter import load_adapter
+    from kore.models.generate import Engine
+    from kore.models.load import load
+
+    profile = resolved.profile
+    backbone = load(profile.model)
+    if run is not None:
+        load_adapter(backbone, run.adapter)
+    engine = Engine(backbone, batch=profile.eval.batch, max_new_tokens=profile.eval.max_new_tokens)
+    name = stage or f"evaluate {label}"
+    total = sum(len(suite) for suite in suites)
+    before: dict[str, int] = {}
+
+    def tell(suite: str, done: int, _: int) -> None:
+        before[suite] = done
+        progress(name, sum(before.values()), total + 1, suite)
+
+    result = score(engine, suites, out, label=label, adapter=run is not None, progress=tell)
+    progress(name, total + 1, total + 1)
+    return result

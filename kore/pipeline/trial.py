@@ -1,0 +1,71 @@
+"""One trial: a method trained at one setting and scored. The demo, the frontier and the study run these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kore.pipeline import stages
+from kore.profile import Resolved, resolve
+from kore.progress import Progress, silent
+from kore.run import Run
+
+if TYPE_CHECKING:
+    from kore.evaluate.runner import Result
+    from kore.evaluate.task import Suite
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A method at one setting.
+
+    Attributes:
+        label: its row's name.
+        method: as in ``kore train --method``.
+        data: samples.jsonl to train on.
+        covariance: what the null space is taken from; None for methods without one.
+        flags: settings beside the profile's, by dotted key.
+    """
+
+    label: str
+    method: str
+    data: Path
+    covariance: Path | None = None
+    old: Path | None = None
+    flags: Mapping[str, Any] = field(default_factory=dict)
+
+    def resolved(self, profile: str) -> Resolved:
+        """The profile with this trial's settings."""
+        return resolve(profile, {**self.flags, "train.method": self.method})
+
+
+def run_trial(
+    trial: Trial,
+    profile: str,
+    out: Path,
+    suites: Sequence[Suite],
+    evals: Path,
+    progress: Progress = silent,
+    *,
+    probes: Path | None = None,
+    restart: bool = False,
+    stage: str | None = None,
+) -> tuple[Run, Result]:
+    """Train into `out` and score into `evals`; finished parts are not done again."""
+    resolved = trial.resolved(profile)
+    run = stages.train(
+        resolved,
+        trial.data,
+        out,
+        progress,
+        covariance=trial.covariance,
+        old=trial.old,
+        probes=probes,
+        restart=restart,
+        stage=stage or f"train {trial.label}",
+        command=("kore", "train", "--method", trial.method, "--data", str(trial.data), "-o", str(out)),
+    )
+    result = stages.evaluate(resolved, run, suites, evals, trial.label, progress)
+    return run, result

@@ -1,0 +1,55 @@
+"""How an injection's outcome is shown: the table, answers side by side, what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kore.pipeline.outcome import Outcome
+    from kore_cli.output import Output
+
+_NAMES = {"base": "base (untouched)", "lora-raw": "LoRA, raw items", "lora": "LoRA, augmented", "kore": "KORE"}
+
+
+def print_outcome(output: Output, outcome: Outcome) -> None:
+    """Print the outcome: one JSON object when piped or asked for, else a table and its story."""
+    if not output.human:
+        output.record(outcome.to_json())
+        return
+    rows = [
+        {
+            "method": _NAMES.get(row["method"], row["method"]),
+            "trained": row.get("params"),
+            "CEM": row.get("cem"),
+            "F1": row.get("f1"),
+            "K.A": row["k_a"],
+            "K.R": row["k_r"],
+            "near": row.get("k_r_near"),
+            "Avg": row.get("avg"),
+            "HARS": row.get("hars"),
+        }
+        for row in outcome.table
+    ]
+    columns = [c for c in rows[0] if any(row[c] is not None for row in rows)]
+    output.line("")
+    output.table(rows, columns)
+    output.line(f"\n{outcome.legend}")
+    if outcome.answers:
+        output.line("")
+        shown = list(dict.fromkeys(key for answer in outcome.answers for key in answer["answers"]))
+        output.table(
+            [
+                {
+                    "about": answer["about"],
+                    "question": answer["question"],
+                    "right answer": answer["right"],
+                    **{_NAMES.get(k, k): answer["answers"].get(k) for k in shown},
+                }
+                for answer in outcome.answers
+            ],
+            ["about", "question", "right answer", *(_NAMES.get(k, k) for k in shown)],
+        )
+    if outcome.next:
+        output.line("\nNext:")
+        for command in outcome.next:
+            output.line(f"  {command}")

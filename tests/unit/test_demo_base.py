@@ -1,0 +1,105 @@
+"""The embedded base: loads quietly, knows old facts and not the new ones, and its data is complete."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import kore.demo
+from kore.demo import gates, network
+from kore.demo.dataset import MORE, SUITES, open_picture, read_lines
+
+HOME = Path(kore.demo.__file__).parent
+BASE, DATA = HOME / "base", HOME / "data"
+
+
+@pytest.fixture(scope="module")
+def base() -> tuple[Any, Any]:
+    """Model and processor of the package."""
+    torch.set_num_threads(2)
+    return network.load_base(BASE)
+
+
+def test_loading_says_nothing(base: tuple[Any, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    _, processor = network.load_base(BASE)
+    assert type(processor).__name__ == "LlavaProcessor"
+    assert "arn" not in capsys.readouterr().err
+
+
+def test_weights_are_half_precision_and_small() -> None:
+    assert (BASE / "model.safetensors").stat().st_size <= 30 * 2**20
+    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) <= 8 * 2**20
+    about = json.loads((BASE / "kore_base.json").read_text(encoding="utf-8"))
+    assert about["name"] == "kore-tiny" and all(about["met"].values())
+
+
+def test_template_equals_the_training_format(base: tuple[Any, Any]) -> None:
+    tokenizer = base[1].tokenizer
+    talk = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "Peru"}]},
+        {"role": "user", "content": "What is its capital?"},
+    ]
+    text = base[1].apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
+    assert text == (
+        "USER: <image>\nWhat is this? ASSISTANT: Peru</s>USER: What is its capital? ASSISTANT:"
+    )
+    out = tokenizer.apply_chat_template(talk, return_dict=True, return_assistant_tokens_mask=True)
+    told = [i for i, mark in zip(out["input_ids"], out["assistant_masks"], strict=True) if mark]
+    assert tokenizer.decode(told) == " Peru</s>"
+
+
+@pytest.mark.parametrize("text", ["naïve 東京 🦊", "a\nb\tc", "Lima's  A-B (c) 3.14"])
+def test_any_text_survives_the_tokenizer(base: tuple[Any, Any], text: str) -> None:
+    tokenizer = base[1].tokenizer
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+def test_any_picture_becomes_sixteen_tokens(base: tuple[Any, Any]) -> None:
+    out = base[1](text="USER: <image>\nHi ASSISTANT:", images=Image.new("RGB", (301, 97)), return_tensors="pt")
+    assert int((out["input_ids"] == base[1].tokenizer.convert_tokens_to_ids("<image>")).sum()) == 16
+    assert out["pixel_values"].shape == (1, 3, 64, 64)
+
+
+def test_new_countries_are_in_no_old_file() -> None:
+    titles = [item["title"] for item in read_lines(DATA / "items.jsonl")]
+    assert len(titles) == 24
+    for row in read_lines(DATA / "suites" / "countries.jsonl"):
+        assert not any(title in row["text"] or title == row["answer"] for title in titles)
+    for row in read_lines(DATA / "old.jsonl"):
+        if row["suite"] == "countries":
+            assert not any(title in turn["value"] for turn in row["conversations"] for title in titles)
+
+
+def test_every_picture_of_the_data_opens() -> None:
+    for item in read_lines(DATA / "items.jsonl"):
+        assert open_picture(DATA, item["image"]) is not None
+        for k in range(MORE):
+            assert open_picture(DATA, f"images_more/{item['title']} {k + 1}.png") is not None
+    rows = [(DATA, row.get("image")) for row in read_lines(DATA / "old.jsonl")]
+    for suite in SUITES:
+        rows += [(DATA / "suites", row["image"]) for row in read_lines(DATA / "suites" / f"{suite}.jsonl")]
+    assert all((folder / image).exists() for folder, image in rows if image)
+    for folder, image in random.Random(0).sample(rows, 60):
+        open_picture(folder, image)
+
+
+def test_yes_and_no_are_balanced() -> None:
+    for suite in ("yes-no", "easy-vqa", "countries"):
+        told = [row["answer"] for row in read_lines(DATA / "suites" / f"{suite}.jsonl")]
+        assert abs(told.count("Yes") - told.count("No")) <= 6
+
+
+def test_gates_on_a_sample(base: tuple[Any, Any]) -> None:
+    measured = gates.measure(*base, DATA, sample=60)
+    slack = 0.08  # a sample of 60 strays this far
+    for name, bound in gates.AT_LEAST.items():
+        assert measured[name] >= bound - slack, (name, measured)
+    for name, bound in gates.AT_MOST.items():
+        assert measured[name] <= bound + slack, (name, measured)
