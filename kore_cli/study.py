@@ -66,6 +66,7 @@ def study(
         columns = ["label", "params", "cem", "f1", "k_a", "k_r", "k_r_near", "avg", "hars", "area"]
         for part, rows in value["tables"].items():
             output.table(rows, columns, title=part)
+        output.line("\n".join(value["losses"]))
         for path in value["files"]:
             output.line(path)
         return

@@ -77,7 +77,7 @@ class StudyPlan(BaseModel):
 
 
 SMALL: dict[str, Any] = {
-    "max_steps": 60,
+    "max_steps": 100,
     "limit": 40,
     "rates": {m: [CENTRE.get(m, PLAIN)] for m in METHODS},
     "settings": {

@@ -75,6 +75,7 @@ def write_report(study: Study, bench: Bench) -> dict[str, Any]:
     with atomic_write(out / "study.md") as stream:
         stream.write("\n".join(_markdown(study, tables, value["cases"])) + "\n")
     plots = [p for p in (plot_frontier(study, out), plot_losses(study.losses, out)) if p]
+    value["losses"] = text_losses(study.losses)
     value["files"] = [str(out / f) for f in ("study.md", "study.csv", "study.json")] + [str(p) for p in plots]
     return value
 
