@@ -23,9 +23,9 @@ class Full(Method):
 
     name = "full"
     traits = Traits(
-        mergeable=True,
+        mergeable=False,
         exportable=False,
-        why="it changes the base's own weights; kore export writes a whole model",
+        why="it changes the base's own weights, so there is no adapter to merge or to hand on",
     )
 
     def attach(self, setup: Setup) -> None:

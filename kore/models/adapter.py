@@ -63,7 +63,7 @@ def attach(
         modules_to_save=[family.projector] if projector and family.projector else None,
         init_lora_weights=True,
     )
-    peft_model = get_peft_model(model, config)
+    peft_model: Any = get_peft_model(model, config)
     if a is None:
         return peft_model
     left = dict(a)
@@ -175,7 +175,7 @@ def load_adapter(backbone: Backbone, folder: Path, *, trainable: bool = False) -
     config.inference_mode = not trainable
     model = get_peft_model(backbone.model, config)
     weights = load_file(folder / "adapter_model.safetensors")
-    result = set_peft_model_state_dict(model, weights)
+    result: Any = set_peft_model_state_dict(model, weights)
     adapted = {
         n.replace(f".{NAME}", "")
         for n, _ in model.named_parameters()
