@@ -128,12 +128,14 @@ def eval(
     if result.rank:
         return
     if output.human:
-        from kore.evaluate.report import COLUMNS, k_r_words, suite_rows
+        from kore.evaluate.report import COLUMNS, item_words, k_r_words, suite_rows
 
         output.table([{**r, "k_r": k_r_words(r)} for r in result.summary["table"]], COLUMNS)
         output.table(
             suite_rows(result.summary), ("suite", "model", "score", "figure", "samples", "missing", "notes")
         )
+        for line in item_words(result.summary):
+            output.line(line)
     else:
         output.record(result.summary)
     output.note(f"written to {result.out}")

@@ -207,12 +207,12 @@ def default_out(name: str, target: Target | None) -> Path:
 def _default_suites(request: Request, target: Target | None, out: Path) -> list[str]:
     if request.rescore:
         return [str(n) for n in read_manifest(out, kind="eval", made_by="kore eval").facts.get("suites", [])]
-    from kore.models.load import EMBEDDED, embedded_base
+    from kore.models.load import EMBEDDED
 
     names = []
     if target and target.questions and target.questions.is_file():
         names.append(str(target.questions))
-    if target and (target.model == EMBEDDED or Path(target.model) == embedded_base()):
+    if target and (target.model == EMBEDDED or (Path(target.model) / "kore_base.json").is_file()):
         names.append("demo")
     if not names:
         raise UsageError(

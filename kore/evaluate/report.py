@@ -74,6 +74,21 @@ def suite_rows(value: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def item_words(value: Mapping[str, Any]) -> list[str]:
+    """One line per model and suite with items: how many were learned, and which to augment again."""
+    lines = []
+    for name, suite in value["suites"].items():
+        for label, found in suite["results"].items():
+            if label == BASE or not found["items"]:
+                continue
+            verdicts = list(found["items"].values())
+            told = ", ".join(f"{verdicts.count(word)} {word}" for word in ("learned", "partly", "not"))
+            again = [item for item, verdict in found["items"].items() if verdict != "learned"]
+            shown = ", ".join(again[:8]) + (f" and {len(again) - 8} more" if len(again) > 8 else "")
+            lines.append(f"{name}, items by {label}: {told}" + (f"; augment again: {shown}" if again else ""))
+    return lines
+
+
 def k_r_words(line: Mapping[str, Any]) -> str:
     """K.R with its count, as in ``41.2 (9 of 12)``."""
     return "-" if line.get("k_r") is None else f"{line['k_r']:.1f} ({line['suites']} of {line['of']})"
@@ -123,6 +138,7 @@ def as_markdown(value: Mapping[str, Any]) -> str:
         *_grid(suite_rows(value), ("suite", "model", "score", "figure", "samples", "missing", "notes")),
         "",
     ]
+    parts += [f"- {line}" for line in item_words(value)]
     notes = dict.fromkeys(note for r in value["table"] for note in r.get("notes", ()))
     parts += [f"- {note}" for note in notes]
     return "\n".join(parts).rstrip() + "\n"

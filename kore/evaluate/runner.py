@@ -282,6 +282,9 @@ def write_result(result: Result, out: Path) -> None:
     """Write one model's verdicts and figures."""
     for name, scored in result.scored.items():
         write_jsonl(out / "samples" / result.label / f"{name}.jsonl", (v.to_json() for v in scored.samples))
+        if scored.items:
+            lines = ({"item": item, "verdict": verdict} for item, verdict in scored.items.items())
+            write_jsonl(out / "items" / result.label / f"{name}.jsonl", lines)
     write_json(
         out / "scores" / f"{result.label}.json",
         {

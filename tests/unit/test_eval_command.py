@@ -11,6 +11,7 @@ import pytest
 from kore.errors import DataError, GateNotMet, MissingArtefact, UsageError
 from kore.evaluate.command import Outcome, Request, carry_out, plan
 from kore.evaluate.compare import all_flips, compare, open_side
+from kore.evaluate.report import item_words
 from kore.evaluate.task import Verdict
 from tests.tsv import write_all
 
@@ -91,6 +92,14 @@ def test_the_result_tells_protocol_data_and_models(outcome: Outcome) -> None:
     models = outcome.summary["models"]
     assert models["base"]["fingerprint"] != models["kore"]["fingerprint"]
     assert outcome.summary["suites"]["MME"]["facts"]["warnings"]
+
+
+def test_items_tell_what_to_augment_again(outcome: Outcome) -> None:
+    lines = (outcome.out / "items" / "kore" / "eval.jsonl").read_text().splitlines()
+    assert json.loads(lines[0]) == {"item": "i0", "verdict": "not"}
+    assert item_words(outcome.summary) == [
+        "eval, items by kore: 0 learned, 0 partly, 3 not; augment again: i0, i1, i2"
+    ]
 
 
 def test_the_outputs_are_whole(outcome: Outcome, request_: Request) -> None:
