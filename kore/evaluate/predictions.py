@@ -37,17 +37,28 @@ class Key:
         return hash_json([self.sample, self.turn, self.prompt, self.model, self.generation])
 
 
-def prompt_hash(asks: tuple[Ask, ...], replies: tuple[str, ...] = ()) -> str:
-    """Hash of the conversation so far: user turns, pictures by content, the model's own replies."""
-    pictures = [[_picture_hash(p) for p in ask.pictures] for ask in asks]
+def prompt_hash(
+    asks: tuple[Ask, ...], replies: tuple[str, ...] = (), known: dict[str, str] | None = None
+) -> str:
+    """Hash of the conversation so far: user turns, pictures by content, the model's own replies.
+
+    Args:
+        known: hashes of picture files by path, read and added to, so that each is read once.
+    """
+    pictures = [[_picture_hash(p, known) for p in ask.pictures] for ask in asks]
     return hash_json([[ask.text for ask in asks], pictures, list(replies)])
 
 
-def _picture_hash(picture: Picture) -> str:
+def _picture_hash(picture: Picture, known: dict[str, str] | None) -> str:
     if picture.data is not None:
         return hash_bytes(picture.data)
+    if known is not None and picture.path in known:
+        return known[picture.path]
     path = Path(picture.path)
-    return hash_file(path) if path.is_file() else "missing"
+    found = hash_file(path) if path.is_file() else "missing"
+    if known is not None:
+        known[picture.path] = found
+    return found
 
 
 class Predictions:
@@ -56,6 +67,9 @@ class Predictions:
     Args:
         folder: where they lie; other processes' files there are read too.
         rank: number of this process among those that write at once.
+
+    Attributes:
+        pictures: hashes of picture files seen through it, by path.
     """
 
     def __init__(self, folder: Path, rank: int = 0) -> None:
@@ -63,6 +77,7 @@ class Predictions:
         self.path = folder / f"answers-{rank:03d}.jsonl"
         self._stream: IO[str] | None = None
         self._synced = 0.0
+        self.pictures: dict[str, str] = {}
         self._texts: dict[str, str] = {}
         self._latest: dict[tuple[str, int], tuple[str, str]] = {}
         self.reload()

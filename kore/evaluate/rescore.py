@@ -61,7 +61,7 @@ def _replies(store: Predictions, task: Task) -> list[str]:
     replies: list[str] = []
     for turn in range(len(task.asks)):
         found = store.latest(task.id, turn)
-        if found is None or found[0] != prompt_hash(task.asks[: turn + 1], tuple(replies)):
+        if found is None or found[0] != prompt_hash(task.asks[: turn + 1], tuple(replies), store.pictures):
             break
         replies.append(found[1])
     return replies

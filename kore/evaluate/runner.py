@@ -187,7 +187,9 @@ def _answer_length(engine: Engine, longest: int) -> Iterator[None]:
 def _stored(store: Predictions, task: Task, model: str, settings: str) -> list[str]:
     replies: list[str] = []
     for turn in range(len(task.asks)):
-        key = Key(task.id, turn, prompt_hash(task.asks[: turn + 1], tuple(replies)), model, settings)
+        key = Key(
+            task.id, turn, prompt_hash(task.asks[: turn + 1], tuple(replies), store.pictures), model, settings
+        )
         text = store.get(key)
         if text is None:
             break
@@ -208,7 +210,13 @@ def _ask_window(
             if turn >= len(task.asks):
                 continue
             said = replies[task.id]
-            key = Key(task.id, turn, prompt_hash(task.asks[: turn + 1], tuple(said)), model, settings)
+            key = Key(
+                task.id,
+                turn,
+                prompt_hash(task.asks[: turn + 1], tuple(said), store.pictures),
+                model,
+                settings,
+            )
             text = store.get(key)
             if text is not None:
                 said.append(text)

@@ -62,7 +62,6 @@ def test_errors_are_short_and_have_their_exit_codes(tmp_path: Path) -> None:
     cases = {
         ("eval", "kore-tiny", "--suite", "nonsense"): 2,
         ("eval", "kore-tiny", "--suite", "MME", "--data-dir", str(tmp_path)): 4,
-        ("eval", str(tmp_path / "gone"), "--suite", "demo"): 4,
         ("data", "fetch", "nonsense"): 2,
         ("compare", str(tmp_path)): 4,
     }
