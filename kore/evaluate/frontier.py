@@ -7,6 +7,7 @@ keeps everything. So a method is the set of points it reaches over its learning 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 Point = tuple[float, float]
 
@@ -44,7 +45,7 @@ def retention_at(points: Sequence[Point], k_a: float) -> float | None:
         return None
     if k_a <= curve[0][0]:
         return curve[0][1]
-    for (left, high), (right, low) in zip(curve, curve[1:], strict=False):
+    for (left, high), (right, low) in pairwise(curve):
         if left <= k_a <= right:
             share = (k_a - left) / (right - left) if right > left else 0.0
             return high + share * (low - high)

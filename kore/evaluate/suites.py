@@ -18,6 +18,7 @@ from kore.evaluate.agreement import AgreementSuite, load_agreement
 from kore.evaluate.demo import FAR, NEAR, demo_suites
 from kore.evaluate.questions import QuestionSuite, load_questions
 from kore.evaluate.task import Role, Suite
+from kore.jsonl import read_jsonl
 
 if TYPE_CHECKING:
     from kore.evaluate.judge import Judge
@@ -82,7 +83,8 @@ def _resolve(name: str, choice: Choice) -> Sequence[Suite]:
     if name in FAR + NEAR:
         return demo_suites(choice.split, (name,))
     if name == "evoke":
-        return [load_questions(_evoke(choice.data), name="evoke", image_root=choice.image_root)]
+        evoke = _evoke(choice.data)
+        return [load_questions(evoke, name="evoke", image_root=choice.image_root or _evoke_pictures(evoke))]
     if name.startswith("agreement:"):
         return [load_agreement(_present(Path(name.partition(":")[2])))]
     if name == "benchmarks":
@@ -128,7 +130,24 @@ def _evoke(data: Path | None) -> Path:
     for path in (base / EVOKE, base / "json" / "jsonl" / EVOKE, base / "evoke" / EVOKE):
         if path.is_file():
             return path
-    raise MissingArtefact(f"no {EVOKE} under {base}", hint="put EVOKE there, or name it with --data-dir")
+    raise MissingArtefact(
+        f"no {EVOKE} under {base}", hint=f"fetch it with: kore data fetch evoke --data-dir {base}"
+    )
+
+
+def _evoke_pictures(path: Path) -> Path:
+    """Where EVOKE's pictures were unpacked: beside the questions, or where its own archive has them."""
+    first = next(iter(read_jsonl(path)), (None, {}))[1].get("image")
+    name = first[0] if isinstance(first, list) and first else first
+    places = [
+        path.parent,
+        path.parent / "imgs",
+        *(p / "imgs" / "evaluation" for p in [path.parent, *path.parents[1:3]]),
+    ]
+    for place in places:
+        if isinstance(name, str) and (place / name).is_file():
+            return place
+    return path.parent
 
 
 def _narrow(suite: Suite, choice: Choice) -> Suite:

@@ -209,3 +209,25 @@ def test_the_same_id_twice_is_refused(tmp_path: Path) -> None:
     row = {"question_id": 1, "text": "Q", "answer": "x"}
     with pytest.raises(DataError, match="twice"):
         load_questions(_write(tmp_path / "d.jsonl", row, row))
+
+
+@pytest.mark.parametrize("place", ["", "imgs/evaluation"])
+def test_evoke_is_found_as_fetched_and_as_published(tmp_path: Path, place: str) -> None:
+    from kore.errors import MissingArtefact
+    from kore.evaluate.suites import EVOKE, Choice, resolve_suites
+
+    with pytest.raises(MissingArtefact, match="evoke_evaluation_data") as caught:
+        resolve_suites(["evoke"], Choice(data=tmp_path))
+    assert "kore data fetch evoke" in str(caught.value.hint)
+    folder = tmp_path / "json" / "jsonl" if place else tmp_path / "evoke"
+    folder.mkdir(parents=True)
+    name = "eval_wikidata_imgs/Ann's [film] é_1.jpg"
+    _write(
+        folder / EVOKE,
+        {"question_id": 1, "image": name, "text": "Who?", "answer": "Ann", "category": "default"},
+    )
+    picture = (tmp_path / place if place else folder) / name
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"x")
+    (suite,) = resolve_suites(["evoke"], Choice(data=tmp_path))
+    assert next(iter(suite.tasks())).asks[0].pictures[0].path == str(picture)
