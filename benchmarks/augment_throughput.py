@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import openai  # noqa: F401  loaded before the clock starts, for both alike
 from PIL import Image
 
 from kore.augment import grow

@@ -87,6 +87,9 @@ class Asker:
             reply = await self._paid(call)
             store.put(key, reply, self.teacher.name, call.prompt)
             future.set_result(reply)
+            # replies come in bursts: let the calls that wait be sent before this one's reply is worked on, or
+            # their slots stand idle for as long as all replies of the burst take
+            await asyncio.sleep(0)
             return reply
         except BaseException as error:
             if isinstance(error, Exception):

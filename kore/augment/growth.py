@@ -27,7 +27,7 @@ from kore.progress import Progress, silent
 from kore.records import KnowledgeItem, KnowledgeTree
 from kore.settings import AugmentSection
 
-STREAM_AHEAD = 4  # items in work per call in flight: enough to keep all calls busy
+AHEAD = 2  # items in work per call in flight: while one is checked, another has a call waiting
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Growth:
         self.done, self._first, total = already, already, already + len(indices)
         self._began = time.monotonic()
         waiting = iter(indices)
-        workers = min(len(indices), max(1, self.settings.concurrency))
+        workers = min(len(indices), AHEAD * self.settings.concurrency)
         self._tell(total)
 
         async def work() -> None:

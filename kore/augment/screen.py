@@ -3,6 +3,7 @@ then."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ class Screen:
         task: str = "dialogue",
     ) -> tuple[Origin | None, str | None]:
         """The pair's origin with the verdict, None if it is dropped; and the sentence that supports it."""
+        await asyncio.sleep(0)  # checking takes its time: replies that came meanwhile are taken in first
         if self.mode == "off":
             return Origin(by=self.maker, prompt=prompt), None
         found = check(question, answer, source)
