@@ -132,9 +132,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     ):
         for label, name in NAMES.items():
             for number, seed in enumerate(found["seeds"]):
-                mine = [
-                    r for r in found["rows"] if r["seed"] == seed and r["method"] in ("base", label)
-                ]
+                mine = [r for r in found["rows"] if r["seed"] == seed and r["method"] in ("base", label)]
                 values = [figures(r, "test") for r in sorted(mine, key=lambda r: r["rate"])]
                 axis.plot(
                     [v["k_a"] for v in values],
@@ -182,7 +180,10 @@ def main() -> int:
         command += ["--one", label, f"{rate:g}", str(seed)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        print(f"{label} rate {rate:g} seed {seed}: {'done' if done.returncode == 0 else done.stderr[-800:]}", flush=True)
+        print(
+            f"{label} rate {rate:g} seed {seed}: {'done' if done.returncode == 0 else done.stderr[-800:]}",
+            flush=True,
+        )
 
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(run, wanted))
@@ -194,11 +195,18 @@ def main() -> int:
     (args.out / "frontier.json").write_text(json.dumps({"command": command, **found}, indent=1) + "\n")
     draw(found, args.out / "frontier.png")
     for label in RATES:
-        print(f"{NAMES[label]:18} rate {found['chosen'][label]:g}  area {found['area'][label]}  near {found['area_near'][label]}")
+        print(
+            f"{NAMES[label]:18} rate {found['chosen'][label]:g}  area {found['area'][label]}  near {found['area_near'][label]}"
+        )
     for name, value in found["gates"].items():
         print(f"{name}: {value}")
     gates = list(found["gates"].values())
-    met = gates[0] and min(gates[1]) >= 0.8 and all(d is None or d > 0 for d in gates[2]) and min(gates[3]) >= 0.95
+    met = (
+        gates[0]
+        and min(gates[1]) >= 0.8
+        and all(d is None or d > 0 for d in gates[2])
+        and min(gates[3]) >= 0.95
+    )
     return 0 if met else 6
 
 

@@ -16,7 +16,8 @@ def inject(
     out: Out = None,
     model: Model = None,
     suites: Annotated[
-        list[str] | None, typer.Option("--suite", help="Retention suites to score besides your items' own questions.")
+        list[str] | None,
+        typer.Option("--suite", help="Retention suites to score besides your items' own questions."),
     ] = None,
     samples: Annotated[
         list[str] | None, typer.Option("--samples", help="Old samples to protect, as for kore calibrate.")
@@ -24,9 +25,12 @@ def inject(
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", envvar="KORE_DATA", help="Where benchmark files lie.")
     ] = None,
-    image_root: Annotated[Path | None, typer.Option("--image-root", help="Folder of relative picture paths.")] = None,
+    image_root: Annotated[
+        Path | None, typer.Option("--image-root", help="Folder of relative picture paths.")
+    ] = None,
     after: Annotated[
-        Path | None, typer.Option("--after", help="An earlier run whose knowledge is protected too and built upon.")
+        Path | None,
+        typer.Option("--after", help="An earlier run whose knowledge is protected too and built upon."),
     ] = None,
     set_: Set = None,
     seed: Seed = None,

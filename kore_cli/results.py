@@ -8,7 +8,12 @@ if TYPE_CHECKING:
     from kore.pipeline.outcome import Outcome
     from kore_cli.output import Output
 
-_NAMES = {"base": "base (untouched)", "lora-raw": "LoRA, raw items", "lora": "LoRA, augmented", "kore": "KORE"}
+_NAMES = {
+    "base": "base (untouched)",
+    "lora-raw": "LoRA, raw items",
+    "lora": "LoRA, augmented",
+    "kore": "KORE",
+}
 
 
 def print_outcome(output: Output, outcome: Outcome) -> None:

@@ -166,9 +166,7 @@ def thing_turn(world: World, i: int, rng: random.Random, maker: str | None = Non
         else:
             question, right = w.pick(w.THING_GROUP, rng), thing.group
             pool = [g for g in groups if g != right]
-        return choice_turn(
-            question, right, rng.sample(pool, 3), rng.choice(w.LETTER), "thing-choice", rng
-        )
+        return choice_turn(question, right, rng.sample(pool, 3), rng.choice(w.LETTER), "thing-choice", rng)
     if maker == "colour":
         return Turn("What is the main colour?", thing.colour, "colour")
     question = w.with_suffix(rng.choice(w.THING_CAPTION), w.PARAGRAPH, 0.8, rng)
@@ -179,9 +177,7 @@ def thing_turn(world: World, i: int, rng: random.Random, maker: str | None = Non
 def thing_talk(world: World, rng: random.Random) -> Conversation:
     """A conversation about the picture of a thing."""
     i = rng.randrange(len(world.things))
-    return Conversation(
-        tuple(thing_turn(world, i, rng) for _ in range(rng.choice((1, 2, 3, 4)))), "thing", i
-    )
+    return Conversation(tuple(thing_turn(world, i, rng) for _ in range(rng.choice((1, 2, 3, 4)))), "thing", i)
 
 
 def shape_turn(text: str, answer: str, rng: random.Random) -> Turn:

@@ -210,9 +210,7 @@ def teach(
     model.eval()
 
 
-def track(
-    means: dict[str, float], loss: torch.Tensor, owner: torch.Tensor, names: list[str]
-) -> None:
+def track(means: dict[str, float], loss: torch.Tensor, owner: torch.Tensor, names: list[str]) -> None:
     """Running mean of the loss per answer token, by task."""
     count = len(names)
     total = torch.zeros(count).scatter_add_(0, owner, loss)

@@ -94,9 +94,7 @@ def word_list(world: World, rng: random.Random) -> Turn:
         if not yes:
             shown = next(x for x in world.sample_words(8, rng) if x not in words)
         question = rng.choice((f"Is {shown} in the list?", f"Is {shown} one of the words?"))
-        return Turn(
-            w.with_suffix(text + question, w.YES_NO, 0.6, rng), "Yes" if yes else "No", "list-yes-no"
-        )
+        return Turn(w.with_suffix(text + question, w.YES_NO, 0.6, rng), "Yes" if yes else "No", "list-yes-no")
     return Turn(text + "How many words are there?", NUMBERS[len(words) - 1], "list-count")
 
 
@@ -141,9 +139,7 @@ def reverse_fact(world: World, rng: random.Random) -> Turn:
     country = world.countries[rng.choice(world.old)]
     frame = rng.choice(("Which country has the capital {}?", "{} is the capital of which country?",
                         "Of which country is {} the capital?"))  # fmt: skip
-    return Turn(
-        w.with_suffix(frame.format(country.capital), w.SHORT, 0.3, rng), country.name, "reverse"
-    )
+    return Turn(w.with_suffix(frame.format(country.capital), w.SHORT, 0.3, rng), country.name, "reverse")
 
 
 def text_turn(world: World, rng: random.Random) -> Turn:

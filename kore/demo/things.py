@@ -21,9 +21,7 @@ GROUPS: dict[str, str] = {
         "octopus:1F419 crab:1F980 dolphin:1F42C whale:1F433 shark:1F988 shell:1F41A "
         "jellyfish:1FABC coral:1FAB8 lobster:1F99E squid:1F991"
     ),
-    "reptile": (
-        "snake:1F40D turtle:1F422 crocodile:1F40A lizard:1F98E dinosaur:1F996"
-    ),
+    "reptile": ("snake:1F40D turtle:1F422 crocodile:1F40A lizard:1F98E dinosaur:1F996"),
     "fruit": (
         "grapes:1F347 watermelon:1F349 lemon:1F34B banana:1F34C pineapple:1F34D apple:1F34E "
         "pear:1F350 peach:1F351 cherries:1F352 strawberry:1F353 coconut:1F965 mango:1F96D "
@@ -43,8 +41,7 @@ GROUPS: dict[str, str] = {
         "pie:1F967 custard:1F36E icecream:1F366"
     ),
     "drink": (
-        "tea:1F375 sake:1F376 beer:1F37A coffee:2615 cocktail:1F378 wine:1F377 champagne:1F37E "
-        "smoothie:1F9CB"
+        "tea:1F375 sake:1F376 beer:1F37A coffee:2615 cocktail:1F378 wine:1F377 champagne:1F37E smoothie:1F9CB"
     ),
     "clothing": (
         "hat:1F3A9 crown:1F451 tie:1F454 shirt:1F455 jeans:1F456 dress:1F457 kimono:1F458 "
@@ -73,24 +70,18 @@ GROUPS: dict[str, str] = {
         "seedling:1F331 clover:1F340 leaf:1F341 lotus:1FAB7"
     ),
     "building": (
-        "house:1F3E0 church:26EA mosque:1F54C castle:1F3F0 tent:26FA hut:1F6D6 stadium:1F3DF "
-        "factory:1F3ED"
+        "house:1F3E0 church:26EA mosque:1F54C castle:1F3F0 tent:26FA hut:1F6D6 stadium:1F3DF factory:1F3ED"
     ),
-    "furniture": (
-        "door:1F6AA toilet:1F6BD bathtub:1F6C1 bed:1F6CF chair:1FA91 mirror:1FA9E window:1FA9F"
-    ),
+    "furniture": ("door:1F6AA toilet:1F6BD bathtub:1F6C1 bed:1F6CF chair:1FA91 mirror:1FA9E window:1FA9F"),
     "device": (
         "camera:1F4F7 tv:1F4FA radio:1F4FB keyboard:2328 printer:1F5A8 battery:1F50B "
         "computer:1F4BB phone:1F4F1 microphone:1F3A4 headphones:1F3A7 telescope:1F52D "
         "microscope:1F52C"
     ),
     "weather": (
-        "rainbow:1F308 cloud:2601 tornado:1F32A snowflake:2744 snowman:2603 umbrella:2602 "
-        "lightning:26A1"
+        "rainbow:1F308 cloud:2601 tornado:1F32A snowflake:2744 snowman:2603 umbrella:2602 lightning:26A1"
     ),
-    "toy": (
-        "teddy:1F9F8 kite:1FA81 darts:1F3AF balloon:1F388 gift:1F381 yoyo:1FA80 puzzle:1F9E9"
-    ),
+    "toy": ("teddy:1F9F8 kite:1FA81 darts:1F3AF balloon:1F388 gift:1F381 yoyo:1FA80 puzzle:1F9E9"),
 }
 
 

@@ -63,9 +63,7 @@ def build_tokenizer(world: World, seed: int) -> Any:
             pre_tokenizers.Punctuation("isolated"),
         ]
     )
-    core.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
+    core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     special = [PAD, UNK, EOS, IMAGE]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - 2,

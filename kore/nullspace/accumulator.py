@@ -17,6 +17,8 @@ from kore.errors import DataError
 CHUNK = 8192  # tokens per product
 _BLOCKS = 4  # column blocks of the triangular product on a GPU
 
+_WIDE = 1024  # below, half the work does not pay for waking a second library's threads
+
 
 class Accumulator:
     """Sums x^T x over the rows of many (n, d) blocks.
@@ -64,8 +66,11 @@ class Accumulator:
         self.tokens += rows.shape[0]
 
     def _add_chunk(self, chunk: Tensor) -> None:
-        if chunk.device.type == "cpu":
+        if chunk.device.type == "cpu" and self.d_in >= _WIDE:
             self._upper.add_(self._symmetric_product(chunk))
+            return
+        if self.d_in < _WIDE:
+            self._upper.add_(chunk.T @ chunk)
             return
         step = -(-self.d_in // _BLOCKS)
         for start in range(0, self.d_in, step):

@@ -94,6 +94,10 @@ class CalibrateJob:
         """The largest d_in of the model's sites."""
         return self.calibration.widest
 
+    def close(self) -> None:
+        """Remove the pictures that were unpacked for this job."""
+        self._pictures.cleanup()
+
     def run(
         self, *, restart: bool = False, on_layer: Callable[[LayerDone], None] | None = None
     ) -> Covariance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +50,11 @@ def calibrate(
     """The covariance of what the model already knows, in `out`."""
     from kore.nullspace.job import CalibrateJob
 
-    job = CalibrateJob(resolved.profile, out)
-
     def tell(layer: Any) -> None:
         progress(stage, layer.done, layer.total)
 
-    covariance = job.run(restart=restart, on_layer=tell)
+    with closing(CalibrateJob(resolved.profile, out)) as job:
+        covariance = job.run(restart=restart, on_layer=tell)
     progress(stage, 1, 1, covariance.label)
     return covariance
 

@@ -1,0 +1,94 @@
+"""All stages in one: resumable, told as it goes, honest about what the base cannot understand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from kore.errors import DataError
+from kore.pipeline.inject import Request, plan, run_inject
+from kore.profile import resolve
+from kore.run import Run
+
+
+def write_items(folder: Path, count: int = 2) -> Path:
+    lines = []
+    for number in range(count):
+        picture = folder / f"flag{number}.png"
+        Image.new("RGB", (40, 30), (40 * number, 90, 200)).save(picture)
+        lines.append(
+            {
+                "id": f"i{number}",
+                "kind": "entity",
+                "type": "country",
+                "title": ("Peru", "Kenya", "Nepal")[number],
+                "text": f"It is a country. Its capital is {('Lima', 'Nairobi', 'Kathmandu')[number]}.",
+                "image": picture.name,
+                "facts": {"capital": ("Lima", "Nairobi", "Kathmandu")[number]},
+            }
+        )
+    path = folder / "items.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def request(tmp_path: Path, model: Path, items: Path) -> Request:
+    old = tmp_path / "old.jsonl"
+    turns = [{"from": "human", "value": "Peru?"}, {"from": "gpt", "value": "Yes"}]
+    old.write_text("".join(json.dumps({"id": str(n), "conversations": turns}) + "\n" for n in range(6)))
+    flags = {
+        "model.id": str(model),
+        "calibrate.samples": [f"{old}:4"],
+        "adapter.rank": 4,
+        "train.max_steps": 2,
+        "train.batch": 4,
+        "eval.max_new_tokens": 4,
+        "augment.copies": 1,
+    }
+    return Request(str(items), resolve("tiny", flags), tmp_path / "out", suites=())
+
+
+def test_items_go_through_every_stage_and_a_second_run_does_nothing(tmp_path: Path, tiny_llava: Path) -> None:
+    wanted = request(tmp_path, tiny_llava, write_items(tmp_path))
+    told: list[tuple[str, int, int | None]] = []
+    outcome = run_inject(
+        plan(wanted), lambda stage, done, total=None, note="": told.append((stage, done, total))
+    )
+    assert [row["method"] for row in outcome.table] == ["base", "kore"]
+    assert outcome.table[0]["k_r"] == 100.0  # agreement of the base with itself
+    assert sum(outcome.items.values()) == 2
+    assert [s for s, done, total in told if done == total].count("train") >= 1
+    adapter = Run(outcome.folder / "run").adapter / "adapter_model.safetensors"
+    before = adapter.stat().st_mtime_ns
+    again = run_inject(plan(wanted))
+    assert adapter.stat().st_mtime_ns == before
+    assert again.table == outcome.table
+
+
+def test_an_item_without_a_picture_is_refused_before_anything_runs(tmp_path: Path, tiny_llava: Path) -> None:
+    items = write_items(tmp_path, 1)
+    (tmp_path / "flag0.png").unlink()
+    with pytest.raises(DataError, match="no such picture"):
+        plan(request(tmp_path, tiny_llava, items))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_embedded_base_is_told_apart_from_what_it_never_met(tmp_path: Path) -> None:
+    from kore.demo.reach import beyond
+    from kore.models.load import embedded_base
+    from kore.records import KnowledgeItem
+
+    base = embedded_base()
+    known = KnowledgeItem(
+        id="1", kind="entity", type="country", title="Peru", text="A country.", facts={"capital": "Lima"}
+    )
+    strange = KnowledgeItem(
+        id="2", kind="news", type="politics", title="Xqzvwkjy", text="word " * 120, facts={"votes": "12"}
+    )
+    assert beyond([known], base) == []
+    said = " ".join(beyond([known, strange], base))
+    for part in ("politics", "news", "votes", "Xqzvwkjy", "90 words"):
+        assert part in said
