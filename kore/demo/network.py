@@ -41,7 +41,7 @@ def build_model(tokenizer: Any) -> Any:
         image_seq_length=(IMAGE_SIZE // PATCH) ** 2,
     )  # fmt: skip
     model = LlavaForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+    model.generation_config = GenerationConfig(
         bos_token_id=None, eos_token_id=eos, pad_token_id=pad, do_sample=False, max_new_tokens=64
     )
     return model

@@ -74,7 +74,7 @@ def build_tokenizer(world: World, seed: int) -> Any:
     core.train_from_iterator(corpus(world, random.Random(seed), 30_000), trainer)
     core.add_special_tokens([AddedToken(IMAGE, lstrip=True, special=True, normalized=False)])
     core.add_tokens([AddedToken(word, lstrip=True, normalized=False) for word in (USER, ASSISTANT)])
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token=PAD, eos_token=EOS, unk_token=UNK,
         clean_up_tokenization_spaces=False, model_max_length=512, padding_side="left",
         extra_special_tokens={"image_token": IMAGE},
@@ -93,7 +93,7 @@ def build_processor(tokenizer: Any) -> Any:
         size=side, crop_size=side, do_center_crop=False, do_convert_rgb=True,
         image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5],
     )  # fmt: skip
-    return LlavaProcessor(  # type: ignore[no-untyped-call]
+    return LlavaProcessor(
         images, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
         chat_template=CHAT_TEMPLATE, image_token=IMAGE, num_additional_image_tokens=1,
     )  # fmt: skip

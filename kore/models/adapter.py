@@ -69,7 +69,7 @@ def attach(
     left = dict(a)
     for name, module in peft_model.base_model.model.named_modules():
         if isinstance(module, LoraLayer) and name in left:
-            weight = module.lora_A[NAME].weight
+            weight: Any = module.lora_A[NAME].weight
             value = left.pop(name)
             if tuple(weight.shape) != tuple(value.shape):
                 raise DataError(

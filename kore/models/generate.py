@@ -92,7 +92,7 @@ class Engine:
         """Pieces of one answer as they come; `stop` is asked between tokens."""
         from transformers import TextIteratorStreamer
 
-        streamer = TextIteratorStreamer(
+        streamer: Any = TextIteratorStreamer(
             self.encoder.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=600.0
         )
         failure: list[BaseException] = []

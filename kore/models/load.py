@@ -161,7 +161,7 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
         options["device_map"] = {"": 0}
     logging.set_verbosity_error()
     try:
-        model = AutoModelForImageTextToText.from_pretrained(folder, **options)
+        model: Any = AutoModelForImageTextToText.from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the model: {str(error).splitlines()[0]}", where=str(folder)) from error
     if section.vision_select_layer is not None and hasattr(model.config, "vision_feature_layer"):

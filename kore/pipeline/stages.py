@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 BASE = "base"
 
 
+def renamed(progress: Progress, name: str) -> Progress:
+    """The same listener, told of the stage by another name."""
+
+    def tell(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        progress(name, done, total, note)
+
+    return tell
+
+
 def augment(
     items: Sequence[KnowledgeItem],
     profile: Profile,
@@ -35,8 +44,7 @@ def augment(
     """Items to trees, samples and questions in `out`."""
     from kore.augment import grow
 
-    def tell(_: str, done: int, total: int | None = None, note: str = "") -> None:
-        progress(stage, done, total, note)
+    tell = renamed(progress, stage)
 
     report = grow(items, profile.augment, out, seed=seed, restart=restart, progress=tell, sources=sources)
     counts = report.values["statistics"]
@@ -75,8 +83,7 @@ def train(
     """One adapter, in the run folder `out`."""
     from kore.pipeline.training import TrainRequest, run_training
 
-    def tell(_: str, done: int, total: int | None = None, note: str = "") -> None:
-        progress(stage, done, total, note)
+    tell = renamed(progress, stage)
 
     request = TrainRequest(
         resolved=resolved,
