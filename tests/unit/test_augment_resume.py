@@ -54,7 +54,7 @@ def test_a_run_that_stopped_half_way_goes_on_from_there(
     report = grow(
         items, section, tmp_path / "out", progress=lambda stage, done, total=None, note="": seen.append(done)
     )
-    assert report.state == "resume" and seen[0] == 3 and seen[-1] == 6
+    assert report.state == "resume" and 3 <= seen[0] < 6 and seen[-1] == 6
     grow(items, section, tmp_path / "calm")
     for name in FILES:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()

@@ -133,7 +133,7 @@ class OfflineTeacher:
     def hops(self, item: KnowledgeItem, other: KnowledgeItem, link: str) -> list[Hop]:
         """A fact of the other item asked through the link, and the link itself."""
         tier = self._language(item).hop
-        places = {"s": item.title, "other": other.title}
+        places = {"s": item.title, "other": f'"{other.title}"' if other.kind == "news" else other.title}
         question = fill(draw(tier.train, self.seed, item.id, other.id, "hop"), **places)
         held_out = fill(draw(tier.held_out, self.seed, item.id, other.id, "hop"), **places)
         if contains(question, link) or contains(item.title, link):
