@@ -32,7 +32,7 @@ def eval(
         ),
     ] = None,
     out: options.Out = None,
-    profile: options.ProfileName = "tiny",
+    profile: options.ProfileName = "",
     set_: options.Set = None,
     protocol: Annotated[
         str | None, typer.Option("--protocol", help="vlmeval or llava-native (four benchmarks).")

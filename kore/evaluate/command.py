@@ -36,7 +36,7 @@ class Request:
     suites: list[str] = field(default_factory=list)
     data: Path | None = None
     out: Path | None = None
-    profile: str = "tiny"
+    profile: str = ""
     settings: list[str] = field(default_factory=list)
     protocol: str | None = None
     compat: str = "vlmeval-688e9da"
@@ -57,10 +57,10 @@ class Request:
     restart: bool = False
 
     def resolved(self) -> Profile:
-        """The profile with this request's flags over it."""
+        """The named profile, else the run's own settings of model and evaluation, with the flags over it."""
         from kore.profile import resolve
 
-        flags: dict[str, Any] = {}
+        flags: dict[str, Any] = {} if self.profile else recorded_settings(Path(self.target))
         for text in self.settings:
             key, sign, value = text.partition("=")
             if not sign:
@@ -73,7 +73,7 @@ class Request:
             "eval.max_new_tokens": self.max_new_tokens,
         }
         flags |= {key: value for key, value in own.items() if value is not None}
-        return resolve(self.profile, flags).profile
+        return resolve(self.profile or "tiny", flags).profile
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,11 @@ def plan(request: Request) -> Plan:
         record=out / "judge",
         section=profile.model,
     )
-    before = read_manifest(out, kind="eval", made_by="kore eval").settings if request.rescore else {}
-    if before:  # stored answers belong to the prompts that they were given to
-        style, protocol = before["style"], before["protocol"]
+    split = request.split
+    if request.rescore:  # stored answers belong to the prompts that they were given to
+        before = read_manifest(out, kind="eval", made_by="kore eval")
+        style, protocol = before.settings["style"], before.settings["protocol"]
+        split = before.facts.get("split", split)
     else:
         style = "llava" if target and model_type(target.model) == "llava" else "default"
         protocol = profile.eval.protocol
@@ -162,14 +164,14 @@ def plan(request: Request) -> Plan:
         protocol=protocol,
         compat=compat_of(request.compat),
         style=style,
-        split=request.split,
+        split=split,
         judge=judge,
         limit=request.limit,
         ids=request.ids,
         image_root=request.image_root,
         max_new_tokens=request.max_new_tokens,
     )
-    names = request.suites or list(profile.eval.suites) or _default_suites(request, target, out)
+    names = request.suites or _default_suites(request, profile, target, out)
     suites = resolve_suites(names, choice)
     parse_gates(request.fail_under, [s.name for s in suites])
     return Plan(request, profile, target, suites, names, judge, out, style, protocol)
@@ -204,21 +206,31 @@ def default_out(name: str, target: Target | None) -> Path:
     return Path(f"eval-{stem}")
 
 
-def _default_suites(request: Request, target: Target | None, out: Path) -> list[str]:
+def _default_suites(request: Request, profile: Profile, target: Target | None, out: Path) -> list[str]:
+    """Those of the stored results; else the run's own questions, then the profile's suites."""
     if request.rescore:
         return [str(n) for n in read_manifest(out, kind="eval", made_by="kore eval").facts.get("suites", [])]
-    from kore.models.load import EMBEDDED
-
-    names = []
-    if target and target.questions and target.questions.is_file():
-        names.append(str(target.questions))
-    if target and (target.model == EMBEDDED or (Path(target.model) / "kore_base.json").is_file()):
-        names.append("demo")
+    own = [str(target.questions)] if target and target.questions and target.questions.is_file() else []
+    names = [*own, *profile.eval.suites]
     if not names:
         raise UsageError(
             "nothing to evaluate on", hint="name suites with --suite, e.g. --suite eval.jsonl,benchmarks"
         )
     return names
+
+
+def recorded_settings(folder: Path) -> dict[str, Any]:
+    """What a run's state says of its model and evaluation, under dotted keys; nothing for other targets."""
+    path = folder / "run.json"
+    if not path.is_file():
+        return {}
+    sections = read_json(path).get("profile") or {}
+    return {
+        f"{name}.{key}": value
+        for name in ("model", "eval")
+        for key, value in (sections.get(name) or {}).items()
+        if value is not None and f"KORE_{name}__{key}".upper() not in os.environ
+    }
 
 
 def carry_out(request: Request, progress: Progress | None = None, planned: Plan | None = None) -> Outcome:
@@ -279,7 +291,7 @@ def _answer(planned: Plan, world: World, progress: Progress | None) -> dict[str,
     manifest = Manifest(
         "eval", settings, inputs,
         sources={"model": target.model, **({"adapter": str(target.adapter)} if target.adapter else {})},
-        facts={"suites": planned.names, "label": target.label},
+        facts={"suites": planned.names, "label": target.label, "split": request.split},
     )  # fmt: skip
     if world.rank == 0:
         claim(planned.out, manifest, restart=request.restart)

@@ -96,16 +96,7 @@ def _resolve(name: str, choice: Choice) -> Sequence[Suite]:
         return [bench.load_own(_present(Path(path)), kind, choice)]
     if path.endswith((".jsonl", ".json")):
         role: Role = "retention" if kind in ("retention", "near") else "adaptation"
-        split = choice.split if role == "retention" else None
-        return [
-            load_questions(
-                _present(Path(path)),
-                role=role,
-                split=split,
-                near=kind == "near",
-                image_root=choice.image_root,
-            )
-        ]
+        return [_questions(_present(Path(path)), role, kind == "near", choice)]
     known = ["demo", "evoke", "benchmarks", *FAR, *NEAR, *benchmarks.NAMES]
     close = difflib.get_close_matches(name, known, n=1)
     raise UsageError(
@@ -115,6 +106,14 @@ def _resolve(name: str, choice: Choice) -> Sequence[Suite]:
 
 
 _KINDS = ("mcq", "yorn", "vqa", "retention", "near", "adaptation")
+
+
+def _questions(path: Path, role: Role, near: bool, choice: Choice) -> QuestionSuite:
+    """The questions of the chosen split; of a file that has no such split, all."""
+    suite = load_questions(path, role=role, near=near, image_root=choice.image_root)
+    own = [q for q in suite.questions if q.extra.get("split") in (None, choice.split)]
+    divided = any(q.extra.get("split") == choice.split for q in own)
+    return replace(suite, questions=own, split=choice.split) if divided else suite
 
 
 def _present(path: Path) -> Path:

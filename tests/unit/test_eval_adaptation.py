@@ -205,6 +205,20 @@ def test_only_the_wanted_split_is_read(tmp_path: Path) -> None:
         load_questions(path, split="other")
 
 
+def test_own_questions_are_those_of_the_split_where_they_have_one(tmp_path: Path) -> None:
+    from kore.evaluate.suites import Choice, resolve_suites
+
+    rows = [
+        {"question_id": i, "text": "Q", "answer": "x", "split": s}
+        for i, s in enumerate(("validation", "test"))
+    ]
+    divided = _write(tmp_path / "d.jsonl", *rows)
+    plain = _write(tmp_path / "p.jsonl", *({k: v for k, v in row.items() if k != "split"} for row in rows))
+    suites = resolve_suites([str(divided), str(plain)], Choice())
+    assert [len(s) for s in suites] == [1, 2]
+    assert [s.facts["split"] for s in suites] == ["test", None]
+
+
 def test_the_same_id_twice_is_refused(tmp_path: Path) -> None:
     row = {"question_id": 1, "text": "Q", "answer": "x"}
     with pytest.raises(DataError, match="twice"):
