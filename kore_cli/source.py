@@ -156,7 +156,7 @@ class EventReader:
             stream.seek(start)
             data = stream.read(stop - start)
             whole = data.rfind(b"\n") + 1
-            if not whole and len(data) == PIECE:
+            if not whole and len(data) == stop - start:
                 # one line longer than a piece: take it whole
                 data += stream.readline()
                 whole = len(data) if data.endswith(b"\n") else 0

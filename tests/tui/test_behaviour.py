@@ -277,7 +277,10 @@ async def test_svg_export_writes_a_picture_of_the_screen(make_run: Make, open_ap
     assert path.read_text(encoding="utf-8").startswith("<svg")
 
 
-THEMES = ["ansi-dark", *(pytest.param(t, marks=pytest.mark.slow) for t in ("kore-light", "ansi-light", "nord"))]
+THEMES = [
+    "ansi-dark",
+    *(pytest.param(t, marks=pytest.mark.slow) for t in ("kore-light", "ansi-light", "nord")),
+]
 
 
 @pytest.mark.parametrize("theme", THEMES)
