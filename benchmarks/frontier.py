@@ -72,7 +72,13 @@ def summarise(rows: list[dict[str, Any]], seeds: list[int]) -> dict[str, Any]:
     from kore.evaluate.frontier import area, retention_at
 
     base = {r["seed"]: r for r in rows if r["method"] == "base"}
-    found: dict[str, Any] = {"rows": rows, "seeds": seeds, "area": {}, "area_near": {}, "chosen": choose(rows)}
+    found: dict[str, Any] = {
+        "rows": rows,
+        "seeds": seeds,
+        "area": {},
+        "area_near": {},
+        "chosen": choose(rows),
+    }
     points: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for label in RATES:
         for seed in seeds:
@@ -110,7 +116,9 @@ def choose(rows: list[dict[str, Any]]) -> dict[str, float]:
     so that what each forgot is compared at like learning.
     """
     seen = {
-        (r["method"], r["rate"]): figures(r, "validation") for r in rows if r["seed"] == 0 and "validation" in r
+        (r["method"], r["rate"]): figures(r, "validation")
+        for r in rows
+        if r["seed"] == 0 and "validation" in r
     }
     floor = 0.95 * seen["base", 0.0]["k_r"]
     kept = {rate: v["k_a"] for (m, rate), v in seen.items() if m == "kore" and v["k_r"] >= floor}

@@ -28,10 +28,6 @@ def inject(
     image_root: Annotated[
         Path | None, typer.Option("--image-root", help="Folder of relative picture paths.")
     ] = None,
-    after: Annotated[
-        Path | None,
-        typer.Option("--after", help="An earlier run whose knowledge is protected too and built upon."),
-    ] = None,
     set_: Set = None,
     seed: Seed = None,
     restart: Restart = False,
@@ -59,7 +55,6 @@ def inject(
         suites=tuple(suites or resolved.profile.eval.suites),
         data_dir=data_dir,
         image_root=image_root,
-        after=after,
         restart=restart,
     )
     for note in (planned := plan(request)).notes:

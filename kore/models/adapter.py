@@ -185,7 +185,8 @@ def load_adapter(backbone: Backbone, folder: Path, *, trainable: bool = False) -
     missing = [n for n in missing if n.replace(".modules_to_save", "") not in weights]
     if result.unexpected_keys or missing:
         raise DataError(
-            f"adapter and model do not fit: {len(missing)} keys missing, {len(result.unexpected_keys)} unknown",
+            f"adapter and model do not fit: {len(missing)} keys missing, "
+            f"{len(result.unexpected_keys)} unknown",
             where=(missing or result.unexpected_keys)[0],
         )
     if facts.get("frozen_a"):

@@ -157,7 +157,7 @@ class Encoder:
             raise DataError("the processor's tokens cannot be mapped to its text", where=f"sample {name}")
         labels = torch.full_like(ids, IGNORED)
         for position, (start, end) in enumerate(encoded["offset_mapping"]):
-            if end > start and any(a <= start and end <= b or a < end <= b for a, b in spans):
+            if end > start and any((a <= start and end <= b) or a < end <= b for a, b in spans):
                 labels[position] = ids[position]
         return labels
 

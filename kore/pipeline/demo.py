@@ -139,7 +139,8 @@ def run_demo(
 def write_probes(bench: Bench, folder: Path) -> Path:
     """A few new and old questions that the runs ask while they train."""
     from kore.evaluate.demo import demo_suites
-    from kore.train.probes import Probe, write_probes as write
+    from kore.train.probes import Probe
+    from kore.train.probes import write_probes as write
 
     new = suites_of(bench, "validation")[0].questions  # type: ignore[attr-defined]
     probes = [_probe("new", q) for q in _spread(new, 8)]

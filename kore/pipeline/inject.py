@@ -33,7 +33,6 @@ class Request:
         items: KnowledgeItem records, or ``-``.
         suites: retention suites besides the items' own questions; without any, agreement with the
             untouched base on held-out old prompts stands in for them.
-        after: an earlier run to build upon.
     """
 
     items: str
@@ -42,7 +41,6 @@ class Request:
     suites: tuple[str, ...] = ()
     data_dir: Path | None = None
     image_root: Path | None = None
-    after: Path | None = None
     restart: bool = False
 
 
@@ -111,10 +109,6 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
 
     request, resolved, folder = planned.request, planned.request.resolved, planned.folder
     profile, seed = resolved.profile, resolved.profile.train.seed
-    if request.after is not None:
-        from kore.pipeline.sequential import inject_after
-
-        return inject_after(planned, request.after, progress)
     clock = time.monotonic()
     seconds: dict[str, float] = {}
 

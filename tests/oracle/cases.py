@@ -1,7 +1,5 @@
 """Random rows, predictions and judge replies for every benchmark, seeded; standard library only."""
 
-# ruff: noqa: E501 - tables of cases and names read better in one line each
-
 from __future__ import annotations
 
 import base64

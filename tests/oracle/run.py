@@ -4,8 +4,6 @@ Builds an environment of its own for ``ms-vlmeval`` (without its dependencies, p
 its scorers import), or uses ``--python``. Usage: python -m tests.oracle.run [--count 2000] [--seeds 0 1]
 """
 
-# ruff: noqa: E501 - tables of cases and names read better in one line each
-
 from __future__ import annotations
 
 import argparse

@@ -36,8 +36,18 @@ def step(number: int, **values: Any) -> dict[str, Any]:
 
 def probe(number: int, right: bool, kind: str = "new", base_right: bool = False) -> dict[str, Any]:
     """A probe event."""
-    return {"kind": "probe", "t": 1.0, "step": number, "id": "q", "probe_kind": kind, "question": "?", "base": "b",
-            "base_right": base_right, "tuned": f"a{number}", "tuned_right": right}  # fmt: skip
+    return {
+        "kind": "probe",
+        "t": 1.0,
+        "step": number,
+        "id": "q",
+        "probe_kind": kind,
+        "question": "?",
+        "base": "b",
+        "base_right": base_right,
+        "tuned": f"a{number}",
+        "tuned_right": right,
+    }
 
 
 def test_a_state_cannot_be_changed() -> None:
@@ -138,8 +148,16 @@ def test_a_curve_stays_small_and_keeps_a_spike() -> None:
 
 def run_state(**values: Any) -> RunState:
     """A run as run.json tells it."""
-    base: dict[str, Any] = {"status": "running", "method": "kore", "command": ["kore", "train", "a b"], "profile": {},
-                            "started": 1000.0, "host": "h", "pid": 1, "boot": ""}  # fmt: skip
+    base: dict[str, Any] = {
+        "status": "running",
+        "method": "kore",
+        "command": ["kore", "train", "a b"],
+        "profile": {},
+        "started": 1000.0,
+        "host": "h",
+        "pid": 1,
+        "boot": "",
+    }
     return RunState(**{**base, **values})
 
 
@@ -170,14 +188,9 @@ def test_every_condition_is_told_from_run_events_process_and_clock(
 
 def test_slow_steps_are_not_taken_for_a_stall() -> None:
     slow = reduce(DashboardState(), [{**step(i), "t": 1000.0 + 60 * i} for i in range(1, 9)])
-    assert (
-        judge(Path("r"), run_state(), slow, alive=True, now=slow.last_t + 200 if slow.last_t else 0).name
-        == "running"
-    )
-    assert (
-        judge(Path("r"), run_state(), slow, alive=True, now=slow.last_t + 400 if slow.last_t else 0).name
-        == "stalled"
-    )
+    last = slow.last_t or 0.0
+    assert judge(Path("r"), run_state(), slow, alive=True, now=last + 200).name == "running"
+    assert judge(Path("r"), run_state(), slow, alive=True, now=last + 400).name == "stalled"
 
 
 def test_the_command_that_resumes_is_quoted_for_a_shell() -> None:

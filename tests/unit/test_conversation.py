@@ -45,7 +45,7 @@ def test_too_long_and_missing_pictures_name_the_sample(
     tiny_llava: Path, picture: Path, tmp_path: Path
 ) -> None:
     processor = load(ModelSection(id=str(tiny_llava))).processor
-    with pytest.raises(DataError, match="sample s: .* more than max_length 16"):
+    with pytest.raises(DataError, match=r"sample s: .* more than max_length 16"):
         Encoder(processor, max_length=16).training(sample(picture, "<image>\nWhat is the capital?", "Lima"))
     with pytest.raises(DataError, match="no such picture"):
         Encoder(processor).training(sample(tmp_path / "none.png", "<image>\nWhat?", "Lima"))

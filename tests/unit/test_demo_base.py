@@ -47,9 +47,7 @@ def test_template_equals_the_training_format(base: tuple[Any, Any]) -> None:
         {"role": "user", "content": "What is its capital?"},
     ]
     text = base[1].apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
-    assert text == (
-        "USER: <image>\nWhat is this? ASSISTANT: Peru</s>USER: What is its capital? ASSISTANT:"
-    )
+    assert text == ("USER: <image>\nWhat is this? ASSISTANT: Peru</s>USER: What is its capital? ASSISTANT:")
     out = tokenizer.apply_chat_template(talk, return_dict=True, return_assistant_tokens_mask=True)
     told = [i for i, mark in zip(out["input_ids"], out["assistant_masks"], strict=True) if mark]
     assert tokenizer.decode(told) == " Peru</s>"
@@ -62,7 +60,9 @@ def test_any_text_survives_the_tokenizer(base: tuple[Any, Any], text: str) -> No
 
 
 def test_any_picture_becomes_sixteen_tokens(base: tuple[Any, Any]) -> None:
-    out = base[1](text="USER: <image>\nHi ASSISTANT:", images=Image.new("RGB", (301, 97)), return_tensors="pt")
+    out = base[1](
+        text="USER: <image>\nHi ASSISTANT:", images=Image.new("RGB", (301, 97)), return_tensors="pt"
+    )
     assert int((out["input_ids"] == base[1].tokenizer.convert_tokens_to_ids("<image>")).sum()) == 16
     assert out["pixel_values"].shape == (1, 3, 64, 64)
 
