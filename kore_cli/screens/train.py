@@ -150,7 +150,7 @@ class TrainScreen(View):
         curve = state.curve(name)
         value = state.now.get(name)
         broken = value is None and name in state.now
-        text = "not a number" if broken else short(value)
+        text = ("not a number" if width > 12 else "nan") if broken else short(value)
         change = trend(curve)
         parts = [(fit(text, width), "$error bold" if broken else "bold")]
         if len(text) + 2 + len(change) <= width:

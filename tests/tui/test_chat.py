@@ -1,0 +1,224 @@
+"""The chat screen, with a child that says what the test wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from textual.content import Content
+from textual.pilot import Pilot
+from textual.widgets import Input, Static
+
+from kore_cli.chat_app import ChatApp
+from kore_cli.chat_log import Exchange, markdown
+from kore_cli.chat_paths import as_picture, split_pictures
+
+Event = dict[str, Any]
+
+
+class FakeClient:
+    """Answers by script instead of by a model."""
+
+    def __init__(self, listen: Callable[[Event], None]) -> None:
+        self.say = listen
+        self.asked: list[Event] = []
+        self.stopped = self.closed = 0
+
+    def ask(self, question: Event) -> None:
+        """Keep the question."""
+        self.asked.append(question)
+
+    def stop(self) -> None:
+        """Count."""
+        self.stopped += 1
+
+    def close(self) -> None:
+        """Count."""
+        self.closed += 1
+
+    def answer(self, model: str, text: str) -> None:
+        """Stream an answer."""
+        for piece in text.split(" "):
+            self.say({"index": 0, "model": model, "delta": piece + " "})
+        self.say({"index": 0, "model": model, "answer": text, "seconds": 0.5})
+
+
+class Chat:
+    """An app with its fake child."""
+
+    def __init__(self, models: tuple[str, ...] = ("kore", "base"), **options: Any) -> None:
+        self.models = models
+        self.app = ChatApp(self.connect, title="demo", **options)  # type: ignore[arg-type]
+
+    def connect(self, listen: Callable[[Event], None]) -> FakeClient:
+        """Make the child."""
+        self.client = FakeClient(listen)
+        return self.client
+
+    async def ready(self, pilot: Pilot[Any]) -> None:
+        """The model has loaded."""
+        self.client.say({"ready": True, "models": list(self.models), "base": "llava"})
+        await pilot.pause()
+
+    async def type(self, pilot: Pilot[Any], text: str) -> None:
+        """Type a line and press Enter."""
+        self.app.screen.query_one("#ask", Input).value = text
+        await pilot.press("enter")
+        await pilot.pause()
+
+    def shown(self) -> str:
+        """All answers on the screen, with their titles."""
+        boxes = self.app.screen.query(".answer").results(Static)
+        return "\n".join(f"{Content.from_markup(str(box.border_title))}: {box.render()}" for box in boxes)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> str:
+    """A picture's path with a space in it."""
+    path = tmp_path / "a flag.png"
+    Image.new("RGB", (20, 10), "red").save(path)
+    return str(path)
+
+
+async def test_answers_stream_in_and_the_one_who_answers_is_named(picture: str) -> None:
+    chat = Chat(pictures=[picture])
+    async with chat.app.run_test(size=(100, 30)) as pilot:
+        await chat.ready(pilot)
+        assert "answers: kore" in str(chat.app.query_one("#who", Static).render())
+        await chat.type(pilot, "Which country?")
+        assert chat.client.asked[0]["image"] == [picture] and "compare" not in chat.client.asked[0]
+        chat.client.say({"index": 0, "model": "kore", "delta": "This is"})
+        await pilot.pause(0.3)
+        assert "kore: This is▌" in chat.shown()
+        chat.client.answer("kore", "This is Peru")
+        chat.client.say({"index": 0, "done": True})
+        await pilot.pause(0.3)
+        assert "This is Peru" in chat.shown() and "▌" not in chat.shown()
+    assert chat.client.closed == 1
+
+
+async def test_comparing_shows_both_side_by_side(picture: str) -> None:
+    chat = Chat(compare=True)
+    async with chat.app.run_test(size=(120, 30)) as pilot:
+        await chat.ready(pilot)
+        assert "base and kore" in str(chat.app.query_one("#who", Static).render())
+        await chat.type(pilot, "Who?")
+        assert chat.client.asked[0]["compare"] is True
+        chat.client.answer("base", "I do not know")
+        chat.client.answer("kore", "It is Ada")
+        chat.client.say({"index": 0, "done": True})
+        await pilot.pause(0.3)
+        boxes = list(chat.app.screen.query(".answer"))
+        assert len(boxes) == 2 and boxes[0].region.y == boxes[1].region.y
+
+
+async def test_control_c_stops_the_answer_and_not_the_program() -> None:
+    chat = Chat()
+    async with chat.app.run_test(size=(100, 30)) as pilot:
+        await chat.ready(pilot)
+        await chat.type(pilot, "Who?")
+        await pilot.press("ctrl+c")
+        assert chat.client.stopped == 1 and chat.app.is_running
+        chat.client.say({"index": 0, "model": "kore", "answer": "It", "seconds": 1.0, "stopped": True})
+        chat.client.say({"index": 0, "done": True})
+        await pilot.pause(0.3)
+        assert "stopped" in chat.shown()
+        await pilot.press("ctrl+c")
+        assert chat.app.is_running and chat.client.stopped == 1
+
+
+async def test_again_and_warmer_replace_the_last_answer() -> None:
+    chat = Chat()
+    async with chat.app.run_test(size=(100, 30)) as pilot:
+        await chat.ready(pilot)
+        await chat.type(pilot, "Who?")
+        for key in ("ctrl+r", "ctrl+t", "ctrl+t"):
+            chat.client.answer("kore", "someone")
+            chat.client.say({"index": 0, "done": True})
+            await pilot.pause(0.3)
+            await pilot.press(key)
+            await pilot.pause()
+        assert [q["temperature"] for q in chat.client.asked] == [0.0, 0.0, 0.7, 1.0]
+        assert len(chat.app.exchanges) == 1
+
+
+async def test_earlier_turns_are_sent_along_unless_told_otherwise() -> None:
+    for context, expected in ((None, 1), (False, 0)):
+        chat = Chat(context=context)
+        async with chat.app.run_test(size=(100, 30)) as pilot:
+            await chat.ready(pilot)
+            await chat.type(pilot, "Who?")
+            chat.client.answer("kore", "Ada")
+            chat.client.say({"index": 0, "done": True})
+            await pilot.pause()
+            await chat.type(pilot, "And where?")
+            assert len(chat.client.asked[1]["history"]) == expected
+
+
+async def test_a_dropped_path_becomes_the_picture_and_backspace_drops_it(picture: str) -> None:
+    chat = Chat()
+    async with chat.app.run_test(size=(100, 30)) as pilot:
+        await chat.ready(pilot)
+        chat.app.query_one("#ask", Input).value = f"'{picture}'"
+        await pilot.pause()
+        assert chat.app.pictures == [picture] and chat.app.query_one("#ask", Input).value == ""
+        assert chat.app.query_one("#asking").display
+        await pilot.press("backspace")
+        assert chat.app.pictures == []
+
+
+async def test_the_model_switches_to_the_base_and_to_other_adapters() -> None:
+    chat = Chat(adapters=["runs/other"])
+    async with chat.app.run_test(size=(100, 30)) as pilot:
+        await chat.ready(pilot)
+        await pilot.press("ctrl+g")
+        assert "answers: base" in str(chat.app.query_one("#who", Static).render())
+        await pilot.press("ctrl+g")
+        await chat.type(pilot, "Who?")
+        assert chat.client.asked[0]["use"] == "runs/other" and "model" not in chat.client.asked[0]
+
+
+async def test_a_model_that_cannot_be_loaded_is_told_in_words() -> None:
+    chat = Chat()
+    async with chat.app.run_test(size=(100, 30)) as pilot:
+        await chat.type(pilot, "Who?")
+        chat.client.say({"closed": 4, "words": "error: no such model: x"})
+        await pilot.pause(0.3)
+        assert "no such model" in str(chat.app.query_one("#who", Static).render())
+        assert chat.app.exchanges[0].error is not None and chat.app.is_running
+
+
+async def test_saving_writes_markdown_and_clear_begins_anew(tmp_path: Path) -> None:
+    chat = Chat()
+    async with chat.app.run_test(size=(100, 30)) as pilot:
+        await chat.ready(pilot)
+        await chat.type(pilot, "Who?")
+        chat.client.answer("kore", "Ada")
+        chat.client.say({"index": 0, "done": True})
+        await pilot.pause()
+        await pilot.press("ctrl+s", "ctrl+l")
+        await pilot.pause()
+        assert not chat.app.exchanges
+    (path,) = Path().glob("*.md")
+    assert "**Question:** Who?" in path.read_text() and "Ada" in path.read_text()
+
+
+def test_markdown_names_pictures_and_models() -> None:
+    exchange = Exchange("Who?", ["/x y.png"], temperature=0.7)
+    exchange.take({"model": "kore", "answer": "Ada", "seconds": 1.25})
+    page = markdown([exchange], "chat")
+    assert "![picture](</x y.png>)" in page and "**kore** (1.2 s, temperature 0.7): Ada" in page
+
+
+def test_paths_are_found_however_a_terminal_pastes_them(picture: str) -> None:
+    escaped = picture.replace(" ", "\\ ")
+    url = "file://" + picture.replace(" ", "%20")
+    for text in (picture, f"'{picture}'", f'"{picture}"', escaped, url, f"  {picture}\n"):
+        assert as_picture(text) == picture
+    assert as_picture("who is this.png") is None and as_picture("") is None
+    assert split_pictures(f"{escaped} Who is this?") == ("Who is this?", [picture])
+    assert split_pictures(f"Who is this? {escaped}") == ("Who is this?", [picture])
+    assert split_pictures("Who is\nthis?") == ("Who is\nthis?", [])
