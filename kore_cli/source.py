@@ -5,6 +5,7 @@ Knows no Textual; `RunSource.poll` is called by a thread of the app (or once, fo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -28,6 +29,7 @@ TAIL = 2 << 20
 PIECE = 1 << 20
 LOG_LINES = 200
 PROBE_EVERY = 2.0
+NEWEST_EVERY = 2.0
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,7 @@ class RunSource:
         complaint: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.folder = folder
+        self._newest, self._look_at = folder is None, 0.0
         self._probe, self._clock, self._alive = probe, clock, alive
         self._complaint = complaint
         self._reader: EventReader | None = None
@@ -253,9 +256,9 @@ class RunSource:
             look_back: seconds to spend on older events, if some are unread.
         """
         now = self._clock()
-        if self.folder is None:
-            found = runs.all_runs()
-            self.folder = found[0].folder if found else None
+        if self._newest and now >= self._look_at:
+            with contextlib.suppress(KoreError, OSError):
+                self._turn_to_newest(now)
         if self.folder is not None:
             try:
                 self._read(Run(self.folder), now, look_back)
@@ -281,6 +284,21 @@ class RunSource:
             bad_lines=self._reader.bad_lines if self._reader else 0,
             problem=self._complaint() or self._problem,
         )
+
+    def _turn_to_newest(self, now: float) -> None:
+        """Take up the newest run; leave the present one only when it is over and another works."""
+        self._look_at = now + NEWEST_EVERY
+        working = self._run is not None and self._run.status in ("starting", "running")
+        over = not working or (self._run is not None and self._alive(self._run) is False)
+        found = runs.all_runs()
+        if not found or not over or found[0].folder == self.folder:
+            return
+        if self.folder is not None and found[0].state().status not in ("starting", "running"):
+            return
+        self.folder = found[0].folder
+        self._reader, self._run = None, None
+        self._stamps.clear()
+        self._log, self._spectra, self._results = (), (), ()
 
     def _read(self, run: Run, now: float, look_back: float) -> None:
         if self._changed(run.folder / runs.NAME):

@@ -131,12 +131,16 @@ class AnswersScreen(View):
         base.border_title = Content.assemble("base ", _right(probe.base_right))
         base.update(Content(probe.base or "not asked yet"))
         if said is None:
-            tuned.border_title = "KORE"
+            tuned.border_title = self._label()
             tuned.update(Content.styled("no answer yet", "$foreground 50%"))
         else:
-            tuned.border_title = Content.assemble(f"KORE, step {said.step:,} ", _right(said.right))
+            tuned.border_title = Content.assemble(f"{self._label()}, step {said.step:,} ", _right(said.right))
             tuned.update(marked(probe.base, said.answer, f"bold {_tone(said.right)}"))
         self._history(probe)
+
+    def _label(self) -> str:
+        run = self.kore.shown.run if self.kore.shown else None
+        return run.method.upper() if run else "tuned"
 
     def _history(self, probe: ProbeView) -> None:
         box = self.query_one("#history-box")
@@ -214,7 +218,7 @@ class AnswersScreen(View):
         if probe is None:
             return super().copied()
         said = probe.at(self._step)
-        return f"{probe.question}\nbase: {probe.base}\nKORE: {said.answer if said else '-'}"
+        return f"{probe.question}\nbase: {probe.base}\n{self._label()}: {said.answer if said else '-'}"
 
     def table(self) -> tuple[list[str], list[list[object]]]:
         """Every answer at every checkpoint."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from kore_cli.chart import Chart
 from kore_cli.screens.answers import AnswersScreen
 from kore_cli.screens.runs import RunsScreen
 from kore_cli.screens.train import TrainScreen
+from tests.tui.conftest import NOW
 
 Make, Open = Callable[..., Path], Callable[..., KoreApp]
 
@@ -331,3 +333,24 @@ async def test_the_command_palette_offers_screens_and_sites(make_run: Make, open
         await pilot.press("down", "enter")
         await pilot.pause(0.3)
         assert type(app.screen).__name__ == "SpectraScreen"
+
+
+async def test_without_a_name_the_next_run_is_turned_to_once_this_one_is_over(
+    make_run: Make, open_app: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORE_HOME", "home")
+    make_run(40, name="home/first", upto=20)
+    app = open_app(None)
+    clock = [0.0]
+    app.source._clock = lambda: NOW + clock[0]
+    async with app.run_test(size=(120, 35)) as pilot:
+        await settle(pilot)
+        make_run(40, name="home/second", upto=10)
+        clock[0] = 5.0
+        await settle(pilot)
+        assert app.source.folder == Path("home/first")
+        Run(Path("home/first")).update(status="finished", ended=NOW)
+        os.utime("home/second/run.json")
+        for clock[0] in (10.0, 15.0):
+            await settle(pilot)
+        assert app.source.folder == Path("home/second") and "step 10/40" in text(app, "#header")
