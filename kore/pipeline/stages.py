@@ -59,11 +59,13 @@ def calibrate(
     from kore.nullspace.job import CalibrateJob
 
     def tell(layer: Any) -> None:
-        progress(stage, layer.done, layer.total)
+        progress(stage, layer.done, layer.total + 1)
 
+    progress(stage, 0)
     with closing(CalibrateJob(resolved.profile, out)) as job:
         covariance = job.run(restart=restart, on_layer=tell)
-    progress(stage, 1, 1, covariance.label)
+    layers = resolved.profile.calibrate.layers
+    progress(stage, 1, 1, f"{covariance.label} samples, layers {layers}")
     return covariance
 
 
@@ -117,11 +119,12 @@ def evaluate(
     from kore.models.load import load
 
     profile = resolved.profile
+    name = stage or f"evaluate {label}"
+    progress(name, 0)
     backbone = load(profile.model)
     if run is not None:
         load_adapter(backbone, run.adapter)
     engine = Engine(backbone, batch=profile.eval.batch, max_new_tokens=profile.eval.max_new_tokens)
-    name = stage or f"evaluate {label}"
     total = sum(len(suite) for suite in suites)
     before: dict[str, int] = {}
 
