@@ -30,6 +30,7 @@ PIECE = 1 << 20
 LOG_LINES = 200
 PROBE_EVERY = 2.0
 NEWEST_EVERY = 2.0
+SELDOM = 4
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,7 @@ class RunSource:
         self._probe, self._clock, self._alive = probe, clock, alive
         self._complaint = complaint
         self._reader: EventReader | None = None
+        self._turn = 0
         self._run: RunState | None = None
         self._stamps: dict[str, float] = {}
         self._log: tuple[str, ...] = ()
@@ -296,13 +298,14 @@ class RunSource:
         if self.folder is not None and found[0].state().status not in ("starting", "running"):
             return
         self.folder = found[0].folder
-        self._reader, self._run = None, None
+        self._reader, self._run, self._turn = None, None, 0
         self._stamps.clear()
         self._log, self._spectra, self._results = (), (), ()
 
     def _read(self, run: Run, now: float, look_back: float) -> None:
         if self._changed(run.folder / runs.NAME):
             self._run = run.state()
+        fresh = self._turn == 0 or (self._reader is None and self._run is not None)
         if self._reader is None and (self._run or segments(run.folder)):
             self._reader = EventReader(run.folder)
             self._reader.open()
@@ -311,6 +314,12 @@ class RunSource:
             self._reader.look_back(look_back)
         if self._changed(run.log):
             self._log = tail_lines(run.log, LOG_LINES)
+        self._turn += 1
+        if fresh or self._turn % SELDOM == 0:
+            self._read_results(run)
+
+    def _read_results(self, run: Run) -> None:
+        """What changes seldom: spectra and scores."""
         spectra = [run.spectra, *self._covariances()]
         if any([self._changed(p) for p in spectra]):
             self._spectra = distinct(read_spectra(p) for p in spectra if p.is_file())

@@ -38,6 +38,7 @@ SETTINGS = (
     ("batch", "train.batch"),
     ("epochs", "train.epochs"),
 )
+PATIENCE = 15.0
 SMOOTHING = (0.01, 0.04, 0.0)
 
 
@@ -52,6 +53,7 @@ class TrainScreen(View):
         super().__init__()
         self.metric = 0
         self.smoothing = 0
+        self._drawn: tuple[object, float, float] = (None, 0.0, 0.0)
 
     def body(self) -> Iterable[Widget]:
         """A chart, tiles, the machine, the log."""
@@ -93,11 +95,30 @@ class TrainScreen(View):
         state = snapshot.state
         name, title = METRICS[self.metric]
         chart = self.query_one("#chart", Chart)
+        if not self._worth_drawing(snapshot, chart):
+            return
         chart.show(self._lines(state, name), notches(state))
         chart.border_title = title + (" · log" if chart.log_y else "")
         chart.border_subtitle = self._legend(snapshot, name)
         if not state.curve(name):
             chart.border_subtitle = "no step yet" if name == "loss" else "not told by this run"
+
+    def _worth_drawing(self, snapshot: Snapshot, chart: Chart) -> bool:
+        """Whether the chart would look different: a long curve grows by less than a dot a step."""
+        state = snapshot.state
+        curve = state.curve(METRICS[self.metric][0])
+        look = (
+            *(snapshot.folder, self.metric, self.smoothing, chart.log_y, chart.size, self.app.theme),
+            *(tuple(id(o.state) for o in self.kore.overlays), len(state.marks), snapshot.history),
+            len(state.curve("held_out_loss")),
+        )
+        newest = curve.x[-1] if curve else 0.0
+        before, drawn_to, at = self._drawn
+        dot = (newest - curve.x[0]) / max(1, 2 * chart.size.width) if curve else 0.0
+        if look == before and 0 <= newest - drawn_to < dot and 0 <= snapshot.now - at < PATIENCE:
+            return False
+        self._drawn = (look, newest, snapshot.now)
+        return True
 
     def _lines(self, state: DashboardState, name: str) -> list[Line]:
         lines: list[Line] = []
