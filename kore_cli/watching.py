@@ -72,16 +72,15 @@ def watch(argv: Sequence[str], folder: Path, *, theme: str = "kore-dark", images
 
 def farewell(child: Child, folder: Path) -> int:
     """Say how training stands on leaving."""
+    from kore_cli.output import Output
+
+    output = Output()
     code = child.process.poll()
     if code is None:
-        print(
-            f"training goes on (process {child.process.pid}); see it with: kore dashboard {folder}",
-            f"stop it after its step with: kill -INT {child.process.pid}",
-            sep="\n",
-            file=sys.stderr,
-        )
+        output.note(f"training goes on (process {child.process.pid}); see it with: kore dashboard {folder}")
+        output.note(f"stop it after its step with: kill -INT {child.process.pid}")
         return 0
     if code:
-        print("\n".join(tail_lines(child.words, 12)), file=sys.stderr)
+        output.note("\n".join(tail_lines(child.words, 12)))
     child.words.unlink(missing_ok=True)
     return code if code >= 0 else 128 - code

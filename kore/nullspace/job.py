@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -55,12 +57,13 @@ class CalibrateJob:
         section = profile.calibrate
         self.profile = profile
         self.sources: list[Source] = [parse_source(text, section.count) for text in section.samples]
-        self._pictures = tempfile.TemporaryDirectory(prefix="kore-samples-")
+        self._pictures = Path(tempfile.mkdtemp(prefix="kore-samples-"))
+        self._remove = weakref.finalize(self, shutil.rmtree, self._pictures, ignore_errors=True)
         Ranks.join()
         drawn = samples or collect(
             self.sources,
             section.seed,
-            Path(self._pictures.name),
+            self._pictures,
             onevision=section.onevision,
             on_skip=on_note,
         )
@@ -69,7 +72,7 @@ class CalibrateJob:
             self.others = collect_others(
                 self.sources,
                 section.seed,
-                Path(self._pictures.name) / HELD_OUT,
+                self._pictures / HELD_OUT,
                 drawn,
                 section.held_out,
                 onevision=section.onevision,
@@ -96,7 +99,7 @@ class CalibrateJob:
 
     def close(self) -> None:
         """Remove the pictures that were unpacked for this job."""
-        self._pictures.cleanup()
+        self._remove()
 
     def run(
         self, *, restart: bool = False, on_layer: Callable[[LayerDone], None] | None = None

@@ -70,7 +70,11 @@ def test_help_into_a_closed_pipe_is_quiet(args: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT])
 def test_ctrl_c_ends_with_130_and_no_traceback(number: signal.Signals) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", HARNESS, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", HARNESS, "wait"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # a job in the background is started with interrupts ignored, and would hand that on
+        preexec_fn=lambda: signal.signal(number, signal.default_int_handler),
     )
     assert child.stdout is not None and child.stderr is not None
     assert child.stdout.readline() == b"ready\n"
