@@ -160,10 +160,7 @@ class ChatApp(App[None]):
             return Content.assemble(brand, " ", (self.name_shown, "bold"), ("  loading", "$warning"))
         who = " and ".join(self._answering())
         parts: list[Any] = [brand, " ", ("answers: ", "$foreground 55%"), (who, "bold $success")]
-        parts += [
-            ("   on ", "$foreground 55%"),
-            fit(Path(self.base).name if "/" in self.base else self.base, 30),
-        ]
+        parts += [("   on ", "$foreground 55%"), fit(self._base_name(), 30)]
         if self.temperature:
             parts += [("   temperature ", "$foreground 55%"), f"{self.temperature:g}"]
         parts.append(
@@ -175,6 +172,10 @@ class ChatApp(App[None]):
         if self.busy:
             parts.append(("   answering, ^c stops", "$warning"))
         return Content.assemble(*parts)
+
+    def _base_name(self) -> str:
+        embedded = self.base.endswith("demo/base")
+        return EMBEDDED if embedded else self.base.rstrip("/").rpartition("/")[2]
 
     def _answering(self) -> list[str]:
         if self.compare and len(self.models) > 1:
