@@ -12,8 +12,9 @@ from kore_cli import options
 
 def train(
     data: Annotated[
-        str, typer.Option("--data", "-d", help="Samples: JSONL, a JSON list, or - for standard input.")
-    ],
+        str | None,
+        typer.Option("--data", "-d", help="Samples: JSONL, a JSON list, or - for standard input."),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option("--method", "-m", help="kore lora full replay ewc lwf moelora olora sefe cia."),

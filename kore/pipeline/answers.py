@@ -36,10 +36,19 @@ def side_by_side(
             "about": name,
             "question": verdicts[best].question.replace("<image>", "").strip().split("\n")[0],
             "right": verdicts[best].answer,
+            "image": _picture(suites, name, verdicts[best].id),
             "answers": {n: v.prediction for n, v in verdicts.items()},
         }
         for _, name, _, verdicts in take[:count]
     ]
+
+
+def _picture(suites: Sequence[Suite], name: str, key: str) -> str | None:
+    for suite in suites:
+        for question in getattr(suite, "questions", ()) if suite.name == name else ():
+            if question.question_id == key and question.images:
+                return str(question.images[0])
+    return None
 
 
 def _by_id(result: Result, suite: str) -> dict[str, Verdict]:

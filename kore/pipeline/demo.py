@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,6 +119,7 @@ def run_demo(
     rows = table(base.scored, {label: result.scored for label, result in tuned.items()})
     rows = [{**row, "params": params.get(row["method"])} for row in rows]
     far = [s.name for s in suites[1:] if not getattr(s, "near", False)]
+    answers = side_by_side(suites, {"base": base, **tuned}, ("base", "lora", "kore"))
     return Outcome(
         folder=folder,
         table=rows,
@@ -125,15 +127,20 @@ def run_demo(
             "K.A: new countries, in wordings that training never used. "
             f"K.R: mean over {len(far)} old suites ({', '.join(far)}). near: other countries."
         ),
-        answers=side_by_side(suites, {"base": base, **tuned}, ("base", "lora", "kore")),
+        answers=answers,
         next=[
-            f"kore chat {folder / 'kore'} --compare --image {package_data() / 'images' / 'peru.png'}",
+            *(_ask(folder / "kore", a) for a in answers[:1]),
             f"kore dashboard {folder / 'kore'}",
             f"kore show {bench.tree} --id country-pe",
             "kore inject your-items.jsonl --profile tiny",
         ],
         seconds=seconds,
     )
+
+
+def _ask(run: Path, answer: dict[str, Any]) -> str:
+    picture = f" --image {shlex.quote(answer['image'])}" if answer["image"] else ""
+    return f"kore chat {run} --compare --once {shlex.quote(answer['question'])}{picture}"
 
 
 def write_probes(bench: Bench, folder: Path) -> Path:

@@ -17,6 +17,8 @@ def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
     from kore.train.trainer import prepare
 
     profile, section = request.profile, request.profile.train
+    if request.data is None:
+        return _dry_without_weights(request, None)
     source = spool(request)
     inputs = read_inputs(request, source)
     try:
@@ -41,8 +43,8 @@ def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
     return made.to_json(), [*inputs.skipped, *describe(made)]
 
 
-def _dry_without_weights(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], list[str]]:
-    """What can be told of a model that is not here but whose architecture is known."""
+def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[dict[str, Any], list[str]]:
+    """What can be told without weights, from the architecture alone; without samples, no steps."""
     from kore.models.parameters import table, total
     from kore.train.arguments import split, world_size
     from kore.train.order import step_count
@@ -50,7 +52,8 @@ def _dry_without_weights(request: TrainRequest, inputs: Inputs) -> tuple[dict[st
     section = request.profile.train
     rows = table(request.profile)
     parts = split(section, world_size())
-    steps = step_count(len(inputs.samples), section.epochs, section.batch, section.max_steps)
+    samples = len(inputs.samples) if inputs else None
+    steps = step_count(samples, section.epochs, section.batch, section.max_steps) if samples else None
     value = {
         "method": section.method,
         "trainable": total(rows),
@@ -60,11 +63,12 @@ def _dry_without_weights(request: TrainRequest, inputs: Inputs) -> tuple[dict[st
         "micro_batch": parts.micro,
         "accumulate": parts.accumulate,
         "devices": parts.world,
-        "samples": len(inputs.samples),
+        "samples": samples,
         "steps": steps,
-        "weights": "not here: tokens and memory are not counted",
+        "weights": "not read: tokens and memory are not counted",
     }
     lines = [f"{section.method} trains {total(rows):,} of {rows[-1]['base']:,} parameters"]
     lines += [f"  {row['part']}  {row['trainable']:,} ({row['factors']})" for row in rows[:-1]]
-    lines += [f"batch {parts.batch} = {parts}; {steps:,} steps", str(value["weights"])]
-    return value, [*inputs.skipped, *lines]
+    length = f"{steps:,} steps" if steps else f"{section.epochs:g} epochs"
+    lines += [f"batch {parts.batch} = {parts}; {length}", str(value["weights"])]
+    return value, [*(inputs.skipped if inputs else []), *lines]

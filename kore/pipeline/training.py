@@ -36,7 +36,7 @@ class TrainRequest:
     """The options of ``kore train``.
 
     Attributes:
-        data: samples, or ``-``.
+        data: samples, or ``-``; None only for a dry run that needs none.
         covariance: folder made by kore calibrate. new_covariance: of the new samples, for the contrast
             basis.
         old: retention samples, for methods that use them and for old probes.
@@ -45,7 +45,7 @@ class TrainRequest:
     """
 
     resolved: Resolved
-    data: str
+    data: str | None
     covariance: Path | None = None
     new_covariance: Path | None = None
     old: Path | None = None
@@ -135,6 +135,8 @@ def _covariance(folder: Path | None) -> Covariance | None:
 
 def spool(request: TrainRequest) -> str:
     """The data as a file: standard input is written to one first, named after its content."""
+    if request.data is None:
+        raise UsageError("nothing to train on", hint="name samples with --data FILE, or - for standard input")
     if request.data != STDIO:
         path = Path(request.data)
         if not path.is_file():
