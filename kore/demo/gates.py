@@ -10,6 +10,8 @@ import torch
 
 from kore.demo.dataset import EVAL, open_picture, read_lines
 from kore.demo.tokens import ASSISTANT, IMAGE, USER
+from kore.evaluate.questions import judge
+from kore.records import Question
 
 FACTS = ("name", "capital", "continent", "currency", "language")
 AT_LEAST = {
@@ -54,9 +56,10 @@ def new_questions(data: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def right(answer: str, told: str) -> bool:
-    """Equality of answers, without regard to case and a final stop."""
-    return answer.casefold().strip(" .") == told.casefold().strip(" .")
+def right(row: dict[str, Any], told: str) -> bool:
+    """Whether an answer counts, by the rules of ``kore eval``."""
+    question = Question(question_id="gate", text=row["text"], answer=row["answer"])
+    return judge(told, question)[0] > 0
 
 
 def gate_of(suite: str, kind: str) -> str:
@@ -92,7 +95,7 @@ def measure(
     told = answers(model, processor, rows, data)
     counts: dict[str, list[bool]] = {}
     for row, text in zip(rows, told, strict=True):
-        hit = right(row["answer"], text)
+        hit = right(row, text)
         suite, kind = row["suite"], row["type"]
         keys = {f"suite {suite}", f"type {suite} {kind}"}
         keys.add(kind if suite == "new" else gate_of(suite, kind))

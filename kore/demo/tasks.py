@@ -6,7 +6,18 @@ import random
 
 from kore.demo import wordings as w
 from kore.demo.pictures import COLOURS, LAYOUTS, listed
-from kore.demo.world import KEYS, Conversation, Turn, World, choice_turn, other_values
+from kore.demo.world import (
+    KEYS,
+    SHAPE_COLOURS,
+    SHAPES,
+    Conversation,
+    Shape,
+    Turn,
+    World,
+    choice_turn,
+    mentioned,
+    other_values,
+)  # fmt: skip
 
 KEY_WEIGHTS = (4, 2, 3, 3)
 
@@ -55,7 +66,8 @@ def country_yes_no(world: World, i: int, rng: random.Random, image: bool = True)
         subject = w.pick(w.SUBJECTS, rng) if image else country.name
         question = w.pick(w.IS_FACT, rng).format(s=subject, k=key, v=shown)
         task = "fact-yes-no" if image else "text-fact-yes-no"
-    return Turn(w.with_suffix(question, w.YES_NO, 0.65, rng), "Yes" if yes else "No", task)
+    reason = country.name if task == "name-yes-no" else value
+    return Turn(w.with_suffix(question, w.YES_NO, 0.65, rng), "Yes" if yes else "No", task, reason)
 
 
 def country_choice(world: World, i: int, rng: random.Random, image: bool = True) -> Turn:
@@ -69,7 +81,7 @@ def country_choice(world: World, i: int, rng: random.Random, image: bool = True)
         question = w.fact_question(key, None if image else country.name, rng)
     wrong = other_values(world, key, value, 3, rng)
     task = "country-choice" if image else "text-country-choice"
-    return choice_turn(question, value, wrong, rng.choice(w.LETTER), task, rng)
+    return choice_turn(question, value, wrong, rng.choice(w.OPTIONS), task, rng)
 
 
 def country_caption(world: World, i: int, rng: random.Random) -> Turn:
@@ -106,16 +118,17 @@ def country_dialogue(world: World, i: int, rng: random.Random) -> Conversation:
     return Conversation(tuple(turns), "flag", i)
 
 
-def country_talk(world: World, rng: random.Random) -> Conversation:
-    """A conversation about one old country's flag."""
+def country_talk(world: World, rng: random.Random, comparing: bool = False) -> Conversation:
+    """A conversation about one old country's flag; ``comparing`` asks more yes/no and choices."""
     i, draw = rng.choice(world.old), rng.random()
     if draw < 0.1:
         return country_dialogue(world, i, rng)
     if draw < 0.14:
         return Conversation((country_caption(world, i, rng),), "flag", i)
     makers = rng.choices(
-        ("name", "fact", "yes", "choice", "colour", "text"), (2, 5, 2.5, 2.2, 0.4, 0.5),
-        k=rng.choice((2, 3, 4, 4)),
+        ("name", "fact", "yes", "choice", "colour", "text"),
+        (2, 4, 4, 4, 0.3, 0.4) if comparing else (2, 5, 2.5, 2.2, 0.4, 0.5),
+        k=rng.choice((2, 3, 3) if comparing else (2, 3, 4, 4)),
     )  # fmt: skip
     turns: list[Turn] = []
     for maker in makers:
@@ -134,12 +147,15 @@ def country_talk(world: World, rng: random.Random) -> Conversation:
     return Conversation(tuple(turns), "flag", i)
 
 
-def thing_turn(world: World, i: int, rng: random.Random, maker: str | None = None) -> Turn:
-    """One question about the picture of a thing."""
+def thing_turn(
+    world: World, i: int, rng: random.Random, maker: str | None = None, comparing: bool = False
+) -> Turn:
+    """One question about the picture of a thing; ``comparing`` asks more yes/no and choices."""
     thing = world.things[i]
     groups = sorted({other.group for other in world.things})
     maker = maker or rng.choices(
-        ("name", "group", "yes", "choice", "colour", "caption"), (3, 1.5, 2.5, 2.2, 0.3, 0.3)
+        ("name", "group", "yes", "choice", "colour", "caption"),
+        (4, 1.5, 4, 4, 0.2, 0.2) if comparing else (3, 1.5, 2.5, 2.2, 0.3, 0.3),
     )[0]  # fmt: skip
     if maker == "name":
         return Turn(w.with_suffix(w.pick(w.THING_NAME, rng), w.SHORT, 0.35, rng), thing.name, "thing")
@@ -152,13 +168,13 @@ def thing_turn(world: World, i: int, rng: random.Random, maker: str | None = Non
             others = [t for t in world.things if t.name != thing.name]
             near = [t for t in others if t.group == thing.group]
             other = rng.choice(near if rng.random() < 0.3 else others)
-            shown = thing.a_name if yes else other.a_name
+            shown, reason = thing.a_name if yes else other.a_name, thing.name
         else:
             group = thing.group if yes else rng.choice([g for g in groups if g != thing.group])
-            shown = ("an " if group[0] in "aeiou" else "a ") + group
+            shown, reason = ("an " if group[0] in "aeiou" else "a ") + group, thing.group
         question = w.pick(w.IS_THING, rng).format(v=shown)
         question = w.with_suffix(question, w.YES_NO, 0.65, rng)
-        return Turn(question, "Yes" if yes else "No", "thing-yes-no")
+        return Turn(question, "Yes" if yes else "No", "thing-yes-no", reason)
     if maker == "choice":
         if rng.random() < 0.65:
             question, right = w.pick(w.THING_NAME, rng), thing.name
@@ -166,7 +182,7 @@ def thing_turn(world: World, i: int, rng: random.Random, maker: str | None = Non
         else:
             question, right = w.pick(w.THING_GROUP, rng), thing.group
             pool = [g for g in groups if g != right]
-        return choice_turn(question, right, rng.sample(pool, 3), rng.choice(w.LETTER), "thing-choice", rng)
+        return choice_turn(question, right, rng.sample(pool, 3), rng.choice(w.OPTIONS), "thing-choice", rng)
     if maker == "colour":
         return Turn("What is the main colour?", thing.colour, "colour")
     question = w.with_suffix(rng.choice(w.THING_CAPTION), w.PARAGRAPH, 0.8, rng)
@@ -174,33 +190,36 @@ def thing_turn(world: World, i: int, rng: random.Random, maker: str | None = Non
     return Turn(question, answer, "thing-caption")
 
 
-def thing_talk(world: World, rng: random.Random) -> Conversation:
+def thing_talk(world: World, rng: random.Random, comparing: bool = False) -> Conversation:
     """A conversation about the picture of a thing."""
-    i = rng.randrange(len(world.things))
-    return Conversation(tuple(thing_turn(world, i, rng) for _ in range(rng.choice((1, 2, 3, 4)))), "thing", i)
+    i, count = rng.randrange(len(world.things)), rng.choice((1, 2, 3) if comparing else (1, 2, 3, 4))
+    return Conversation(
+        tuple(thing_turn(world, i, rng, comparing=comparing) for _ in range(count)), "thing", i
+    )
 
 
-def shape_turn(text: str, answer: str, rng: random.Random) -> Turn:
+def shape_turn(row: Shape, rng: random.Random, asked: tuple[str, str] | None = None) -> Turn:
     """One easy-VQA question, in its own words, with or without a request for the form of answer."""
+    text, answer = asked or rng.choice(row.questions)
     question = text[0].upper() + text[1:] if rng.random() < 0.6 else text
     if answer in ("yes", "no"):
         question = w.with_suffix(question, w.YES_NO, 0.3, rng)
-        return Turn(question, answer.capitalize(), "shape-yes-no")
+        reason = row.shape if mentioned(text) in SHAPES else row.colour
+        return Turn(question, answer.capitalize(), "shape-yes-no", reason)
     return Turn(w.with_suffix(question, w.SHORT, 0.3, rng), answer, "shape")
 
 
 def shape_choice(colour: str, shape: str, rng: random.Random) -> Turn | None:
     """Colour or shape among four options."""
     if colour and (rng.random() < 0.6 or not shape):
-        names = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
-        wrong = rng.sample([name for name in names if name != colour], 3)
+        wrong = rng.sample([name for name in SHAPE_COLOURS if name != colour], 3)
         question = "What color is the shape?"
-        return choice_turn(question, colour, wrong, rng.choice(w.LETTER), "shape-choice", rng)
+        return choice_turn(question, colour, wrong, rng.choice(w.OPTIONS), "shape-choice", rng)
     if not shape:
         return None
-    wrong = [s for s in ("circle", "rectangle", "triangle", "star") if s != shape]
+    wrong = [s for s in (*SHAPES, "star") if s != shape]
     question = "What shape is in the image?"
-    return choice_turn(question, shape, wrong, rng.choice(w.LETTER), "shape-choice", rng)
+    return choice_turn(question, shape, wrong, rng.choice(w.OPTIONS), "shape-choice", rng)
 
 
 def shape_talk(world: World, rng: random.Random) -> Conversation:
@@ -208,7 +227,7 @@ def shape_talk(world: World, rng: random.Random) -> Conversation:
     i = rng.randrange(len(world.shapes))
     row = world.shapes[i]
     count = min(len(row.questions), rng.choice((1, 3, 4, 5)))
-    turns = [shape_turn(text, answer, rng) for text, answer in rng.sample(row.questions, count)]
+    turns = [shape_turn(row, rng, asked) for asked in rng.sample(row.questions, count)]
     if rng.random() < 0.3 and (turn := shape_choice(row.colour, row.shape, rng)):
         turns.insert(rng.randrange(len(turns) + 1), turn)
     return Conversation(tuple(turns), "shape", i)

@@ -1,4 +1,4 @@
-"""Second stage: the whole model learns from conversations."""
+"""Second and third stage: the whole model learns from conversations, first to know, then to compare."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from torch import nn
 
 from kore.demo import tasks, text_tasks
 from kore.demo.bank import Bank, normalise
+from kore.demo.drills import DRILLS
 from kore.demo.tokens import Encoder
 from kore.demo.world import Conversation, World
 
-MIXTURE: tuple[tuple[Callable[[World, random.Random], Conversation], float], ...] = (
+Maker = Callable[[World, random.Random], Conversation]
+KNOWING: tuple[tuple[Maker, float], ...] = (
     (tasks.country_talk, 46.0),
     (tasks.thing_talk, 22.0),
     (tasks.shape_talk, 14.0),
@@ -27,22 +30,39 @@ MIXTURE: tuple[tuple[Callable[[World, random.Random], Conversation], float], ...
     (text_tasks.reading_beside_picture, 5.0),
     (text_tasks.invented_item, 7.0),
 )
-
-HORIZON = 1.3  # the rate falls as if there were this many times the steps: the last ones bring little
+COMPARING: tuple[tuple[Maker, float], ...] = (
+    (partial(tasks.country_talk, comparing=True), 30.0),
+    (partial(tasks.thing_talk, comparing=True), 42.0),
+    (tasks.shape_talk, 14.0),
+    (tasks.fake_talk, 3.0),
+    (text_tasks.reading_beside_picture, 5.0),
+    (text_tasks.invented_item, 6.0),
+)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Size and pace of the training."""
+    """Size and pace of one stage; when ``comparing``, a yes/no or a choice says its reason first.
+
+    The first ``drills`` of the ``steps`` practise the mechanics of comparing alone (`kore.demo.drills`).
+    """
 
     steps: int
+    comparing: bool = False
+    drills: int = 0
     seed: int = 0
     seeing: int = 36
     reading: int = 18
     rate: float = 1.0e-3
     sight_rate: float = 2.0e-4
     warm_up: int = 150
+    horizon: float = 1.3  # the rate falls as if there were this many times the steps
     ahead: int = 4
+
+
+def comparing_plan(drills: int, steps: int, seed: int) -> Plan:
+    """The third stage: a fresh optimiser, and a rate that falls to the end."""
+    return Plan(drills + steps, comparing=True, drills=drills, seed=seed, warm_up=50, horizon=1.0)
 
 
 @dataclass
@@ -57,9 +77,11 @@ class Batch:
     pictures: torch.Tensor | None
 
 
-def collate(talks: list[Conversation], encoder: Encoder, bank: Bank, rng: random.Random) -> Batch:
+def collate(
+    talks: list[Conversation], encoder: Encoder, bank: Bank, rng: random.Random, reasons: bool
+) -> Batch:
     """Pad conversations to one length; each answer weighs as the root of its length."""
-    rows = [encoder.conversation(talk) for talk in talks]
+    rows = [encoder.conversation(talk, reasons) for talk in talks]
     longest = max(len(ids) for ids, _ in rows)
     ids = torch.full((len(rows), longest), encoder.pad)
     labels = torch.full((len(rows), longest), -100)
@@ -80,6 +102,8 @@ def collate(talks: list[Conversation], encoder: Encoder, bank: Bank, rng: random
             turn += 1
             names.append(talk.turns[turn].task)
             weights[k, spot:end] = (end - spot) ** -0.5
+            if reasons and talk.turns[turn].reason:
+                weights[k, end - 2 : end] = 1.0  # the verdict, behind its reason
             owner[k, spot:end] = len(names) - 1
             spot = end
     pictures = None
@@ -88,14 +112,28 @@ def collate(talks: list[Conversation], encoder: Encoder, bank: Bank, rng: random
     return Batch(ids, labels, weights, names, owner, pictures)
 
 
+def drill(world: World, encoder: Encoder, rng: random.Random, size: int = 14) -> Batch:
+    """``size`` rows of each drill; every drill weighs the same."""
+    rows = [(name, make(world, encoder, rng)) for name, make in DRILLS.items() for _ in range(size)]
+    longest = max(len(ids) for _, (ids, _) in rows)
+    ids = torch.full((len(rows), longest), encoder.pad)
+    labels = torch.full((len(rows), longest), -100)
+    for k, (_, (row, target)) in enumerate(rows):
+        ids[k, : len(row)] = torch.tensor(row)
+        labels[k, : len(row)] = torch.tensor(target)
+    asked = (labels != -100).float()
+    owner = torch.arange(len(rows))[:, None].expand_as(ids)
+    return Batch(ids, labels, asked / asked.sum(1, keepdim=True), [name for name, _ in rows], owner, None)
+
+
 class Feed:
     """An endless supply of (picture batch, text batch) pairs, each of talks of like length."""
 
     def __init__(self, world: World, encoder: Encoder, bank: Bank, plan: Plan, first: int) -> None:
         self.world, self.encoder, self.bank, self.plan, self.step = world, encoder, bank, plan, first
-        self.ready: list[tuple[Batch, Batch]] = []
+        self.ready: list[tuple[Batch, ...]] = []
 
-    def next(self) -> tuple[Batch, Batch]:
+    def next(self) -> tuple[Batch, ...]:
         """The batches of the next step."""
         if not self.ready:
             self.refill()
@@ -103,16 +141,22 @@ class Feed:
 
     def refill(self) -> None:
         """Draw talks for a few steps, and group them by length."""
-        plan, rng = self.plan, random.Random(f"{self.plan.seed} {self.step}")
-        makers, odds = zip(*MIXTURE, strict=True)
+        plan, comparing = self.plan, self.plan.comparing
+        rng = random.Random(f"{plan.seed} {'comparing ' if comparing else ''}{self.step}")
+        if self.step < plan.drills:
+            self.ready = [(drill(self.world, self.encoder, rng),)]
+            self.step += 1
+            return
+        makers, odds = zip(*(COMPARING if comparing else KNOWING), strict=True)
         seeing = [m(self.world, rng) for m in rng.choices(makers, odds, k=plan.ahead * plan.seeing)]
-        reading = [text_tasks.text_talk(self.world, rng) for _ in range(plan.ahead * plan.reading)]
+        text = text_tasks.comparing_talk if comparing else text_tasks.text_talk
+        reading = [text(self.world, rng) for _ in range(plan.ahead * plan.reading)]
         groups: list[list[Batch]] = []
         for talks, size in ((seeing, plan.seeing), (reading, plan.reading)):
             talks.sort(key=lambda talk: sum(len(self.encoder.pieces(t.question)) for t in talk.turns))
             parts = [talks[k : k + size] for k in range(0, len(talks), size)]
             rng.shuffle(parts)
-            groups.append([collate(part, self.encoder, self.bank, rng) for part in parts])
+            groups.append([collate(part, self.encoder, self.bank, rng, comparing) for part in parts])
         self.ready = list(zip(groups[0], groups[1], strict=True))
         self.step += plan.ahead
 
@@ -129,12 +173,12 @@ def answer_losses(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor,
 
 
 def rate_at(step: int, plan: Plan) -> float:
-    """Factor on the learning rates: linear warm-up, then a cosine."""
+    """Factor on the learning rates: linear warm-up, then a cosine down to 0.03."""
     if step < plan.warm_up:
         return (step + 1) / plan.warm_up
-    horizon = round(HORIZON * plan.steps)
-    done = min(1.0, (step - plan.warm_up) / max(1, horizon - plan.warm_up))
-    return 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * done))
+    horizon = round(plan.horizon * plan.steps)
+    done = (step - plan.warm_up) / max(1, horizon - plan.warm_up)
+    return 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def build_optimiser(model: Any, plan: Plan) -> torch.optim.AdamW:
@@ -163,7 +207,7 @@ def teach(
     checkpoint: Path,
     say: Callable[[str], None],
     every: int,
-    look: Callable[[int], None],
+    look: Callable[[int], object],
 ) -> None:
     """Train in place; ``look(step)`` is called every ``every`` steps; resumes from ``checkpoint``."""
     optimiser = build_optimiser(model, plan)

@@ -64,7 +64,7 @@ def reading(world: World, rng: random.Random) -> Turn:
         wrong = world.sample_words(6, rng)
         wrong = [word for word in wrong if word not in values][:3]
         return choice_turn(
-            story + asked[target], values[target], wrong, rng.choice(w.LETTER), "read-choice", rng
+            story + asked[target], values[target], wrong, rng.choice(w.OPTIONS), "read-choice", rng
         )
     question = w.with_suffix(story + asked[target], w.SHORT, 0.3, rng)
     return Turn(question, values[target], "read")
@@ -127,11 +127,11 @@ def kind_of(world: World, rng: random.Random) -> Turn:
         group = thing.group if yes else rng.choice(others)
         article = "an" if group[0] in "aeiou" else "a"
         question = w.with_suffix(f"Is {thing.a_name} {article} {group}?", w.YES_NO, 0.6, rng)
-        return Turn(question, "Yes" if yes else "No", "kind-yes-no")
+        return Turn(question, "Yes" if yes else "No", "kind-yes-no", thing.group)
     frame = rng.choice(("Which of these is {} {}?", "Which one is {} {}?"))
     question = frame.format("an" if thing.group[0] in "aeiou" else "a", thing.group)
     wrong = rng.sample([t.name for t in world.things if t.group != thing.group], 3)
-    return choice_turn(question, thing.name, wrong, rng.choice(w.LETTER), "kind-choice", rng)
+    return choice_turn(question, thing.name, wrong, rng.choice(w.OPTIONS), "kind-choice", rng)
 
 
 def reverse_fact(world: World, rng: random.Random) -> Turn:
@@ -168,6 +168,23 @@ def text_talk(world: World, rng: random.Random) -> Conversation:
     return Conversation(tuple(text_turn(world, rng) for _ in range(rng.choice((2, 4, 5, 6)))))
 
 
+def telling_same(world: World, rng: random.Random) -> Conversation:
+    """Two words, the same or not: what a yes or no ends with."""
+    turns: list[Turn] = []
+    frame = rng.choice(("Say {}. Is it {}?", "{}. Is this {}?", "The word is {}. Is {} the word?"))
+    for _ in range(rng.choice((4, 5, 6))):
+        word, other = world.sample_words(2, rng)
+        yes = rng.random() < 0.5
+        question = w.with_suffix(frame.format(word, word if yes else other), w.YES_NO, 0.3, rng)
+        turns.append(Turn(question, "Yes" if yes else "No", "same", word))
+    return Conversation(tuple(turns))
+
+
+def comparing_talk(world: World, rng: random.Random) -> Conversation:
+    """Often what a comparison ends with, dense and without a picture; else as `text_talk`."""
+    return rng.choices((telling_same, text_talk), (4, 6))[0](world, rng)
+
+
 def practice_turn(world: World, rng: random.Random) -> Turn:
     """A practice question that needs no knowledge of countries."""
     return rng.choice((reading, reading, copying, word_list, spelling, kind_of))(world, rng)
@@ -200,5 +217,5 @@ def invented_item(world: World, rng: random.Random) -> Conversation:
     return Conversation(tuple(turns), "fake", i)
 
 
-__all__ = ["invented_item", "other_values", "practice_turn", "reading_beside_picture", "text_talk",
-           "text_turn"]  # fmt: skip
+__all__ = ["comparing_talk", "invented_item", "other_values", "practice_turn",
+           "reading_beside_picture", "text_talk", "text_turn"]  # fmt: skip

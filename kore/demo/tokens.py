@@ -107,6 +107,7 @@ class Encoder:
         self.user, self.assistant, self.image, self.eos, self.pad = (
             tokenizer.convert_tokens_to_ids(t) for t in (USER, ASSISTANT, IMAGE, EOS, PAD)
         )
+        self.first_word = tokenizer.convert_tokens_to_ids("<0xFF>") + 1
         self.pieces = lru_cache(maxsize=400_000)(self._pieces)
 
     def _pieces(self, text: str) -> tuple[int, ...]:
@@ -120,13 +121,13 @@ class Encoder:
             body = self.pieces(" " + question)
         return [self.user, *body, self.assistant]
 
-    def conversation(self, talk: Conversation) -> tuple[list[int], list[int]]:
-        """Token ids, and labels that are -100 outside the answers."""
+    def conversation(self, talk: Conversation, reasons: bool = True) -> tuple[list[int], list[int]]:
+        """Token ids, and labels that are -100 outside the answers, which give their ``reasons`` or not."""
         ids: list[int] = []
         labels: list[int] = []
         for k, turn in enumerate(talk.turns):
             prompt = self.prompt(turn.question, talk.pool is not None and k == 0)
-            answer = [*self.pieces(" " + turn.answer), self.eos]
+            answer = [*self.pieces(" " + (turn.spoken if reasons else turn.answer)), self.eos]
             ids += prompt + answer
             labels += [-100] * len(prompt) + answer
         return ids, labels

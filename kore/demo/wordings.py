@@ -21,9 +21,10 @@ YES_NO = ("Answer this question with Yes or No.", "Answer this question with Yes
           "Answer yes or no.", "Please answer yes or no.")  # fmt: skip
 PARAGRAPH = ("Answer this question in one paragraph.", "Answer this question in one paragraph.",
              "Answer in a short paragraph.")  # fmt: skip
-LETTER = ("Answer with the option's letter.", "Answer with the option's letter.",
-          "Answer with the option's letter from the given choices directly.",
-          "Which option is right?", "Give the letter of the right option.")  # fmt: skip
+OPTIONS = ("Please select the correct answer from the options above.",
+           "Select the correct answer from the options above.",
+           "Which of the options is right?", "Which option is right?",
+           "Choose one of the options.")  # fmt: skip
 
 SUBJECTS = {
     "train": ("the country in the image", "the country shown in the image", "this country",

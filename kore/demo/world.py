@@ -14,6 +14,9 @@ from kore.demo import pictures
 from kore.demo.facts import KEYS, Country, cities, countries
 from kore.demo.things import thing_table
 
+SHAPES = ("circle", "rectangle", "triangle")
+SHAPE_COLOURS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
+
 CITIES = 500
 PEOPLE = (
     "Tom", "Anna", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Iris", "Jack", "Kate",
@@ -31,11 +34,23 @@ ENDINGS = (
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and its answer; ``task`` names what it practises."""
+    """One question and its answer; ``task`` names what it practises.
+
+    ``reason`` is what a comparison rests on: the true name or fact. Said first, it leaves only two words
+    of one text to compare, which a small model learns; to compare unsaid it does not.
+    """
 
     question: str
     answer: str
     task: str
+    reason: str = ""
+
+    @property
+    def spoken(self) -> str:
+        """The answer behind its reason, ``Norway, so no``; of a choice the option's text alone."""
+        if not self.reason:
+            return self.answer
+        return self.reason if len(self.answer) == 1 else f"{self.reason}, so {self.answer.lower()}"
 
 
 @dataclass(frozen=True)
@@ -110,6 +125,20 @@ def with_article(noun: str) -> str:
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
+def shown_by(text: str, answer: str) -> str:
+    """The colour or shape that a yes/no question and its answer give away, or nothing."""
+    denied = " not " in f" {text} " or text.startswith("is no ")
+    if answer not in ("yes", "no") or (answer == "yes") == denied:
+        return ""
+    return mentioned(text)
+
+
+def mentioned(text: str) -> str:
+    """The colour or shape that a yes/no question of easy-VQA asks for."""
+    words = set(text.lower().rstrip("?").split())
+    return next((word for word in (*SHAPES, *SHAPE_COLOURS) if word in words), "")
+
+
 def load_shapes(test: bool) -> tuple[torch.Tensor, list[Shape]]:
     """The easy-VQA pictures as uint8 ``[N, 3, 64, 64]`` with their questions."""
     import easy_vqa
@@ -126,9 +155,9 @@ def load_shapes(test: bool) -> tuple[torch.Tensor, list[Shape]]:
     rows: list[Shape] = []
     raw: list[torch.Tensor] = []
     for picture, questions in sorted(found.items()):
-        known = {answer for _, answer in questions}
-        shape = next((s for s in ("circle", "rectangle", "triangle") if s in known), "")
-        colour = next((c for c in known - {"yes", "no", shape} if c), "")
+        known = {answer for _, answer in questions} | {shown for q in questions if (shown := shown_by(*q))}
+        shape = next((s for s in SHAPES if s in known), "")
+        colour = next((c for c in sorted(known - {"yes", "no", shape}) if c), "")
         rows.append(Shape(colour, shape, tuple(questions)))
         with Image.open(Path(paths[picture])) as opened:
             raw.append(pictures.to_tensor(opened.convert("RGB"))[:3])
@@ -195,16 +224,30 @@ def other_values(world: World, key: str, value: str, count: int, rng: random.Ran
 def choice_turn(
     question: str, right: str, wrong: Sequence[str], suffix: str, task: str, rng: random.Random
 ) -> Turn:
-    """A question with options A to D; the answer is the letter."""
+    """A question with options A to D; the answer is the letter, and the option's text its reason."""
     options = [right, *wrong]
     rng.shuffle(options)
     mark = rng.choice(("{}. {}", "{}. {}", "{}. {}", "{}) {}", "({}) {}"))
     lines = [mark.format(letter, text) for letter, text in zip("ABCD", options, strict=True)]
     text = question + "\n" + "\n".join(lines) + "\n" + suffix
-    return Turn(text, "ABCD"[options.index(right)], task)
+    return Turn(text, "ABCD"[options.index(right)], task, right)
 
 
 __all__ = [
-    "CITIES", "KEYS", "PEOPLE", "Conversation", "Shape", "Thing", "Turn", "World", "build_world",
-    "choice_turn", "invented_place", "other_values", "with_article",
+    "CITIES",
+    "KEYS",
+    "PEOPLE",
+    "SHAPES",
+    "SHAPE_COLOURS",
+    "Conversation",
+    "Shape",
+    "Thing",
+    "Turn",
+    "World",
+    "build_world",
+    "choice_turn",
+    "invented_place",
+    "mentioned",
+    "other_values",
+    "with_article",
 ]  # fmt: skip

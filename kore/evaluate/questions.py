@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from kore.errors import DataError
 from kore.evaluate.adaptation import Adaptation, measure
+from kore.evaluate.options import infer
 from kore.evaluate.task import Answers, Ask, Outcome, Picture, Role, Scored, Task, Verdict, outcome_of
 from kore.files import hash_file
 from kore.records import IMAGE_MARK, Question, read_records
@@ -25,7 +26,7 @@ _KINDS = {"news": "news", "wiki": "entity", "entity": "entity"}
 _LETTER = re.compile(
     r"^\W*(?:(?:the\s+)?(?:correct\s+)?answer\s*(?:is|:)?\s*|option\s+)?\W*([A-Z])(?![A-Za-z0-9])", re.I
 )
-_OPTION = re.compile(r"(?m)^\s*\(?([A-Z])[.):]\s")
+_OPTION = re.compile(r"(?m)^\s*\(?([A-Z])[.):][^\S\n]+(.*\S)")
 _WORD = re.compile(r"\w+")
 
 
@@ -114,8 +115,13 @@ def rule_of(question: Question) -> Rule:
     golds = [gold.strip() for gold in question.answers]
     if golds and all(g.lower() in ("yes", "no") for g in golds):
         return "yesno"
-    options = set(_OPTION.findall(question.text))
+    options = options_of(question.text)
     return "letter" if golds and len(options) > 1 and all(g in options for g in golds) else "cem"
+
+
+def options_of(text: str) -> dict[str, str]:
+    """Letter -> text of the options that a question lists, one a line."""
+    return dict(_OPTION.findall(text))
 
 
 def letter_of(prediction: str) -> str | None:
@@ -137,11 +143,12 @@ def yes_or_no(prediction: str) -> str | None:
     return found.pop().capitalize() if len(found) == 1 else None
 
 
-def _judge(prediction: str, question: Question) -> tuple[float, str]:
+def judge(prediction: str, question: Question) -> tuple[float, str]:
+    """Score (0 or 1) of one retention answer and why, by `rule_of` the question."""
     golds = question.answers
     rule = rule_of(question)
     if rule == "letter":
-        letter = letter_of(prediction)
+        letter = letter_of(prediction) or infer(prediction, options_of(question.text))
         return float(letter in {g.strip() for g in golds}), f"letter {letter or 'not found'}"
     if rule == "yesno":
         word = yes_or_no(prediction)
@@ -154,7 +161,7 @@ def _score_retention(suite: QuestionSuite, answers: Answers) -> Scored:
     verdicts = []
     for question in suite.questions:
         prediction = _first(answers, question.question_id)
-        score, why = (0.0, "no prediction") if prediction is None else _judge(prediction, question)
+        score, why = (0.0, "no prediction") if prediction is None else judge(prediction, question)
         verdicts.append(_verdict(question, prediction, score, why, {}))
     metrics = {"accuracy": _percent(v.score for v in verdicts)}
     metrics |= _groups(suite.questions, [v.score or 0.0 for v in verdicts], lambda q: q.type, "type")

@@ -182,6 +182,9 @@ def test_an_evoke_file_is_scored_overall_by_kind_by_type_and_by_item(tmp_path: P
     ("text", "answer", "rule", "prediction"),
     [
         ("Which?\nA. cat\nB. dog", "B", "letter", "B. because"),
+        ("Which?\nA. cat\nB. dog", "B", "letter", "dog, so B"),
+        ("Which?\nA. cat\nB. dog", "B", "letter", "dog"),
+        ("Is it Peru?", "No", "yesno", "Norway, so no"),
         ("Is it?", "no", "yesno", "No."),
         ("What?", "cat", "cem", "a cat"),
         ("Which letter?", "B", "cem", "it is b"),
