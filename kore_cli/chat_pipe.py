@@ -118,6 +118,8 @@ def answer_once(plan: Plan, text: str) -> None:
             else:
                 sys.stdout.write("\n")
                 replies.append(piece)
+                if piece.found:
+                    output.note(f"looked up: {piece.found}")
     elif plan.stream:
         replies = _stream(session, ask, 0, stop, output)
     else:

@@ -133,8 +133,9 @@ class Study:
                     own = {"part": arm.part, "label": arm.label, "split": TEST}
                     self.rows.append({**row, **own, "compared": arm.compared})
                 points.setdefault(seed, []).append((row["k_a"] or 0.0, row["k_r"] or 0.0))
-            if arm.part == "methods" and len(arm.rates) > 1:
-                for seed in set(range(min(arm.seeds, self.plan.curve_seeds))) - unknown:
+            if arm.part == "methods":
+                whole = min(arm.seeds, self.plan.curve_seeds) if len(arm.rates) > 1 else arm.seeds
+                for seed in set(range(whole)) - unknown:
                     curve = [*base, *points.get(seed, [])]
                     figures = {"area": area(curve), "k_r_at": retention_at(curve, self.level)}
                     self.curves.setdefault(arm.label, {})[seed] = figures

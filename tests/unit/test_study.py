@@ -191,7 +191,8 @@ def test_a_study_reports_what_there_is_goes_on_and_trains_nothing_twice(
     assert len(calls) == 1 + 1 + 2  # the first, the one that was stopped, and what was left
     assert [r["label"] for r in value["table"]] == ["base", "lora", "kore"] and not value["missing"]
     kore = value["table"][2]
-    assert kore["area"] is not None and kore["by_dimension"].keys() == {"old"}
+    assert kore["area"] is not None and value["table"][1]["area"] is not None
+    assert kore["by_dimension"].keys() == {"old"}
     assert set(value["losses"]) == {"lora", "kore"}
     assert run_study(own, out)["table"] == run_study(own, out, make=False)["table"] == value["table"]
     assert len(calls) == 4
