@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,12 @@ from kore.records import IMAGE_MARK, Message
 
 if TYPE_CHECKING:
     from kore.evaluate.target import Target
+    from kore.methods.rag import Retriever
     from kore.models.generate import Engine, Prompt
     from kore.models.load import Backbone
     from kore.profile import ModelSection
 
-BASE = "base"
+BASE, RAG = "base", "rag"
 
 
 @dataclass(frozen=True)
@@ -108,20 +109,22 @@ def _images(value: object) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer and who gave it."""
+    """One answer and who gave it; with retrieval, the title of the item that it was given."""
 
     model: str
     answer: str
     seconds: float
     stopped: bool = False
+    found: str | None = None
 
 
 @dataclass
 class Session:
-    """A loaded model that answers as its base and as the injected model.
+    """A loaded model that answers as its base, as the injected model, and as its base with retrieval.
 
     Attributes:
         label: the adapter's name; `BASE` when there is no adapter.
+        retriever: looks items up for the voice `RAG`, if there are any to look up.
     """
 
     backbone: Backbone
@@ -129,7 +132,7 @@ class Session:
     target: Target
     section: ModelSection
     label: str = BASE
-    _stopped: Callable[[], bool] = field(default=lambda: False)
+    retriever: Retriever | None = None
 
     @classmethod
     def open(
@@ -140,8 +143,12 @@ class Session:
         batch: int = 8,
         max_new_tokens: int = 128,
         download: bool = False,
+        rag: Path | None = None,
     ) -> Session:
         """Load a run, an adapter folder or a model.
+
+        Args:
+            rag: items, or a folder of trees, that the voice `RAG` looks up.
 
         A run that is not finished answers with its newest checkpoint.
 
@@ -154,12 +161,18 @@ class Session:
         target = locate(name, section)
         backbone = load_target(target, section, download=download)
         engine = Engine(backbone, batch=batch, max_new_tokens=max_new_tokens)
-        return cls(backbone, engine, target, section, target.label if target.adapter else BASE)
+        retriever = None
+        if rag is not None:
+            from kore.methods.rag import Retriever, read_items
+
+            retriever = Retriever(backbone, read_items(rag))
+        label = target.label if target.adapter else BASE
+        return cls(backbone, engine, target, section, label, retriever)
 
     @property
     def models(self) -> list[str]:
-        """Who can answer, the best first."""
-        return [self.label, BASE] if self.target.adapter else [BASE]
+        """Who can answer, who is asked unless another is named first."""
+        return [RAG] * (self.retriever is not None) + [self.label] * (self.label != BASE) + [BASE]
 
     def use(self, name: str) -> None:
         """Put another adapter of the same base on, or none; the base's weights stay where they are.
@@ -214,13 +227,14 @@ class Session:
             UsageError: a comparison without an adapter, or a model that is not loaded.
         """
         if ask.compare:
-            if self.target.adapter is None:
+            if len(self.models) == 1:
                 raise UsageError(
-                    "nothing to compare: this model has no adapter", hint="kore chat RUN --compare"
+                    "nothing to compare: this model has no adapter",
+                    hint="kore chat RUN --compare, or --rag ITEMS to compare with retrieval",
                 )
-            return [BASE, self.label]
+            return self.models[::-1]
         if ask.model is None:
-            return [self.label]
+            return self.models[:1]
         if ask.model not in self.models and ask.model != "kore":
             raise UsageError(f"no model {ask.model!r} here", hint=f"there is: {', '.join(self.models)}")
         return [self.label if ask.model == "kore" else ask.model]
@@ -228,7 +242,7 @@ class Session:
     def answer(self, asks: Sequence[Ask]) -> list[list[Reply] | DataError | UsageError]:
         """Answers to some questions, in order; one that cannot be asked has its error instead."""
         results: list[list[Reply] | DataError | UsageError] = [[] for _ in asks]
-        work: dict[tuple[bool, float], list[tuple[int, Prompt]]] = {}
+        work: dict[tuple[str, float], list[tuple[int, Prompt]]] = {}
         names: dict[int, list[str]] = {}
         for index, ask in enumerate(asks):
             try:
@@ -238,19 +252,28 @@ class Session:
                 results[index] = error
                 continue
             for name in names[index]:
-                work.setdefault((name != BASE, ask.temperature), []).append((index, prompt))
-        found: dict[tuple[int, bool], tuple[str, float]] = {}
-        for (adapter, temperature), jobs in work.items():
+                work.setdefault((name, ask.temperature), []).append((index, prompt))
+        said: dict[tuple[int, str], Reply] = {}
+        for (name, temperature), jobs in work.items():
             start = time.monotonic()
-            texts = self.engine.answer([p for _, p in jobs], adapter=adapter, temperature=temperature)
-            seconds = (time.monotonic() - start) / len(jobs)
-            found.update(
-                {(index, adapter): (text, seconds) for (index, _), text in zip(jobs, texts, strict=True)}
+            given = [self._given(name, prompt) for _, prompt in jobs]
+            texts = self.engine.answer(
+                [p for p, _ in given], adapter=name == self.label, temperature=temperature
             )
+            seconds = (time.monotonic() - start) / len(jobs)
+            for (index, _), (_, found), text in zip(jobs, given, texts, strict=True):
+                said[index, name] = Reply(name, text, seconds, found=found)
         for index, who in names.items():
             if isinstance(results[index], list):
-                results[index] = [Reply(n, *found[index, n != BASE]) for n in who]
+                results[index] = [said[index, name] for name in who]
         return results
+
+    def _given(self, name: str, prompt: Prompt) -> tuple[Prompt, str | None]:
+        """The prompt as a voice gets it, and the title of the item that retrieval put into it."""
+        if name != RAG or self.retriever is None:
+            return prompt, None
+        given, item = self.retriever.with_context(prompt)
+        return given, item.title if item else None
 
     def stream(self, ask: Ask, stop: Callable[[], bool]) -> Iterator[tuple[str, str | Reply]]:
         """Pieces ``(model, text)`` as they come, then ``(model, Reply)``, for each who answers.
@@ -262,13 +285,16 @@ class Session:
         for name in self.who(ask):
             start = time.monotonic()
             pieces: list[str] = []
+            found = None
             if not stop():
+                given, found = self._given(name, prompt)
                 for piece in self.engine.stream(
-                    prompt, adapter=name != BASE, temperature=ask.temperature, stop=stop
+                    given, adapter=name == self.label, temperature=ask.temperature, stop=stop
                 ):
                     pieces.append(piece)
                     yield name, piece
-            yield name, Reply(name, "".join(pieces).strip(), time.monotonic() - start, stopped=stop())
+            seconds = time.monotonic() - start
+            yield name, Reply(name, "".join(pieces).strip(), seconds, stopped=stop(), found=found)
 
 
 def _with_marks(text: str, images: tuple[str, ...]) -> str:

@@ -26,7 +26,8 @@ def chat(
     compare: Annotated[
         bool, typer.Option("--compare", help="The base and the injected model, side by side.")
     ] = False,
-    model: Annotated[str | None, typer.Option("--who", help="Who answers: base or kore.")] = None,
+    rag: options.Rag = None,
+    model: Annotated[str | None, typer.Option("--who", help="Who answers: base, kore or rag.")] = None,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
     max_new_tokens: Annotated[
         int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer.")
@@ -65,6 +66,7 @@ def chat(
         target=target,
         images=tuple(str(p) for p in image or []),
         compare=compare,
+        rag=rag,
         model=model,
         temperature=temperature,
         max_new_tokens=max_new_tokens,

@@ -179,10 +179,8 @@ class ChatApp(App[None]):
 
     def _answering(self) -> list[str]:
         if self.compare and len(self.models) > 1:
-            return [BASE, self.models[0]]
-        if self.who == BASE:
-            return [BASE]
-        return self.models[:1]
+            return self.models[::-1]
+        return [self.who] if self.who in self.models else self.models[:1]
 
     def _sends_context(self) -> bool:
         return (
@@ -260,8 +258,8 @@ class ChatApp(App[None]):
         }
         if self.compare and len(self.models) != 1:
             question["compare"] = True
-        elif self.who == BASE:
-            question["model"] = BASE
+        elif self.who in self.models:
+            question["model"] = self.who
         if self._next_use:
             question["use"], self._next_use = self._next_use, None
         self._client.ask(question)
@@ -294,8 +292,9 @@ class ChatApp(App[None]):
 
     def action_adapter(self) -> None:
         """The next who answers: the adapter, the base, then other adapters if some were named."""
-        if self.who != BASE:
-            self.who = BASE
+        at = self.models.index(self.who) if self.who in self.models else 0
+        if at + 1 < len(self.models):
+            self.who = self.models[at + 1]
         else:
             self.who = None
             if self.adapters:

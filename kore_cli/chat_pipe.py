@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, Interrupted, KoreError
@@ -31,6 +32,7 @@ class Plan:
     target: str | None
     images: tuple[str, ...] = ()
     compare: bool = False
+    rag: Path | None = None
     model: str | None = None
     temperature: float = 0.0
     max_new_tokens: int | None = None
@@ -59,7 +61,12 @@ class Plan:
         profile = resolve(self.profile, flags=dict(self.settings)).profile
         longest = self.max_new_tokens or profile.eval.max_new_tokens
         return Session.open(
-            self.name, profile.model, batch=BATCH, max_new_tokens=longest, download=self.download
+            self.name,
+            profile.model,
+            batch=BATCH,
+            max_new_tokens=longest,
+            download=self.download,
+            rag=self.rag,
         )
 
     def ask(self, value: dict[str, Any]) -> Ask:
@@ -111,6 +118,8 @@ def answer_once(plan: Plan, text: str) -> None:
             else:
                 sys.stdout.write("\n")
                 replies.append(piece)
+                if piece.found:
+                    output.note(f"looked up: {piece.found}")
     elif plan.stream:
         replies = _stream(session, ask, 0, stop, output)
     else:
@@ -138,6 +147,10 @@ def record(ask: Ask, replies: list[Reply], index: int) -> dict[str, Any]:
     if ask.id is not None:
         value["id"] = ask.id
     value |= {"text": ask.text, "image": _single(ask.images), "model": last.model, "answer": last.answer}
+    if last.found:
+        value["found"] = last.found
+    if len(replies) > 2:
+        value["answers"] = {r.model: r.answer for r in replies}
     if len(replies) > 1:
         value |= {"base": replies[0].answer, "same": replies[0].answer.strip() == last.answer.strip()}
     value["seconds"] = round(sum(r.seconds for r in replies), 3)

@@ -20,6 +20,8 @@ def child_argv(plan: Plan, name: str) -> list[str]:
         argv += ["--set", f"{key}={value}"]
     if plan.max_new_tokens:
         argv += ["--max-new-tokens", str(plan.max_new_tokens)]
+    if plan.rag:
+        argv += ["--rag", str(plan.rag)]
     if plan.download:
         argv.append("--download")
     return argv

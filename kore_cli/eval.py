@@ -66,6 +66,7 @@ def eval(
         ),
     ] = None,
     base: Annotated[bool, typer.Option("--base/--no-base", help="Evaluate the untouched base too.")] = True,
+    rag: options.Rag = None,
     show_prompt: Annotated[bool, typer.Option("--show-prompt", help="Print the prompts and stop.")] = False,
     rescore: Annotated[
         bool, typer.Option("--rescore", help="Score the answers in -o again, without a model.")
@@ -101,7 +102,7 @@ def eval(
         protocol=protocol, compat=compat, judge=judge, judge_url=judge_url, judge_prompts=judge_prompts,
         split=split, image_root=image_root, limit=limit,
         ids=frozenset(i.strip() for i in (ids or "").split(",") if i.strip()), max_new_tokens=max_new_tokens,
-        base=base, rescore=rescore, fail_under=fail_under or [], export=export, html=html,
+        base=base, rag=rag, rescore=rescore, fail_under=fail_under or [], export=export, html=html,
         download=download, restart=restart,
     )  # fmt: skip
     output = Output(json_mode=json_, quiet=quiet or os.environ.get("RANK", "0") != "0")

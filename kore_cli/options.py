@@ -42,6 +42,12 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything ran
 Model = Annotated[
     str | None, typer.Option("--model", help="A model folder or hub id; default: the profile's.")
 ]
+Rag = Annotated[
+    Path | None,
+    typer.Option(
+        "--rag", help="Retrieval beside it: the base with the nearest item's text; items or a tree."
+    ),
+]
 Download = Annotated[
     bool, typer.Option("--download", help="Allow fetching a hub id that is not in the local cache.")
 ]

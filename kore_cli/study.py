@@ -30,6 +30,13 @@ def study(
     profile: Annotated[
         str | None, typer.Option("--profile", "-p", help="A profile's name or TOML file.")
     ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", "-j", min=1, help="Trials side by side, each with its share of the cores."),
+    ] = 1,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Train nothing: report what there is, and what is missing.")
+    ] = False,
     out: options.Out = None,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
@@ -39,8 +46,12 @@ def study(
 
     Example: kore study --methods kore,lora,replay --seeds 3
     """
-    from kore.pipeline.study import run_study
+    import sys
+
+    from kore.pipeline.study import run_study, trainings
     from kore.pipeline.study_plan import read_plan
+    from kore.pipeline.study_plot import text_losses
+    from kore.pipeline.study_tables import PARTS
     from kore_cli.output import Output
     from kore_cli.story import story
 
@@ -58,16 +69,21 @@ def study(
         },
     )
     if dry_run:
-        output.result({**chosen.model_dump(mode="json"), "trainings": chosen.trainings()})
+        output.result({**chosen.model_dump(mode="json"), "trainings": trainings(chosen)})
         return
+    command = " ".join(["kore", *(a for a in sys.argv[1:] if a != "--report-only")])
     with story(output) as progress:
-        value = run_study(chosen, out, progress=progress, note=output.warn)
-    if output.human:
-        columns = ["label", "params", "cem", "f1", "k_a", "k_r", "k_r_near", "avg", "hars", "area"]
-        for part, rows in value["tables"].items():
-            output.table(rows, columns, title=part)
-        output.line("\n".join(value["losses"]))
-        for path in value["files"]:
-            output.line(path)
+        value = run_study(chosen, out, progress=progress, jobs=jobs, make=not report_only, command=command)
+    if value["missing"]:
+        output.warn(f"{len(value['missing'])} rows are missing; the report says which and why")
+    if not output.human:
+        output.record(value)
         return
-    output.record(value)
+    columns = ["label", "params", "cem", "f1", "k_a", "k_r", "k_r_near", "avg", "hars", "area", "k_r_at"]
+    for part, rows in value["tables"].items():
+        output.table(rows, columns, title=PARTS.get(part, part))
+    if value["gains"]:
+        output.table(value["gains"], ["label", "own", "others"], title="Gain over the general covariance")
+    output.line("\n".join(text_losses(value["losses"])))
+    for path in value["files"]:
+        output.line(path)

@@ -46,8 +46,12 @@ def tokenizer(vocabulary: int = 400):  # type: ignore[no-untyped-def]
     )
 
 
-def llava(folder: Path, *, layers: int = 2, width: int = 32, seed: int = 0) -> Path:
-    """Write a LlavaForConditionalGeneration of some ten thousand parameters with its processor."""
+def llava(folder: Path, *, layers: int = 2, width: int = 32, seed: int = 0, **shape: int) -> Path:
+    """Write a LlavaForConditionalGeneration of some ten thousand parameters with its processor.
+
+    Args:
+        shape: further settings of the language model, for larger ones.
+    """
     from transformers import (
         CLIPVisionConfig,
         LlamaConfig,
@@ -67,18 +71,16 @@ def llava(folder: Path, *, layers: int = 2, width: int = 32, seed: int = 0) -> P
         image_size=32,
         patch_size=16,
     )
-    text = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=None,
-    )
+    sizes = {
+        "vocab_size": len(words),
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+    }
+    text = LlamaConfig(**{**sizes, **shape}, pad_token_id=0, eos_token_id=1, bos_token_id=None)
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,

@@ -25,7 +25,9 @@ from kore.manifest import Manifest, claim, read_manifest
 
 if TYPE_CHECKING:
     from kore.evaluate.judge import Judge
-    from kore.profile import Profile
+    from kore.methods.rag import RagEngine
+    from kore.models.load import Backbone
+    from kore.profile import EvalSection, Profile
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Request:
     ids: frozenset[str] = frozenset()
     max_new_tokens: int | None = None
     base: bool = True
+    rag: Path | None = None
     rescore: bool = False
     fail_under: list[str] = field(default_factory=list)
     export: Path | None = None
@@ -93,8 +96,15 @@ class Plan:
     @property
     def answers(self) -> int:
         """How many samples are answered, over both models."""
-        tuned = self.target is not None and self.target.adapter is not None
-        return sum(map(len, self.suites)) * (2 if tuned and self.request.base else 1)
+        return sum(map(len, self.suites)) * (len(self.passes) + (self.request.rag is not None))
+
+    @property
+    def passes(self) -> list[tuple[str, bool]]:
+        """Who answers, by label and whether with the adapter; retrieval is compared with the base, too."""
+        if self.target is None:
+            return []
+        tuned, asked = self.target.adapter is not None, self.request.base or self.request.rag is not None
+        return [(BASE, False)] * (asked or not tuned) + [(self.target.label, True)] * tuned
 
     def to_json(self) -> dict[str, Any]:
         """What would be done: models, suites with their samples, judge, folder."""
@@ -106,6 +116,7 @@ class Plan:
             "samples": sum(map(len, self.suites)),
             "answers": self.answers,
             "judge": self.judge.name,
+            **({"rag": str(self.request.rag)} if self.request.rag else {}),
             "out": str(self.out),
         }
 
@@ -142,6 +153,10 @@ def plan(request: Request) -> Plan:
     from kore.evaluate.judge import make_judge
 
     profile = request.resolved()
+    if request.rag and not request.rag.exists():
+        raise MissingArtefact(
+            f"nothing to look up: {request.rag}", hint="name items.jsonl, or a folder made by: kore augment"
+        )
     target = None if request.rescore else find_target(request.target, profile.model)
     out = request.out or default_out(request.target, target)
     judge = make_judge(
@@ -278,6 +293,7 @@ def _notes(request: Request) -> tuple[str, ...]:
 
 def _answer(planned: Plan, world: World, progress: Progress | None) -> dict[str, Result]:
     from kore.evaluate.runner import generation, model_fingerprint
+    from kore.methods.rag import RAG
     from kore.models.generate import Engine
 
     request, target = planned.request, planned.target
@@ -287,6 +303,9 @@ def _answer(planned: Plan, world: World, progress: Progress | None) -> dict[str,
     engine = Engine(backbone, batch=section.batch, max_new_tokens=section.max_new_tokens)
     tuned = model_fingerprint(engine, True)
     inputs = {"model": backbone.fingerprint, **({"tuned": tuned} if target.adapter else {})}
+    retrieving = _retrieval(request.rag, backbone, section) if request.rag else None
+    if retrieving:
+        inputs["rag"] = retrieving.fingerprint
     settings = {"protocol": planned.protocol, "style": planned.style, **generation(engine)}
     manifest = Manifest(
         "eval", settings, inputs,
@@ -298,17 +317,27 @@ def _answer(planned: Plan, world: World, progress: Progress | None) -> dict[str,
     world.barrier()
     planned.judge.open(engine)
     results: dict[str, Result] = {}
-    passes = [(BASE, False)] if request.base or target.adapter is None else []
-    passes += [(target.label, True)] if target.adapter is not None else []
-    for label, adapter in passes:
+    for label, adapter in planned.passes:
         results[label] = evaluate(
             engine, planned.suites, planned.out, label=label, adapter=adapter, progress=progress,
             world=world, protocol=section.protocol, notes=_notes(request),
+        )  # fmt: skip
+    if retrieving:
+        results[RAG] = evaluate(
+            retrieving, planned.suites, planned.out, label=RAG, adapter=False, progress=progress,
+            fingerprint=retrieving.fingerprint, world=world, protocol=section.protocol, notes=_notes(request),
         )  # fmt: skip
     if world.rank == 0:
         asked = {label: {"asked": r.asked, "kept": r.kept} for label, r in results.items()}
         manifest.finished(answers=asked).write(planned.out)
     return results
+
+
+def _retrieval(path: Path, backbone: Backbone, section: EvalSection) -> RagEngine:
+    from kore.methods.rag import RagEngine, Retriever, read_items
+
+    retriever = Retriever(backbone, read_items(path))
+    return RagEngine(retriever, batch=section.batch, max_new_tokens=section.max_new_tokens)
 
 
 def _write(planned: Plan, results: dict[str, Result], value: dict[str, Any]) -> list[str]:

@@ -69,7 +69,7 @@ def resolve_suites(names: Iterable[str], choice: Choice) -> list[Suite]:
         if suite.name in seen:
             raise UsageError(f"suite {suite.name} is named twice", hint="rename one of the files")
         seen.add(suite.name)
-    chosen = [_narrow(suite, choice) for suite in suites]
+    chosen = [narrow(suite, choice) for suite in suites]
     if choice.ids and not any(len(s) for s in chosen):
         raise UsageError("--ids names no sample of these suites")
     return [s for s in chosen if len(s)]
@@ -149,7 +149,7 @@ def _evoke_pictures(path: Path) -> Path:
     return path.parent
 
 
-def _narrow(suite: Suite, choice: Choice) -> Suite:
+def narrow(suite: Suite, choice: Choice) -> Suite:
     """The suite's chosen samples only; the result is then marked a subset."""
     if choice.limit is None and not choice.ids:
         return suite
@@ -159,6 +159,6 @@ def _narrow(suite: Suite, choice: Choice) -> Suite:
     if isinstance(suite, AgreementSuite):
         tasks = [t for t in suite.prompts if not choice.ids or t.id in choice.ids][: choice.limit]
         return replace(suite, prompts=tasks)
-    from kore.evaluate.bench import BenchSuite, narrow
+    from kore.evaluate import bench
 
-    return narrow(suite, choice) if isinstance(suite, BenchSuite) else suite
+    return bench.narrow(suite, choice) if isinstance(suite, bench.BenchSuite) else suite

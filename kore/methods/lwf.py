@@ -48,5 +48,5 @@ class Lwf(Lora):
         tau = self.settings.tau
         student = log_softmax(logits[:, :-1][spoken].float() / tau, dim=-1)  # (n, V)
         target = log_softmax(teacher[:, :-1][spoken].float() / tau, dim=-1)
-        distance = kl_div(student, target, log_target=True, reduction="batchmean")
-        return self.settings.alpha * tau**2 * distance
+        distance = kl_div(student, target, log_target=True, reduction="sum")
+        return self.settings.alpha * tau**2 * distance / max(1, len(student))

@@ -6,8 +6,6 @@ from typing import Any
 
 from kore.methods.table import METHODS, method_class
 
-RAG = "rag"
-
 
 def overview() -> list[dict[str, Any]]:
     """One row per method: what it needs, ZeRO stages, mergeable, exportable, resumable, why not."""

@@ -61,15 +61,15 @@ class Encoder:
     Args:
         processor: tokenizer, image processor and chat template in one.
         max_length: longest sequence in tokens; a longer one is an error that names the sample.
-        cached_images: how many opened pictures to keep, by path.
+        cached_pixels: how many pixels of opened pictures to keep, by path (3 bytes each).
     """
 
-    def __init__(self, processor: Any, max_length: int | None = None, cached_images: int = 4096) -> None:
+    def __init__(self, processor: Any, max_length: int | None = None, cached_pixels: int = 1 << 26) -> None:
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.max_length = max_length
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
-        self._room = cached_images
+        self._room = cached_pixels
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
@@ -126,8 +126,9 @@ class Encoder:
             self._images.move_to_end(key)
         else:
             self._images[key] = open_image(image, where)
-            if len(self._images) > self._room:
-                self._images.popitem(last=False)
+            self._room -= _pixels(self._images[key])
+            while self._room < 0 and len(self._images) > 1:
+                self._room += _pixels(self._images.popitem(last=False)[1])
         return self._images[key]
 
     def _assistant_spans(self, chat: list[dict[str, Any]], text: str, name: str) -> list[tuple[int, int]]:
@@ -185,6 +186,10 @@ class Encoder:
             old += len(mark) + len(piece)
             new = len(expanded)
         return expanded, moved
+
+
+def _pixels(image: Image.Image) -> int:
+    return image.width * image.height
 
 
 def _runs(flags: list[bool]) -> list[int]:

@@ -70,7 +70,7 @@ def features(encoder: Encoder, sample: Sample, with_answers: bool) -> dict[str, 
 
 def make_batches(processor: Any, samples: Sequence[Sample], *, batch: int, with_answers: bool) -> Batches:
     """Encode every sample once for its length and group like lengths."""
-    encoder = Encoder(processor, cached_images=64)
+    encoder = Encoder(processor, cached_pixels=1 << 24)
     lengths: list[int] = []
     kept: dict[int, dict[str, Any]] = {}
     room = _KEEP

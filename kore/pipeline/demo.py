@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shlex
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kore.files import hash_json
 from kore.pipeline import stages
 from kore.pipeline.answers import side_by_side
 from kore.pipeline.outcome import Outcome
@@ -18,9 +17,7 @@ from kore.progress import Progress, silent
 from kore.run import home
 
 if TYPE_CHECKING:
-    from kore.evaluate.questions import QuestionSuite
     from kore.evaluate.task import Suite
-    from kore.records import Question
 
 PROFILE = "tiny"
 
@@ -74,16 +71,10 @@ def prepare(out: Path, seed: int, progress: Progress = silent, *, restart: bool 
 def suites_of(bench: Bench, split: str) -> list[Suite]:
     """The new countries' questions of one split, and the retention suites from far to near."""
     from kore.evaluate.demo import demo_suites
-    from kore.evaluate.questions import load_questions
+    from kore.evaluate.questions import half, load_questions
 
-    new: QuestionSuite = load_questions(bench.tree / "eval.jsonl", name="new countries")
-    mine = [q for q in new.questions if _split_of(q) == split]
-    return [replace(new, questions=mine, split=split), *demo_suites(split)]
-
-
-def _split_of(question: Question) -> str:
-    """Which half a new question is in: settings are chosen on one, results told of the other."""
-    return "validation" if int(hash_json(question.question_id), 16) % 2 else "test"
+    new = load_questions(bench.tree / "eval.jsonl", name="new countries")
+    return [half(new, split), *demo_suites(split)]
 
 
 def run_demo(

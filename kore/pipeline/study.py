@@ -1,33 +1,25 @@
 """kore study: every method on the same data, tuned with the same budget, scored by the same questions.
 
-Everything is a folder that is found again: a study goes on where it stopped, across days.
+Everything is a folder that is found again: a study goes on where it stopped, across days, and what there
+is can be reported at any time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kore.errors import KoreError
-from kore.evaluate.frontier import area
-from kore.evaluate.scores import row
-from kore.files import hash_json, read_json, write_json
-from kore.jsonl import read_log
-from kore.pipeline import stages
-from kore.pipeline.study_data import StudyData, prepare, suites
-from kore.pipeline.study_plan import BASE, RAG, RAW, StudyPlan
-from kore.pipeline.trial import Trial, run_trial
-from kore.profile import resolve
+from kore.evaluate.frontier import area, retention_at
+from kore.files import hash_json, write_json
+from kore.pipeline.side_by_side import run_all
+from kore.pipeline.study_arms import MODEL, Arm, arms, grow
+from kore.pipeline.study_data import layout, prepare
+from kore.pipeline.study_plan import BASE, RAG, StudyPlan
+from kore.pipeline.study_trials import NOT_YET, TEST, VALIDATION, Bench
 from kore.progress import Progress, silent
-from kore.run import Run, home
-
-if TYPE_CHECKING:
-    from kore.evaluate.runner import Result
-    from kore.evaluate.task import Scored, Suite
-
-VALIDATION, TEST = "validation", "test"
+from kore.run import home
 
 
 @dataclass
@@ -36,264 +28,123 @@ class Study:
 
     Attributes:
         rows: one per trial on the test split. tuning: the same on the validation split.
-        chosen: method -> learning rate. areas: method -> area under its curve, in per cent.
-        failed: trial -> why it has no row.
+        chosen: row's label -> learning rate. curves: label -> seed -> its area and K.R at `level`.
+        level: the K.A at which rates are compared, and K.R is told.
+        missing: what has no row -> why.
     """
 
     plan: StudyPlan
     out: Path
     progress: Progress = silent
-    note: Callable[[str], None] = lambda text: None
+    jobs: int = 1
+    make: bool = True
+    command: str = "kore study"
     rows: list[dict[str, Any]] = field(default_factory=list)
     tuning: list[dict[str, Any]] = field(default_factory=list)
     chosen: dict[str, float] = field(default_factory=dict)
-    areas: dict[str, float] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    losses: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    curves: dict[str, dict[int, dict[str, float | None]]] = field(default_factory=dict)
+    level: float = 0.0
+    missing: dict[str, str] = field(default_factory=dict)
+    benches: dict[str, Bench] = field(default_factory=dict)
 
     def run(self) -> dict[str, Any]:
-        """Make what is missing, and write the report."""
+        """Make what is missing (unless only a report is wanted), and write the report.
+
+        A study that is interrupted reports what it has.
+        """
         from kore.pipeline.study_report import write_report
 
-        parts = set(self.plan.parts)
-        data = prepare(self.plan, self.plan.profile, self.out / "data", self.progress)
-        bench = Bench(self, self.plan.profile, data)
-        self._methods(bench)
-        if "ablation" in parts:
-            self._ablation(bench)
-        if "ranks" in parts:
-            self._ranks(bench)
-        if "augmentation" in parts:
-            self._augmentation(bench)
-        if "specific" in parts:
-            self._specific(bench)
-        for profile in self.plan.models:
-            self._model(profile)
-        return write_report(self, bench)
-
-    def _methods(self, bench: Bench) -> None:
-        self.rows.append(bench.base(TEST))
-        base = bench.base(VALIDATION)
-        tuned: dict[str, list[dict[str, Any]]] = {m: [] for m in self.plan.methods if m not in (BASE, RAG)}
-        for method, found in tuned.items():
-            rates = self.plan.rates_of(method)
-            if len(rates) > 1:
-                found += [r for rate in rates if (r := bench.trial(method, rate, 0, VALIDATION))]
-        best = max((r["k_a"] or 0 for found in tuned.values() for r in found), default=0.0)
-        for method, found in tuned.items():
-            self.tuning += found
-            self.chosen[method] = choose(found, self.plan.target * best, self.plan.rates_of(method)[0])
-            points = [(r["k_a"], r["k_r"]) for r in [base, *found] if r["k_a"] is not None]
-            if found:
-                self.areas[method] = area(points)
-        for method in self.plan.methods:
-            if method == RAG:
-                self.rows.append(bench.rag(TEST))
-            elif method != BASE:
-                for seed in range(self.plan.seeds_for(method)):
-                    self._add(bench.trial(method, self.chosen[method], seed, TEST, part="methods"))
-
-    def _add(self, found: dict[str, Any] | None) -> None:
-        if found is not None:
-            self.rows.append(found)
-
-    def _ablation(self, bench: Bench) -> None:
-        rate = self.chosen.get("kore", self.plan.rates_of("kore")[0])
-        for label, flags, raw in (
-            ("kore", {}, False),
-            ("kore without augmentation", {}, True),
-            ("kore without constraint", {"train.constraint": False}, False),
-            ("kore with A trained", {"train.thaw_a": True}, False),
-        ):
-            data = bench.data.raw / "samples.jsonl" if raw else None
-            self._add(
-                bench.trial("kore", rate, 0, TEST, part="ablation", label=label, flags=flags, samples=data)
-            )
-
-    def _ranks(self, bench: Bench) -> None:
-        rate = self.chosen.get("kore", self.plan.rates_of("kore")[0])
-        for rank in self.plan.ranks:
-            label = f"kore r={rank}"
-            self._add(
-                bench.trial("kore", rate, 0, TEST, part="ranks", label=label, flags={"adapter.rank": rank})
-            )
-
-    def _augmentation(self, bench: Bench) -> None:
-        from kore.records import KnowledgeItem, read_records
-
-        rate = self.chosen.get("lora", self.plan.rates_of("lora")[0])
-        known = list(read_records(KnowledgeItem, bench.data.items))
-        for strategy in self.plan.strategies:
-            folder = self.out / "data" / f"augment-{strategy}"
-            flags = {**self.plan.settings, "augment.strategy": strategy}
-            if strategy == "kore":
-                folder = bench.data.tree
-            else:
-                resolved = resolve(self.plan.profile, flags)
-                stages.augment(known, resolved.profile, folder, self.progress, stage=f"augment {strategy}")
-            self._add(
-                bench.trial(
-                    "lora", rate, 0, TEST, part="augmentation", label=f"lora, {strategy}",
-                    samples=folder / "samples.jsonl",
-                )
-            )  # fmt: skip
-
-    def _specific(self, bench: Bench) -> None:
-        """One covariance per retention suite: from its old samples where they name their suite."""
-        from kore.jsonl import write_jsonl
-        from kore.records import Sample, read_records
-
-        rate = self.chosen.get("kore", self.plan.rates_of("kore")[0])
-        old = list(read_records(Sample, bench.data.old))
-        names = sorted({str(s.extra["suite"]) for s in old if "suite" in s.extra})
-        if not names:
-            self.failed["specific constraints"] = "the old samples do not name their suite"
-        for name in names:
-            folder = self.out / "data" / f"old-{name}"
-            path = folder / "samples.jsonl"
-            if not path.exists():
-                write_jsonl(path, [s.to_json() for s in old if s.extra.get("suite") == name])
-            flags = {**self.plan.settings, "calibrate.samples": [str(path)]}
-            resolved = resolve(self.plan.profile, flags)
-            stages.calibrate(resolved, folder / "covariance", self.progress, stage=f"calibrate {name}")
-            self._add(
-                bench.trial(
-                    "kore", rate, 0, TEST, part="specific", label=f"kore, {name}",
-                    covariance=folder / "covariance",
-                )
-            )  # fmt: skip
-
-    def _model(self, profile: str) -> None:
-        data = prepare(self.plan, profile, self.out / "data" / Path(profile).stem, self.progress)
-        bench = Bench(self, profile, data)
-        part = f"model {Path(profile).stem}"
-        self.rows.append({**bench.base(TEST), "part": part})
-        for method in ("lora", "kore"):
-            rate = self.chosen.get(method, self.plan.rates_of(method)[0])
-            self._add(bench.trial(method, rate, 0, TEST, part=part))
-
-
-@dataclass
-class Bench:
-    """Trials of one model on one set of data."""
-
-    study: Study
-    profile: str
-    data: StudyData
-    _base: dict[str, Mapping[str, Scored]] = field(default_factory=dict)
-    _suites: dict[str, list[Suite]] = field(default_factory=dict)
-
-    def suites(self, split: str) -> list[Suite]:
-        """The questions of a split."""
-        if split not in self._suites:
-            self._suites[split] = suites(self.study.plan, self.data, split)
-        return self._suites[split]
-
-    def evals(self, split: str) -> Path:
-        """Where a split's answers lie."""
-        return self.study.out / "eval" / Path(self.profile).stem / split
-
-    def scored(self, split: str) -> Mapping[str, Scored]:
-        """The untouched base's results."""
-        if split not in self._base:
-            resolved = resolve(self.profile, dict(self.study.plan.settings))
-            found = stages.evaluate(
-                resolved, None, self.suites(split), self.evals(split), BASE, self.study.progress
-            )
-            self._base[split] = found.scored
-        return self._base[split]
-
-    def base(self, split: str) -> dict[str, Any]:
-        """The base's row."""
-        return {**row(BASE, self.scored(split), None), **_types(self.suites(split), self.scored(split)),
-                "part": "methods", "label": BASE, "split": split, "answers": BASE}  # fmt: skip
-
-    def rag(self, split: str) -> dict[str, Any]:
-        """Retrieval's row."""
-        from kore.evaluate.runner import evaluate
-        from kore.methods.rag import RagEngine
-        from kore.models.load import load
-        from kore.records import KnowledgeItem, read_records
-
-        profile = resolve(self.profile, dict(self.study.plan.settings)).profile
-        items = list(read_records(KnowledgeItem, self.data.items))
-        engine = RagEngine(
-            load(profile.model), items, batch=profile.eval.batch, max_new_tokens=profile.eval.max_new_tokens
-        )
-        found = evaluate(engine, self.suites(split), self.evals(split), label=RAG, adapter=False)
-        return self._row(RAG, found, split, 0, part="methods", label=RAG, rate=None)
-
-    def trial(
-        self,
-        method: str,
-        rate: float,
-        seed: int,
-        split: str,
-        *,
-        part: str = "methods",
-        label: str | None = None,
-        flags: Mapping[str, Any] | None = None,
-        samples: Path | None = None,
-        covariance: Path | None = None,
-    ) -> dict[str, Any] | None:
-        """Train and score one setting, or read what it came to; None when it failed, with the reason kept."""
-        study, plan = self.study, self.study.plan
-        label = label or method
-        settings = {**plan.settings, "train.lr": rate, "train.seed": seed, **(flags or {})}
-        if plan.max_steps:
-            settings["train.max_steps"] = plan.max_steps
-        trial = Trial(
-            label=f"{label} lr={rate:g} seed={seed}",
-            method="lora" if method == RAW else method,
-            data=samples or self.data.samples(method),
-            covariance=(covariance or self.data.covariance) if method == "kore" else None,
-            old=self.data.old,
-            flags=settings,
-        )
-        name = _slug(f"{Path(self.profile).stem}-{label}-lr{rate:g}-s{seed}")
-        kept = study.out / "rows" / split / f"{name}.json"
-        asked = hash_json([settings, str(trial.data), str(trial.covariance), plan.limit, plan.suites])
-        run = Run(study.out / "runs" / name)
-        study.losses.setdefault(label, [])
-        if kept.is_file() and (found := read_json(kept)).get("asked") == asked:
-            study.losses[label] = study.losses[label] or _losses(run)
-            return {**found, "part": part, "label": label}
+        profiles = [self.plan.profile, *self.plan.models]
+        for profile in profiles:
+            folder = self.out / "data" / ("" if profile == self.plan.profile else Path(profile).stem)
+            bench = Bench(self.plan, profile, layout(self.plan, folder), self.out, self.progress)
+            self.benches[profile] = bench
+            if self.make:
+                prepare(self.plan, profile, bench.data, self.progress)
+        wanted = arms(self.plan, self.benches)
         try:
-            run, result = run_trial(
-                trial, self.profile, run.folder, self.suites(split), self.evals(split), study.progress
-            )
-        except KoreError as error:
-            if error.exit_code == 130:
-                raise
-            study.failed[trial.label] = str(error)
-            study.note(f"{trial.label}: {error}")
-            return None
-        study.losses[label] = study.losses[label] or _losses(run)
-        found = self._row(method, result, split, seed, part=part, label=label, rate=rate)
-        found["params"] = run.state().result.get("trainable")
-        found["seconds"] = run.state().result.get("seconds")
-        write_json(kept, {**found, "asked": asked})
-        return found
+            if self.make:
+                self.missing |= grow(self.plan, self.benches[self.plan.profile], wanted, self.progress)
+                wanted = [arm for arm in wanted if arm.label not in self.missing]
+                self._make(wanted)
+        finally:
+            self._collect(wanted)
+            value = write_report(self)
+        return value
 
-    def verdicts(self, found: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-        """A row's kept verdicts by suite and question."""
-        folder = self.evals(TEST) / "samples" / str(found["answers"])
-        return {(path.stem, v["id"]): v for path in sorted(folder.glob("*.jsonl")) for v in read_log(path)}
+    def _make(self, wanted: Sequence[Arm]) -> None:
+        for bench in self.benches.values():
+            bench.base(TEST)
+            bench.base(VALIDATION)
+        if RAG in self.plan.methods:
+            self.benches[self.plan.profile].rag(TEST)
+        tuned = [arm for arm in wanted if len(arm.rates) > 1]
+        trials = [(arm.bench, arm.spec(rate, 0), split) for arm in tuned for rate in arm.rates
+                  for split in (VALIDATION, TEST)]  # fmt: skip
+        run_all(trials, self.jobs, self.progress)
+        self._choose(wanted)
+        trials = [(arm.bench, arm.spec(rate, seed), TEST) for arm in wanted for rate, seed in self._runs(arm)]
+        run_all(trials, self.jobs, self.progress)
 
-    def _row(
-        self, method: str, result: Result, split: str, seed: int, *, part: str, label: str, rate: float | None
-    ) -> dict[str, Any]:
-        return {
-            **row(label, result.scored, self.scored(split)),
-            **_types(self.suites(split), result.scored),
-            "base_of": method,
-            "part": part,
-            "label": label,
-            "split": split,
-            "seed": seed,
-            "lr": rate,
-            "answers": result.label,
-        }
+    def _choose(self, wanted: Sequence[Arm]) -> None:
+        """Read the validation rows and choose each arm's rate by them."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for arm in wanted:
+            if len(arm.rates) > 1:
+                rows = (arm.bench.trial(arm.spec(rate, 0), VALIDATION, make=False) for rate in arm.rates)
+                found[arm.name] = [{**r, "label": arm.label} for r in rows if r]
+        self.tuning = [r for rows in found.values() for r in rows]
+        self.level = self.plan.target * max((r["k_a"] or 0 for r in self.tuning), default=0.0)
+        for arm in wanted:
+            if arm.rate_of is None:
+                self.chosen[arm.name] = choose(found.get(arm.name, []), self.level, arm.default)
+        for arm in wanted:
+            if arm.rate_of is not None:
+                self.chosen.setdefault(arm.name, self.chosen.get(arm.rate_of, arm.default))
+
+    def _runs(self, arm: Arm) -> list[tuple[float, int]]:
+        """Rates and seeds of an arm: the chosen rate at every seed, all of them at the curve's seeds."""
+        whole = min(arm.seeds, self.plan.curve_seeds) if len(arm.rates) > 1 else 0
+        every = [(rate, seed) for seed in range(whole) for rate in arm.rates]
+        once = [(self.chosen[arm.name], seed) for seed in range(arm.seeds)]
+        return list(dict.fromkeys([*once, *every]))
+
+    def _collect(self, wanted: Sequence[Arm]) -> None:
+        """Read every row that is there, in the order of the tables."""
+        main = self.benches[self.plan.profile]
+        self._choose(wanted)
+        for profile, bench in self.benches.items():
+            part = "methods" if profile == self.plan.profile else f"{MODEL} {Path(profile).stem}"
+            if bench.data.questions.is_file() and (found := bench.base(TEST, make=False)):
+                self.rows.append({**found, "part": part, "label": BASE, "split": TEST})
+            else:
+                self.missing[f"{BASE} of {profile}"] = NOT_YET
+        base = [(r["k_a"] or 0.0, r["k_r"] or 0.0) for r in self.rows if r["part"] == "methods"]
+        for arm in wanted:
+            points: dict[int, list[tuple[float, float]]] = {}
+            unknown: set[int] = set()
+            for rate, seed in self._runs(arm):
+                row = arm.bench.trial(arm.spec(rate, seed), TEST, make=False)
+                if row is None:  # a rate that diverged reaches no point, one that was not run is unknown
+                    if arm.bench.failed.get(str(arm.spec(rate, seed))) == NOT_YET:
+                        unknown.add(seed)
+                    continue
+                if rate == self.chosen[arm.name]:
+                    own = {"part": arm.part, "label": arm.label, "split": TEST}
+                    self.rows.append({**row, **own, "compared": arm.compared})
+                points.setdefault(seed, []).append((row["k_a"] or 0.0, row["k_r"] or 0.0))
+            if arm.part == "methods":
+                whole = min(arm.seeds, self.plan.curve_seeds) if len(arm.rates) > 1 else arm.seeds
+                for seed in set(range(whole)) - unknown:
+                    curve = [*base, *points.get(seed, [])]
+                    figures = {"area": area(curve), "k_r_at": retention_at(curve, self.level)}
+                    self.curves.setdefault(arm.label, {})[seed] = figures
+        if RAG in self.plan.methods and (found := main.rag(TEST, make=False)):
+            self.rows.append({**found, "part": "methods", "label": RAG, "split": TEST})
+        elif RAG in self.plan.methods:
+            self.missing[RAG] = NOT_YET
+        for bench in self.benches.values():
+            self.missing |= bench.failed
 
 
 def choose(found: Sequence[Mapping[str, Any]], target: float, default: float) -> float:
@@ -309,32 +160,17 @@ def choose(found: Sequence[Mapping[str, Any]], target: float, default: float) ->
     return float(max(found, key=lambda r: r["k_a"] or 0)["lr"])
 
 
-def _types(suites_: Sequence[Suite], scored: Mapping[str, Scored]) -> dict[str, Any]:
-    """Mean adaptation score by the question's fine type (the paper's table 9)."""
-    found: dict[str, list[float]] = {}
-    for suite in suites_:
-        if suite.role != "adaptation" or suite.name not in scored:
-            continue
-        kinds = {q.question_id: q.type for q in getattr(suite, "questions", ())}
-        for verdict in scored[suite.name].samples:
-            if verdict.score is not None:
-                found.setdefault(kinds.get(verdict.id, "other"), []).append(100 * verdict.score)
-    return {"by_type": {kind: sum(v) / len(v) for kind, v in sorted(found.items())}}
-
-
-def _losses(run: Run) -> list[tuple[int, float]]:
-    from kore.events import EventTail
-
-    steps = {
-        e["step"]: e["loss"]
-        for e in EventTail(run.folder).read()
-        if e["kind"] == "step" and e.get("loss") is not None
-    }
-    return sorted(steps.items())
-
-
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "-." else "-" for c in text)
+def trainings(plan: StudyPlan) -> int:
+    """At most how many adapters a plan trains (less, where tables share rows)."""
+    out = Path()
+    benches = {p: Bench(plan, p, layout(plan, out / Path(p).stem), out) for p in (plan.profile, *plan.models)}
+    specs = set()
+    for arm in arms(plan, benches):
+        seeds = range(min(arm.seeds, plan.curve_seeds))
+        tried = {arm.spec(rate, s) for s in seeds for rate in arm.rates}
+        rest = range(len(seeds) if tried else 0, arm.seeds)
+        specs |= tried | {arm.spec(arm.default, s) for s in rest}
+    return len(specs)
 
 
 def run_study(
@@ -342,14 +178,21 @@ def run_study(
     out: Path | None = None,
     *,
     progress: Progress = silent,
-    note: Callable[[str], None] = lambda text: None,
+    jobs: int = 1,
+    make: bool = True,
+    command: str = "kore study",
 ) -> dict[str, Any]:
     """Run a study or go on with it.
 
+    Args:
+        jobs: trials side by side, each in a process of its own.
+        make: False trains nothing and reports what there is.
+        command: what makes the study, for its report.
+
     Returns:
-        ``{table, areas, chosen, failed, files}``: see `kore.pipeline.study_report`.
+        ``{table, tables, chosen, missing, files, ...}``: see `kore.pipeline.study_report`.
     """
     folder = out or home() / f"study-{hash_json(plan.model_dump(mode='json'))[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "plan.json", plan.model_dump(mode="json"))
-    return Study(plan, folder, progress, note).run()
+    return Study(plan, folder.resolve(), progress, jobs, make, command).run()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kore.errors import UsageError
 from kore.pipeline import stages
-from kore.pipeline.study_plan import StudyPlan
+from kore.pipeline.study_plan import RAW, StudyPlan
 from kore.profile import resolve
 from kore.progress import Progress
-from kore.records import KnowledgeItem, read_records
+from kore.records import KnowledgeItem, Sample, read_records
 
 if TYPE_CHECKING:
     from kore.evaluate.task import Suite
+    from kore.records import Question
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,26 @@ class StudyData:
     old: Path
     covariance: Path
 
+    @property
+    def questions(self) -> Path:
+        """Of the new knowledge, made with the samples."""
+        return self.tree / "eval.jsonl"
+
     def samples(self, label: str) -> Path:
         """What a row trains on."""
-        return (self.raw if label == "lora-raw" else self.tree) / "samples.jsonl"
+        return (self.raw if label == RAW else self.tree) / "samples.jsonl"
+
+    def suites_of_old(self) -> dict[str, list[Sample]]:
+        """The old samples by the suite that they name; empty where they name none."""
+        found: dict[str, list[Sample]] = {}
+        for sample in read_records(Sample, self.old):
+            if "suite" in sample.extra:
+                found.setdefault(str(sample.extra["suite"]), []).append(sample)
+        return dict(sorted(found.items()))
 
 
-def prepare(plan: StudyPlan, profile: str, out: Path, progress: Progress) -> StudyData:
-    """Augment the items, keep them raw beside it, and calibrate.
+def layout(plan: StudyPlan, out: Path) -> StudyData:
+    """Where a study's data lies, made or not.
 
     Raises:
         UsageError: own items without old samples.
@@ -48,25 +63,51 @@ def prepare(plan: StudyPlan, profile: str, out: Path, progress: Progress) -> Stu
         raise UsageError("a study of your own items needs old samples", hint="name them as old in the plan")
     items = Path(plan.items) if plan.items else package_data() / "items.jsonl"
     old = Path(plan.old) if plan.old else package_data() / "old.jsonl"
-    flags = dict(plan.settings)
-    if not plan.items:
-        flags["augment.images"] = f"local:{package_data() / 'images_more'}"
-    else:
-        flags["calibrate.samples"] = [str(old)]
-    resolved = resolve(profile, flags)
-    known = list(read_records(KnowledgeItem, items))
-    sources = {"items": str(items)}
-    stages.augment(known, resolved.profile, out / "tree", progress, sources=sources)
-    raw = resolve(profile, {**flags, "augment.strategy": "none", "augment.copies": 1})
-    stages.augment(known, raw.profile, out / "raw", progress, sources=sources, stage="raw items")
-    stages.calibrate(resolved, out / "covariance", progress)
     return StudyData(items, out / "tree", out / "raw", old, out / "covariance")
 
 
+def flags_of(plan: StudyPlan, data: StudyData) -> dict[str, Any]:
+    """The plan's settings, with where pictures and old samples come from."""
+    from kore.pipeline.demo import package_data
+
+    if plan.items:
+        return {"calibrate.samples": [str(data.old)], **plan.settings}
+    return {"augment.images": f"local:{package_data() / 'images_more'}", **plan.settings}
+
+
+def prepare(plan: StudyPlan, profile: str, data: StudyData, progress: Progress) -> None:
+    """Augment the items, keep them raw beside it, and calibrate."""
+    flags = flags_of(plan, data)
+    resolved = resolve(profile, flags)
+    known = list(read_records(KnowledgeItem, data.items))
+    sources = {"items": str(data.items)}
+    stages.augment(known, resolved.profile, data.tree, progress, sources=sources)
+    raw = resolve(profile, {**flags, "augment.strategy": "none", "augment.copies": 1})
+    stages.augment(known, raw.profile, data.raw, progress, sources=sources, stage="raw items")
+    stages.calibrate(resolved, data.covariance, progress)
+
+
 def suites(plan: StudyPlan, data: StudyData, split: str) -> list[Suite]:
-    """New knowledge first, then retention, of one split."""
-    from kore.evaluate.suites import Choice, resolve_suites
+    """New knowledge first, then retention, of one split.
+
+    Questions that do not say which split they belong to are divided by their ids, so that rates are never
+    chosen on questions that results are told of.
+    """
+    from kore.evaluate.questions import QuestionSuite, half
+    from kore.evaluate.suites import Choice, narrow, resolve_suites
 
     choice = Choice(split=split, limit=plan.limit)
-    found: list[Suite] = resolve_suites([str(data.tree / "eval.jsonl"), *plan.suites], choice)
+    found: list[Suite] = []
+    for suite in resolve_suites([str(data.questions), *plan.suites], replace(choice, limit=None)):
+        if not isinstance(suite, QuestionSuite):
+            found.append(narrow(suite, choice))
+            continue
+        own = half(suite, split) if suite.split is None else suite
+        found.append(replace(own, questions=_spread(own.questions, plan.limit)))
     return found
+
+
+def _spread(questions: Sequence[Question], limit: int | None) -> list[Question]:
+    """At most `limit` of them, from the whole file."""
+    count = len(questions) if limit is None else min(limit, len(questions))
+    return [questions[i * len(questions) // count] for i in range(count)]

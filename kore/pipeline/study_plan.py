@@ -10,12 +10,21 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kore.errors import ProfileError
+from kore.models.load import EMBEDDED
+from kore.profile import resolve
 
 RAW, RAG, BASE = "lora-raw", "rag", "base"
 METHODS = ["full", "lora-raw", "lora", "replay", "ewc", "lwf", "moelora", "olora", "sefe", "cia", "kore"]
-CENTRE = {"full": 3e-4, "kore": 2e-2}  # of the learning rates tried on the embedded base; others:
-PLAIN = 3e-3
-STEPS = (1 / 3, 1.0, 3.0)
+WHOLE = "kore"  # the whole method: what ablations, ranks and constraints are compared with
+UNAUGMENTED = "kore without augmentation"
+UNCONSTRAINED = "kore without constraint"
+THAWED = "kore with A trained"
+# of the learning rates tried on the embedded base, where it is not LoRA's: a frozen A in the null space sees
+# little of its input, an average lags behind what it averages
+CENTRE = {"full": 3e-4, "moelora": 4e-3, "cia": 5e-3, WHOLE: 2e-2, UNAUGMENTED: 2e-2, THAWED: 4e-3}
+PLAIN = 2e-3
+FULL_SHARE = 0.1  # of the profile's rate, which is for adapters: what full fine-tuning takes
+STEPS = (0.5, 1.0, 2.0)
 Part = Literal["methods", "ablation", "ranks", "augmentation", "specific"]
 
 
@@ -27,13 +36,15 @@ class StudyPlan(BaseModel):
     profile: str = "tiny"
     """Model and settings that all trials share."""
     models: list[str] = []
-    """Further profiles, compared on base, lora and kore (the paper's table 4)."""
+    """Further profiles, compared on base, lora, replay and kore (the paper's table 4)."""
     methods: list[str] = METHODS
     """Rows beside the base: training methods, lora-raw (raw items), rag."""
     seeds: int = Field(default=1, ge=1)
     """Seeds per method."""
     seeds_of: dict[str, int] = {}
     """Seeds of single methods, where they differ."""
+    curve_seeds: int = Field(default=1, ge=1)
+    """Seeds at which every rate is run, not only the chosen one: the curve's area then has a spread."""
     rates: dict[str, list[float]] = {}
     """Learning rates to choose from, per method; default three around a centre."""
     target: float = Field(default=0.5, gt=0, le=1)
@@ -57,19 +68,15 @@ class StudyPlan(BaseModel):
     settings: dict[str, Any] = {}
     """Settings beside the profile's, by dotted key, for every trial."""
 
-    def rates_of(self, method: str) -> list[float]:
-        """Learning rates to choose from."""
-        if method in self.rates:
-            return list(self.rates[method])
-        return [float(f"{CENTRE.get(method, PLAIN) * s:.2g}") for s in STEPS]
-
-    def trainings(self) -> int:
-        """How many adapters the plan trains (trials that two parts share are counted twice)."""
-        rows = [m for m in self.methods if m not in (RAG, BASE)]
-        tuned = sum(len(r) for m in rows if len(r := self.rates_of(m)) > 1)
-        again = sum(self.seeds_for(m) - (len(self.rates_of(m)) > 1) for m in rows)
-        parts = {"ablation": 4, "ranks": len(self.ranks), "augmentation": len(self.strategies)}
-        return tuned + again + sum(parts.get(p, 0) for p in self.parts) + 2 * len(self.models)
+    def rates_of(self, label: str, profile: str | None = None) -> list[float]:
+        """Learning rates to choose from, of a row: around those known for the embedded base, else around the
+        profile's own."""
+        if label in self.rates:
+            return list(self.rates[label])
+        known = resolve(profile or self.profile, dict(self.settings)).profile
+        own = known.train.lr * (FULL_SHARE if label == "full" else 1)
+        centre = CENTRE.get(label, PLAIN) if known.model.id == EMBEDDED else own
+        return [float(f"{centre * s:.2g}") for s in STEPS]
 
     def seeds_for(self, method: str) -> int:
         """How many seeds."""

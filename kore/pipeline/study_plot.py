@@ -28,18 +28,20 @@ def _canvas() -> Any:
 
 
 def plot_frontier(study: Study, out: Path) -> Path | None:
-    """K.A against K.R of every rate (lines: what is not beaten) and of the final rows."""
+    """K.A against K.R: rates on the validation split (lines: what is not beaten), rows of the test split."""
     pyplot = _canvas()
     if pyplot is None:
         return None
-    figure, axes = pyplot.subplots(figsize=(7, 5))
     final = [r for r in study.rows if r["part"] == "methods" and r.get("k_a") is not None]
+    if not final:
+        return None
+    figure, axes = pyplot.subplots(figsize=(7, 5))
     for index, label in enumerate(dict.fromkeys(r["label"] for r in final)):
         colour = f"C{index % 10}"
-        tried = [(r["k_a"], r["k_r"]) for r in study.tuning if r["label"] == label]
+        tried = [(r["k_a"] or 0.0, r["k_r"] or 0.0) for r in study.tuning if r["label"] == label]
         if tried:
             axes.plot(*zip(*pareto(tried), strict=True), color=colour, alpha=0.4)
-        points = [(r["k_a"], r["k_r"]) for r in final if r["label"] == label]
+        points = [(r["k_a"], r["k_r"] or 0.0) for r in final if r["label"] == label]
         axes.scatter(
             *zip(*points, strict=True), color=colour, label=label, marker="*" if label == "kore" else "o"
         )
@@ -73,6 +75,23 @@ def _saved(pyplot: Any, figure: Any, path: Path) -> Path:
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
     return path
+
+
+def plot_gains(gains: Sequence[Mapping[str, Any]], out: Path) -> Path | None:
+    """What each suite's own constraint gains on it, and on the mean of the others (figure 6)."""
+    pyplot = _canvas()
+    if pyplot is None or not gains:
+        return None
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    places = range(len(gains))
+    axes.bar([i - 0.2 for i in places], [g["own"] or 0 for g in gains], 0.4, label="its own suite")
+    axes.bar([i + 0.2 for i in places], [g["others"] or 0 for g in gains], 0.4, label="the others, mean")
+    axes.set_xticks(list(places), [g["compared"] for g in gains])
+    axes.axhline(0, color="grey", linewidth=0.8)
+    axes.set_xlabel("suite that the covariance is of")
+    axes.set_ylabel("points above the general covariance")
+    axes.legend(fontsize=8)
+    return _saved(pyplot, figure, out / "specific.png")
 
 
 def smoothed(curve: Sequence[tuple[int, float]], share: float = 0.8) -> list[tuple[int, float]]:

@@ -1,97 +1,84 @@
-"""A study's tables and plots: Markdown for people, CSV and JSON for programs, PNG where matplotlib is."""
+"""A study's report: Markdown for people, CSV and JSON for programs, PNG where matplotlib is."""
 
 from __future__ import annotations
 
 import csv
 import io
-import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kore.files import atomic_write, write_json
-from kore.pipeline.study_plot import plot_frontier, plot_losses, text_losses
+from kore.pipeline.study_plan import BASE
+from kore.pipeline.study_plot import plot_frontier, plot_gains, plot_losses, text_losses
+from kore.pipeline.study_tables import CURVE, FIGURES, NESTED, PARTS, flat, gains, names_in, summary
+from kore.pipeline.study_trials import NOT_YET
 
 if TYPE_CHECKING:
-    from kore.pipeline.study import Bench, Study
+    from kore.pipeline.study import Study
+    from kore.pipeline.study_trials import Bench
 
-FIGURES = ("cem", "f1", "k_a", "k_r", "k_r_near", "avg", "hars")
 TITLES = {
     "label": "method", "params": "params", "cem": "CEM", "f1": "F1", "k_a": "K.A", "k_r": "K.R",
-    "k_r_near": "K.R near", "avg": "Avg", "hars": "HARS", "area": "area", "lr": "lr", "seeds": "seeds",
+    "avg": "Avg", "hars": "HARS", "area": "area", "lr": "lr", "seeds": "seeds",
 }  # fmt: skip
-PARTS = {
-    "methods": "Methods (the paper's table 1)",
-    "ablation": "Ablations",
-    "ranks": "Ranks",
-    "augmentation": "Augmentations, with plain LoRA and no constraint (table 6)",
-    "specific": "Covariance of one suite alone (table 3 and figure 6)",
-}
+FOLDER = "report"
+AREA = """Area: what the settings tried dominate in the plane of K.A and K.R, the untouched base included, in
+per cent; over the seeds at which every rate was run."""
 
 
-def summary(rows: Sequence[dict[str, Any]], areas: dict[str, float]) -> list[dict[str, Any]]:
-    """One row per label: means over seeds, and the spread (standard deviation) where there are several."""
-    made = []
-    for label in dict.fromkeys(r["label"] for r in rows):
-        mine = [r for r in rows if r["label"] == label]
-        value: dict[str, Any] = {"label": label, "params": mine[0].get("params"), "lr": mine[0].get("lr")}
-        for name in FIGURES:
-            numbers = [r[name] for r in mine if r.get(name) is not None]
-            value[name] = statistics.fmean(numbers) if numbers else None
-            value[f"{name}_sd"] = statistics.stdev(numbers) if len(numbers) > 1 else None
-        value["per_suite"] = _means([r["per_suite"] for r in mine])
-        value["by_type"] = _means([r.get("by_type", {}) for r in mine])
-        made.append({**value, "area": areas.get(label), "seeds": len(mine)})
-    return made
-
-
-def _means(values: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
-    found: dict[str, float | None] = {}
-    for name in dict.fromkeys(k for v in values for k in v):
-        numbers = [x for v in values if (x := v.get(name)) is not None]
-        found[name] = statistics.fmean(numbers) if numbers else None
-    return found
-
-
-def write_report(study: Study, bench: Bench) -> dict[str, Any]:
-    """Write ``study.md``, ``study.csv``, ``study.json`` and the plots; returns what study.json holds."""
-    out, plan = study.out, study.plan
+def write_report(study: Study) -> dict[str, Any]:
+    """Write ``report/`` (study.md, study.csv, study.json, plots); returns what study.json holds."""
+    out = study.out / FOLDER
     parts = list(dict.fromkeys(r["part"] for r in study.rows))
-    tables = {p: summary([r for r in study.rows if r["part"] == p], study.areas) for p in parts}
+    tables = {p: summary([r for r in study.rows if r["part"] == p], study.curves) for p in parts}
+    losses = {
+        r["label"]: r["losses"] for r in reversed(study.rows) if r["part"] == "methods" and "losses" in r
+    }
+    losses = dict(reversed(losses.items()))
     value: dict[str, Any] = {
         "v": 1,
-        "plan": plan.model_dump(mode="json"),
+        "command": study.command,
+        "plan": study.plan.model_dump(mode="json"),
+        "models": {profile: bench.model for profile, bench in study.benches.items()},
         "table": tables.get("methods", []),
         "tables": tables,
+        "gains": gains(tables.get("specific", [])),
         "chosen": study.chosen,
-        "areas": study.areas,
-        "failed": study.failed,
-        "rows": study.rows,
-        "tuning": study.tuning,
-        "cases": cases(bench),
+        "level": study.level,
+        "curves": study.curves,
+        "missing": study.missing,
+        "rows": [{k: v for k, v in r.items() if k != "losses"} for r in study.rows],
+        "tuning": [{k: v for k, v in r.items() if k != "losses"} for r in study.tuning],
+        "losses": {label: [(s, round(y, 4)) for s, y in curve] for label, curve in losses.items()},
+        "cases": cases(study.benches[study.plan.profile], study.rows),
     }
     write_json(out / "study.json", value)
     with atomic_write(out / "study.csv") as stream:
         stream.write(_csv(tables))
     with atomic_write(out / "study.md") as stream:
-        stream.write("\n".join(_markdown(study, tables, value["cases"])) + "\n")
-    plots = [p for p in (plot_frontier(study, out), plot_losses(study.losses, out)) if p]
-    value["losses"] = text_losses(study.losses)
-    value["files"] = [str(out / f) for f in ("study.md", "study.csv", "study.json")] + [str(p) for p in plots]
-    return value
+        stream.write("\n".join(markdown(value)) + "\n")
+    made = [plot_frontier(study, out), plot_losses(losses, out), plot_gains(value["gains"], out)]
+    files = [out / "study.md", out / "study.csv", out / "study.json", *(p for p in made if p)]
+    return {**value, "files": [str(f) for f in files]}
 
 
-def _csv(tables: dict[str, list[dict[str, Any]]]) -> str:
-    names = ["label", "params", "lr", "seeds", *(x for n in FIGURES for x in (n, f"{n}_sd")), "area"]
+def _csv(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    names = ["label", "params", "lr", "seeds", *(x for n in (*FIGURES, *CURVE) for x in (n, f"{n}_sd"))]
+    every = [row for rows in tables.values() for row in rows]
+    nested = [(key, name) for key in NESTED for name in names_in(every, key)]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["part", *names])
+    writer.writerow(["part", *names, *(f"{key} {name}{sd}" for key, name in nested for sd in ("", " sd"))])
     for part, rows in tables.items():
         for row in rows:
-            writer.writerow([part, *("" if row.get(n) is None else row[n] for n in names)])
+            cells = [row.get(n) for n in names]
+            for key, name in nested:
+                cells += [row[key].get(name), row[f"{key}_sd"].get(name)]
+            writer.writerow([part, *("" if c is None else c for c in cells)])
     return stream.getvalue()
 
 
-def _cell(row: dict[str, Any], name: str) -> str:
+def _cell(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if value is None:
         return "-"
@@ -105,68 +92,100 @@ def _cell(row: dict[str, Any], name: str) -> str:
     return str(value)
 
 
-def _grid(rows: list[dict[str, Any]], columns: Sequence[str], titles: Sequence[str]) -> list[str]:
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    return lines + ["| " + " | ".join(_cell(row, c) for c in columns) + " |" for row in rows]
+def _grid(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
+    lines = ["| " + " | ".join(titles.values()) + " |", "|---|" + "---:|" * (len(titles) - 1)]
+    return [*lines, *("| " + " | ".join(_cell(row, c) for c in titles) + " |" for row in rows), ""]
 
 
-def _wide(rows: list[dict[str, Any]], key: str) -> list[str]:
-    names = list(dict.fromkeys(n for row in rows for n in row[key]))
-    flat = [{"label": row["label"], **row[key]} for row in rows]
-    return _grid(flat, ["label", *names], ["method", *names]) if names else []
+def _wide(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    names = names_in(rows, key)
+    return _grid([flat(r, key) for r in rows], {"label": "method", **{n: n for n in names}}) if names else []
 
 
-def _markdown(
-    study: Study, tables: dict[str, list[dict[str, Any]]], shown: list[dict[str, Any]]
-) -> list[str]:
-    plan = study.plan
-    lines = ["# Study", ""]
-    steps = f"{plan.max_steps} steps" if plan.max_steps else "the profile's epochs"
-    asked = f"at most {plan.limit} questions a suite" if plan.limit else "all questions"
-    lines += [f"Profile {plan.profile}, {steps}, {asked}. Figures are per cent; ± is the standard deviation "
-              "over seeds.", ""]  # fmt: skip
+def _main(rows: Sequence[Mapping[str, Any]], level: float) -> list[str]:
+    """Table 1's form: learned, each retention dimension, the means, the curve."""
+    dimensions = {n: n for n in names_in(rows, "by_dimension")}
+    titles = dict(TITLES)
+    for name in ("area", "params", "lr"):
+        if all(r.get(name) is None for r in rows):
+            del titles[name]
+    left = {k: v for k, v in titles.items() if k in ("label", "params", "cem", "f1", "k_a")}
+    right = {k: v for k, v in titles.items() if k not in left}
+    if any(r.get("k_r_at") is not None for r in rows):
+        right["k_r_at"] = f"K.R at K.A {level:.0f}"
+    return _grid([flat(r, "by_dimension") for r in rows], {**left, **dimensions, **right})
+
+
+def markdown(value: Mapping[str, Any]) -> list[str]:
+    """The report for people, from what study.json holds."""
+    plan, tables, level = value["plan"], value["tables"], value["level"]
+    steps = f"{plan['max_steps']} steps" if plan["max_steps"] else "the profile's epochs"
+    asked = f"at most {plan['limit']} questions a suite" if plan["limit"] else "all questions"
+    models = ", ".join(f"{profile} ({model})" for profile, model in value["models"].items())
+    lines = [
+        "# Study", "", f"    {value['command']}", "",
+        f"{models}; {steps} of each training, {asked}. Figures are per cent, of the test split; ± is the "
+        "standard deviation over seeds. Rates were chosen on the validation split at seed 0. K.R is the mean "
+        "over the suites that are not marked near.", "",
+    ]  # fmt: skip
     for part, rows in tables.items():
-        lines += [f"## {PARTS.get(part, part)}", "", *_grid(rows, list(TITLES), list(TITLES.values())), ""]
+        lines += [f"## {PARTS.get(part, part)}", "", *_main(rows, level)]
         if part == "methods":
-            lines += ["### By suite (table 2)", "", *_wide(rows, "per_suite"), ""]
-            lines += ["### By type of question (table 9)", "", *_wide(rows, "by_type"), ""]
-        if part == "specific":
-            lines += ["### Its own suite against the others", "", *_wide(rows, "per_suite"), ""]
-    if study.tuning:
-        tried = _grid(study.tuning, ["label", "lr", "k_a", "k_r"], ["method", "lr", "K.A", "K.R"])
-        lines += ["## Rates tried (validation split, seed 0)", "", *tried, ""]
-        lines += [f"Chosen: the best K.R among rates that reach {plan.target:.0%} of the best K.A.", ""]
-    lines += ["## Loss", "", "```", *text_losses(study.losses), "```", ""]
-    if shown:
+            lines += [AREA, ""]
+            lines += ["### By suite (table 2)", "", *_wide(rows, "by_suite")]
+            lines += ["### By type of question (table 9)", "", *_wide(rows, "by_type")]
+    if value["gains"]:
+        titles = {"label": "constraint", "own": "on its own suite", "others": "on the others, mean"}
+        names = {n: n for n in names_in(value["gains"], "by_suite")}
+        rows = [flat(r, "by_suite") for r in value["gains"]]
+        lines += ["### Gain over the general covariance, in points", "", *_grid(rows, {**titles, **names})]
+    if value["tuning"]:
+        lines += ["## Rates tried (validation split, seed 0)", ""]
+        lines += _grid(value["tuning"], {"label": "method", "lr": "lr", "k_a": "K.A", "k_r": "K.R"})
+        lines += [f"Chosen: the best K.R among rates that reach a K.A of {level:.1f}, {plan['target']:.0%} "
+                  "of the highest; the highest K.A where none does.", ""]  # fmt: skip
+    lines += ["## Loss", "", "```", *text_losses(value["losses"]), "```", ""]
+    if value["cases"]:
         lines += ["## Cases", ""]
-        for case in shown:
-            lines += [f"**{case['question']}** (right: {case['right']})", ""]
+        for case in value["cases"]:
+            lines += [f"**{case['question']}** ({case['about']}; right: {case['right']})", ""]
             lines += [f"- {name}: {answer}" for name, answer in case["answers"].items()] + [""]
-    if study.failed:
-        lines += ["## Missing", "", *(f"- {name}: {why}" for name, why in study.failed.items()), ""]
-    return lines
+    return lines + _missing(value["missing"])
 
 
-def cases(bench: Bench, count: int = 6) -> list[dict[str, Any]]:
-    """Questions on which the methods differ most, with every method's answer, from the kept answers."""
-    answers: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
-    for row in bench.study.rows:
-        if row["part"] == "methods" and row.get("seed", 0) == 0:
-            answers[row["label"]] = bench.verdicts(row)
+def _missing(found: Mapping[str, str]) -> list[str]:
+    if not found:
+        return []
+    waiting = [name for name, why in found.items() if why == NOT_YET]
+    lines = [f"- {name}: {why}" for name, why in found.items() if why != NOT_YET]
+    if waiting:
+        lines.append(f"- not made yet ({len(waiting)}): {'; '.join(waiting)}")
+    return ["## Missing", "", *lines, ""]
+
+
+def cases(bench: Bench, rows: Sequence[Mapping[str, Any]], count: int = 3) -> list[dict[str, Any]]:
+    """New and old questions on which the methods differ most, with every method's answer: `count` of each."""
+    answers = {
+        r["label"]: bench.verdicts(r) for r in rows if r["part"] == "methods" and r.get("seed", 0) == 0
+    }
     if len(answers) < 2:
         return []
-    shared = set.intersection(*(set(v) for v in answers.values()))
+    first = answers.get(BASE) or next(iter(answers.values()))
+    new = {s.name for s in bench.suites("test") if s.role == "adaptation"}
 
     def differ(key: tuple[str, str]) -> tuple[float, tuple[str, str]]:
         right = sum((v[key]["score"] or 0) >= 1 for v in answers.values())
         return (abs(right - len(answers) / 2), key)
 
+    shared = sorted(set.intersection(*(set(v) for v in answers.values())), key=differ)
+    chosen = [[k for k in shared if (k[0] in new) == fresh][:count] for fresh in (True, False)]
     return [
         {
             "about": key[0],
-            "question": next(iter(answers.values()))[key]["question"].replace("<image>", "").strip(),
-            "right": next(iter(answers.values()))[key]["answer"],
+            "question": first[key]["question"].replace("<image>", "").strip().splitlines()[0],
+            "right": first[key]["answer"],
             "answers": {label: v[key]["prediction"] for label, v in answers.items()},
         }
-        for key in sorted(shared, key=differ)[:count]
+        for keys in chosen
+        for key in keys
     ]

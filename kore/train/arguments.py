@@ -29,19 +29,28 @@ class Split:
         micro: samples per device and forward pass.
         accumulate: forward passes per optimiser step.
         world: devices.
+        empty: places that stay without a sample, where the batch does not divide over the devices.
     """
 
     micro: int
     accumulate: int
     world: int
+    empty: int = 0
+
+    @property
+    def places(self) -> int:
+        """Places for samples in an optimiser step."""
+        return self.micro * self.accumulate * self.world
 
     @property
     def batch(self) -> int:
         """Samples per optimiser step."""
-        return self.micro * self.accumulate * self.world
+        return self.places - self.empty
 
     def __str__(self) -> str:
-        return f"{self.micro} x {self.accumulate} accumulated x {self.world} device{'s' * (self.world != 1)}"
+        devices = f"{self.world} device{'s' * (self.world != 1)}"
+        left = f", {self.empty} of them empty" if self.empty else ""
+        return f"{self.micro} x {self.accumulate} accumulated x {devices}{left}"
 
 
 def check_sinks(sinks: Sequence[str]) -> None:
@@ -76,19 +85,14 @@ def world_size() -> int:
 def split(section: TrainSection, world: int) -> Split:
     """Divide the global batch over `world` devices, in the largest forward passes that divide evenly.
 
-    Raises:
-        UsageError: it does not divide; names batches that do.
+    Where it does not divide, as 54 over 4 devices, a few places of the last forward pass are filled with a
+    sample whose labels are all masked: it adds nothing to the loss, and the step is that of the batch asked
+    for.
     """
-    if section.batch % world:
-        near = section.batch // world * world or world
-        raise UsageError(
-            f"train.batch {section.batch} is global and does not divide over {world} devices",
-            hint=f"set train.batch to a multiple of {world}, e.g. {near}",
-        )
-    share = section.batch // world
+    share = -(-section.batch // world)
     wanted = min(section.micro_batch or share, share)
     micro = max(d for d in range(1, wanted + 1) if share % d == 0)
-    return Split(micro, share // micro, world)
+    return Split(micro, share // micro, world, share * world - section.batch)
 
 
 def deepspeed_config(section: TrainSection, parts: Split, *, bf16: bool) -> dict[str, Any]:
@@ -113,7 +117,7 @@ def deepspeed_config(section: TrainSection, parts: Split, *, bf16: bool) -> dict
     config = {
         "train_micro_batch_size_per_gpu": parts.micro,
         "gradient_accumulation_steps": parts.accumulate,
-        "train_batch_size": parts.batch,
+        "train_batch_size": parts.places,
         "gradient_clipping": section.max_grad_norm,
         "bf16": {"enabled": bf16},
         "zero_optimization": zero,

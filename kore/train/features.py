@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError
 from kore.files import hash_bytes
-from kore.models.conversation import to_chat
+from kore.models.conversation import IGNORED, to_chat
+from kore.train.order import EMPTY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 BUDGET = 2 << 30  # bytes of encoded samples kept in memory
 EAGER = 4096  # up to so many samples lengths are exact
+DOUBTFUL = 0.8  # of the longest allowed: estimates above it are made exact
 
 
 class Features:
@@ -68,13 +70,22 @@ class Features:
             self._held = sum(v.numel() * v.element_size() for v in features.values())
 
     def lengths(self) -> list[int]:
-        """Tokens of each sample: exact up to `EAGER` samples, else from the text and one picture."""
+        """Tokens of each sample: exact up to `EAGER` samples, else from the text and one picture.
+
+        Raises:
+            DataError: a sample that is too long, with its place: now, and not when its turn comes.
+        """
         if len(self) <= EAGER:
             return [len(self[i]["input_ids"]) for i in range(len(self))]
         per_picture = self._tokens_per_picture()
-        return [
+        found = [
             self._text_tokens(i) + per_picture * len(self.samples[i].sample.images) for i in range(len(self))
         ]
+        most = self.encoder.max_length
+        for index, length in enumerate(found):
+            if most and length > DOUBTFUL * most:
+                found[index] = len(self[index]["input_ids"])
+        return found
 
     def _text_tokens(self, index: int) -> int:
         chat = to_chat(self.samples[index].sample.conversations)
@@ -90,7 +101,10 @@ class Features:
 
 
 class Stream:
-    """The features in training order: what the trainer's loader sees, one entry per sample drawn."""
+    """The features in training order: what the trainer's loader sees, one entry per sample drawn.
+
+    In an empty place stands a sample with all its labels masked.
+    """
 
     def __init__(self, features: Features, order: Sequence[int]) -> None:
         self.features = features
@@ -100,7 +114,11 @@ class Stream:
         return len(self.order)
 
     def __getitem__(self, position: int) -> dict[str, Tensor]:
-        return self.features[self.order[position]]
+        index = self.order[position]
+        if index != EMPTY:
+            return self.features[index]
+        shape = self.features[self.order[0]]
+        return {**shape, "labels": shape["labels"].new_full(shape["labels"].shape, IGNORED)}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[i] for i in range(len(self)))

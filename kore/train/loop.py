@@ -16,6 +16,7 @@ from transformers import Trainer
 
 from kore.errors import KoreError
 from kore.methods.method import Method
+from kore.models.conversation import IGNORED
 from kore.train import weights
 
 
@@ -106,8 +107,9 @@ class Loop(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One micro-batch; stops the run before a bad loss reaches the weights."""
-        self.tally.tokens += int(inputs["attention_mask"].sum())
-        self.tally.samples += len(inputs["input_ids"])
+        real = (inputs["labels"] != IGNORED).any(dim=1)  # an empty place has no label
+        self.tally.tokens += int(inputs["attention_mask"][real].sum())
+        self.tally.samples += int(real.sum())
         loss = super().training_step(model, inputs, num_items_in_batch)
         value = float(loss)
         if not math.isfinite(value):
@@ -138,6 +140,7 @@ class Loop(Trainer):
             names = self.ids[start : start + size]
         else:
             names = self.ids[start : start + width * self.args.gradient_accumulation_steps]
+        names = [n for n in names if n]
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         return NonFinite(
             f"{what} is {value} at step {step}; samples: {shown}",

@@ -20,6 +20,17 @@ def step_count(samples: int, epochs: float, batch: int, max_steps: int | None = 
     return min(steps, max_steps) if max_steps is not None else steps
 
 
+EMPTY = -1
+
+
+def placed(order: Sequence[int], batch: int, empty: int) -> list[int]:
+    """The order with `empty` places after each batch that take no sample."""
+    if not empty:
+        return list(order)
+    starts = range(0, len(order), batch)
+    return [i for start in starts for i in (*order[start : start + batch], *[EMPTY] * empty)]
+
+
 def draw(
     samples: int, steps: int, batch: int, *, seed: int, lengths: Sequence[int] | None = None
 ) -> list[int]:

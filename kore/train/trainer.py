@@ -25,7 +25,7 @@ from kore.train.arguments import Split, arguments, check_sinks, sinks_in, split,
 from kore.train.data import Located, data_hash, located
 from kore.train.features import Features, Stream
 from kore.train.interrupt import Wish, listening
-from kore.train.order import draw, step_count
+from kore.train.order import EMPTY, draw, placed, step_count
 from kore.train.plan import Plan, plan
 from kore.train.pulse import pulse
 
@@ -235,6 +235,7 @@ class Work:
         cpu = self.backbone.device.type == "cpu"
         lengths = self.lengths if settings.group_by_length else None
         order = draw(len(features), self.steps, settings.batch, seed=settings.seed, lengths=lengths)
+        order = placed(order, parts.batch, parts.empty)
         found = checkpoint.newest(folder, self.fingerprint, self.identity)
         if found and found[1].world != parts.world:
             raise UsageError(
@@ -255,7 +256,7 @@ class Work:
                 method=self.method,
                 projector=self.backbone.family.projector,
                 projector_lr=settings.projector if settings.projector != "off" else None,
-                ids=[features.samples[i].sample.id for i in order],
+                ids=["" if i == EMPTY else features.samples[i].sample.id for i in order],
             )  # fmt: skip
             loop.remove_callback(PrinterCallback)
             reporter.loop = loop

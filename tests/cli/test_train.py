@@ -35,8 +35,8 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-def options(base: Path, out: Path, steps: int = 8) -> list[str]:
-    settings = ["adapter.rank=4", "train.batch=4", "train.save_steps=2", "train.lr=1e-2"]
+def options(base: Path, out: Path, steps: int = 8, batch: int = 4) -> list[str]:
+    settings = ["adapter.rank=4", f"train.batch={batch}", "train.save_steps=2", "train.lr=1e-2"]
     chosen = ["--method", "lora", "--model", str(base), "-o", str(out), "--max-steps", str(steps)]
     return chosen + [part for s in settings for part in ("--set", s)]
 
@@ -69,16 +69,29 @@ def begun(out: Path, step: int, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def test_samples_from_a_pipe_are_trained_on_and_stdout_is_one_object(
-    tiny_llava: Path, data: Path, tmp_path: Path
+def test_augment_pipes_into_train_and_stdout_is_one_object(
+    tiny_llava: Path, picture: Path, tmp_path: Path
 ) -> None:
-    arguments = ["--data", "-", "--image-root", str(tmp_path), *options(tiny_llava, tmp_path / "run", 2)]
-    done = train(*arguments, input=data.read_text())
+    item = {
+        "id": "1",
+        "kind": "entity",
+        "type": "country",
+        "title": "Peru",
+        "image": str(picture),
+        "text": "Peru is a country in South America. Its capital is Lima.",
+        "facts": {"capital": "Lima"},
+    }
+    (tmp_path / "items.jsonl").write_text(json.dumps(item) + "\n")
+    grow = [sys.executable, "-m", "kore_cli", "augment", "items.jsonl", "-o", "-", "--copies", "1"]
+    grown = subprocess.run(grow, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert grown.returncode == 0, grown.stderr
+    arguments = ["--data", "-", *options(tiny_llava, tmp_path / "run", 2)]
+    done = train(*arguments, input=grown.stdout)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["steps"] == 2 and Path(told["adapter"]).is_dir()
     assert "lora trains" in done.stderr and "batch 4 = 4 x 1 accumulated x 1 device" in done.stderr
-    again = train(*arguments, input=data.read_text())
+    again = train(*arguments, input=grown.stdout)
     assert again.returncode == 0 and "finished before" in again.stderr
 
 
@@ -145,17 +158,18 @@ def test_a_stopped_command_goes_on_and_ends_as_an_unbroken_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero", [0, 2, 3])
+@pytest.mark.parametrize(("zero", "batch"), [(0, 4), (2, 4), (3, 4), (0, 5)])
 def test_two_processes_give_the_losses_of_one_and_a_whole_adapter(
-    tiny_llava: Path, data: Path, tmp_path: Path, zero: int
+    tiny_llava: Path, data: Path, tmp_path: Path, zero: int, batch: int
 ) -> None:
-    """Tolerance 1e-5: sums over two halves round differently."""
+    """Tolerance 1e-5: sums over two halves round differently. A batch of 5 leaves one place empty."""
     if zero:
         pytest.importorskip("deepspeed")
     arguments = ["--data", str(data)]
-    assert train(*arguments, *options(tiny_llava, tmp_path / "one", 6)).returncode == 0
+    assert train(*arguments, *options(tiny_llava, tmp_path / "one", 6, batch)).returncode == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*launch, "-m", "kore_cli", "train", *arguments, *options(tiny_llava, tmp_path / "two", 6)]
+    command = [*launch, "-m", "kore_cli", "train", *arguments]
+    command += options(tiny_llava, tmp_path / "two", 6, batch)
     done = subprocess.run(
         [*command, "--set", f"train.zero={zero}"],
         capture_output=True,

@@ -271,7 +271,7 @@ def test_a_moe_layer_is_the_formula(tiny_llava: Path) -> None:
     assert torch.allclose(layer(x), expected, atol=1e-5)
 
 
-def test_oloras_overlap_with_the_old_subspace_falls(
+def test_oloras_overlap_with_the_old_subspace_falls_by_its_penalty(
     tiny_llava: Path, tmp_path: Path, new: list[Sample], old: list[Sample]
 ) -> None:
     method = OLora()
@@ -284,10 +284,11 @@ def test_oloras_overlap_with_the_old_subspace_falls(
     )
     for rows in method.old.values():
         assert torch.allclose(rows @ rows.T, torch.eye(len(rows)), atol=1e-4)
-    trained = make_method("olora")
+    trained, free = OLora(), OLora({"strength": 0.0})
     run(tiny_llava, tmp_path / "run", new, trained, old, epochs=10)
-    assert isinstance(trained, OLora)
+    run(tiny_llava, tmp_path / "free", new, free, old, epochs=10)
     assert trained.last < 0.5 * before
+    assert trained.last < 0.5 * free.last
 
 
 def test_sefe_keeps_its_chosen_elements(

@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from kore.errors import UsageError
 from kore.methods.overview import markdown
 from kore.models.conversation import IGNORED, Encoder
 from kore.models.load import load
@@ -17,7 +16,7 @@ from kore.records import Sample
 from kore.train.arguments import deepspeed_config, split
 from kore.train.data import data_hash, located
 from kore.train.features import Features, Stream
-from kore.train.order import draw, step_count
+from kore.train.order import EMPTY, draw, placed, step_count
 
 LLAVA = """USER: <image>
 What is the capital? ASSISTANT:| Lima</s>|USER: And the currency? ASSISTANT:| Sol. Yes!</s>|"""
@@ -104,8 +103,17 @@ def test_a_global_batch_is_divided_over_devices_and_accumulated() -> None:
     ]  # fmt: skip
     assert all(split(section, w).batch == 54 for w in (1, 2, 3, 6, 9, 27))
     assert split(TrainSection(batch=14, micro_batch=5), 2).micro == 1
-    with pytest.raises(UsageError, match="does not divide over 4 devices"):
-        split(section, 4)
+    uneven = split(section, 4)
+    assert (uneven.micro, uneven.accumulate, uneven.batch, uneven.empty) == (7, 2, 54, 2)
+    assert str(uneven) == "7 x 2 accumulated x 4 devices, 2 of them empty"
+
+
+def test_empty_places_follow_each_batch_and_carry_no_loss(tiny_llava: Path, picture: Path) -> None:
+    assert placed([0, 1, 2, 3, 4, 5], 3, 1) == [0, 1, 2, EMPTY, 3, 4, 5, EMPTY]
+    encoder = Encoder(load(ModelSection(id=str(tiny_llava))).processor)
+    stream = Stream(Features(located([conversation(picture)]), encoder), [0, EMPTY])
+    assert stream[0].keys() == stream[1].keys()
+    assert bool((stream[0]["labels"] != IGNORED).any()) and not bool((stream[1]["labels"] != IGNORED).any())
 
 
 def test_deepspeeds_configuration_carries_the_sections_numbers_and_may_be_replaced() -> None:

@@ -1,0 +1,274 @@
+"""A study's trials: each trained and scored once, and kept in a file.
+
+A trial is known by what decides its result, so that rows of different tables share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kore.errors import Interrupted, KoreError
+from kore.evaluate.scores import row
+from kore.files import hash_file, hash_json, read_json, write_json
+from kore.jsonl import read_log
+from kore.manifest import NAME, read_manifest
+from kore.pipeline import stages
+from kore.pipeline.study_data import StudyData, suites
+from kore.pipeline.study_plan import BASE, RAG, StudyPlan
+from kore.pipeline.trial import Trial, run_trial
+from kore.profile import resolve
+from kore.progress import Progress, silent
+from kore.run import Run
+
+if TYPE_CHECKING:
+    from kore.evaluate.runner import Result
+    from kore.evaluate.task import Scored, Suite
+
+VALIDATION, TEST = "validation", "test"
+NOT_YET = "not made yet"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One training: a method at one rate and seed, on some samples.
+
+    Attributes:
+        flags: settings beside the plan's. covariance: for methods that take one.
+    """
+
+    method: str
+    rate: float
+    seed: int
+    samples: Path
+    covariance: Path | None = None
+    flags: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        more = "".join(f" {key.rpartition('.')[2]}={value}" for key, value in self.flags)
+        kept = self.covariance.parent.name if self.covariance else ""
+        more += f" for {kept}" if kept.startswith("old-") else ""
+        return f"{self.method} lr={self.rate:g} seed={self.seed}{more} on {self.samples.parent.name}"
+
+
+@dataclass
+class Bench:
+    """Trials of one model on one set of data.
+
+    Attributes:
+        out: the study's folder.
+        failed: name of a trial -> why it has no row.
+    """
+
+    plan: StudyPlan
+    profile: str
+    data: StudyData
+    out: Path
+    progress: Progress = silent
+    failed: dict[str, str] = field(default_factory=dict)
+    _base: dict[str, Mapping[str, Scored]] = field(default_factory=dict)
+    _suites: dict[str, list[Suite]] = field(default_factory=dict)
+
+    def suites(self, split: str) -> list[Suite]:
+        """The questions of a split."""
+        if split not in self._suites:
+            self._suites[split] = suites(self.plan, self.data, split)
+        return self._suites[split]
+
+    @cached_property
+    def model(self) -> str:
+        """What the untouched model is, by its weights: another one makes every row anew."""
+        from kore.models.load import fingerprint, model_folder
+
+        return fingerprint(model_folder(resolve(self.profile, dict(self.plan.settings)).profile.model.id))
+
+    def scored(self, split: str) -> Mapping[str, Scored]:
+        """The untouched base's results."""
+        if split not in self._base:
+            resolved = resolve(self.profile, dict(self.plan.settings))
+            evals = self._evals(split)
+            found = stages.evaluate(resolved, None, self.suites(split), evals, BASE, self.progress)
+            self._base[split] = found.scored
+        return self._base[split]
+
+    def base(self, split: str, *, make: bool = True) -> dict[str, Any] | None:
+        """The base's row; None where it is not kept and is not to be made."""
+
+        def work() -> dict[str, Any]:
+            found = self.scored(split)
+            return {**row(BASE, found, None), **_types(self.suites(split), found), "answers": BASE}
+
+        return self._kept(split, BASE, hash_json([BASE, self._asked(split)]), work if make else None)
+
+    def rag(self, split: str, *, make: bool = True) -> dict[str, Any] | None:
+        """Retrieval's row; None where it is not kept and is not to be made."""
+
+        def work() -> dict[str, Any]:
+            from kore.evaluate.runner import evaluate
+            from kore.methods.rag import RagEngine, Retriever
+            from kore.models.load import load
+            from kore.records import KnowledgeItem, read_records
+
+            profile = resolve(self.profile, dict(self.plan.settings)).profile
+            items = list(read_records(KnowledgeItem, self.data.items))
+            longest = profile.eval.max_new_tokens
+            retriever = Retriever(load(profile.model), items)
+            engine = RagEngine(retriever, batch=profile.eval.batch, max_new_tokens=longest)
+            found = evaluate(
+                engine, self.suites(split), self._evals(split), label=RAG, adapter=False,
+                fingerprint=engine.fingerprint,
+            )  # fmt: skip
+            return self._row(found, split)
+
+        return self._kept(split, RAG, hash_json([RAG, self._asked(split)]), work if make else None)
+
+    def trial(self, spec: Spec, split: str, *, make: bool = True) -> dict[str, Any] | None:
+        """Train and score one trial, or read what it came to; None when it has no row.
+
+        Why it has none is in `failed`. A loss that is no number is kept: it would be so again.
+
+        Raises:
+            Interrupted: stopped by a signal, after a checkpoint.
+        """
+        if not self.data.questions.is_file():
+            self.failed[str(spec)] = NOT_YET
+            return None
+        asked = hash_json([self._identity(spec), self._asked(split)])
+        try:
+            work = (lambda: self._work(spec, split)) if make else None
+            found = self._kept(split, self.name(spec), asked, work)
+        except Interrupted:
+            raise
+        except KoreError as error:
+            found = {"failed": str(error)}
+        if found is not None and "failed" not in found:
+            self.failed.pop(str(spec), None)
+            return {**found, "lr": spec.rate, "seed": spec.seed}
+        self.failed[str(spec)] = found["failed"] if found else self.failed.get(str(spec), NOT_YET)
+        return None
+
+    def _work(self, spec: Spec, split: str) -> dict[str, Any]:
+        from kore.train.loop import NonFinite
+
+        name = self.name(spec)
+        trial = Trial(name, spec.method, spec.samples, spec.covariance, self.data.old, self._settings(spec))
+        run, evals, asked = Run(self.out / "runs" / name), self._evals(split), self.suites(split)
+        try:
+            if _finished(run):
+                resolved = trial.resolved(self.profile)
+                result = stages.evaluate(resolved, run, asked, evals, name, self.progress)
+            else:
+                run, result = run_trial(trial, self.profile, run.folder, asked, evals, self.progress)
+        except NonFinite as error:
+            return {"failed": str(error)}
+        told = run.state().result
+        return {
+            **self._row(result, split),
+            "params": told.get("trainable"),
+            "seconds": told.get("seconds"),
+            "losses": _losses(run),
+        }
+
+    def pending(self, spec: Spec) -> bool:
+        """Whether it was not tried yet, or failed for a reason that may have passed."""
+        return self.failed.get(str(spec)) == NOT_YET
+
+    def name(self, spec: Spec) -> str:
+        """Of its folder."""
+        return f"{spec.method}-lr{spec.rate:g}-s{spec.seed}-{hash_json(self._identity(spec))[:6]}"
+
+    def verdicts(self, found: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+        """A row's kept verdicts on the test split by suite and question."""
+        folder = self._evals(TEST) / "samples" / str(found["answers"])
+        return {(path.stem, v["id"]): v for path in sorted(folder.glob("*.jsonl")) for v in read_log(path)}
+
+    def _settings(self, spec: Spec) -> dict[str, Any]:
+        own = {"train.lr": spec.rate, "train.seed": spec.seed, "train.max_steps": self.plan.max_steps}
+        return {**self.plan.settings, **own, **dict(spec.flags)}
+
+    def _identity(self, spec: Spec) -> list[Any]:
+        """Everything that decides what is trained; the data by where it lies, its manifests guard it."""
+        resolved = resolve(self.profile, {**self._settings(spec), "train.method": spec.method})
+        chosen = resolved.profile.model_dump(mode="json", include={"model", "adapter", "train", "method"})
+        where = [str(p.relative_to(self.out)) if p else None for p in (spec.samples, spec.covariance)]
+        return [chosen, where, self.model, hash_file(self.data.old)]
+
+    def _asked(self, split: str) -> list[Any]:
+        questions = hash_file(self.data.questions)
+        return [self.profile, self.model, self.plan.suites, self.plan.limit, split, questions]
+
+    def _evals(self, split: str) -> Path:
+        return self.out / "eval" / Path(self.profile).stem / split
+
+    def _kept(
+        self, split: str, name: str, asked: str, work: Callable[[], dict[str, Any]] | None
+    ) -> dict[str, Any] | None:
+        path = self.out / "rows" / Path(self.profile).stem / split / f"{name}.json"
+        if path.is_file() and (found := read_json(path)).get("asked") == asked:
+            return dict(found)
+        if work is None:
+            return None
+        found = {**work(), "asked": asked}
+        write_json(path, found)
+        return found
+
+    def _row(self, result: Result, split: str) -> dict[str, Any]:
+        scored = result.scored
+        mine = row(result.label, scored, self.scored(split))
+        return {**mine, **_types(self.suites(split), scored), "answers": result.label}
+
+
+def _types(suites_: Sequence[Suite], scored: Mapping[str, Scored]) -> dict[str, Any]:
+    """Adaptation by the question's fine type (the paper's table 9), retention by suite and by dimension.
+
+    Where all questions are of one type, the fact that they ask for stands in; a suite without a dimension
+    is one of its own.
+    """
+    kinds: dict[str, list[float]] = {}
+    dimensions: dict[str, list[float]] = {}
+    retention: dict[str, float | None] = {}
+    for suite in suites_:
+        if suite.name not in scored:
+            continue
+        found = scored[suite.name]
+        if suite.role != "adaptation":
+            retention[suite.name] = found.headline
+            if found.headline is not None:
+                name = f"{suite.name} (near)" if found.near else found.dimension or suite.name
+                dimensions.setdefault(name, []).append(found.headline)
+            continue
+        questions = getattr(suite, "questions", ())
+        single = len({q.type for q in questions}) < 2
+        of = {q.question_id: _asked_for(q) if single else q.type for q in questions}
+        for verdict in found.samples:
+            if verdict.score is not None:
+                kinds.setdefault(of.get(verdict.id) or "other", []).append(100 * verdict.score)
+    return {
+        "by_type": {kind: sum(v) / len(v) for kind, v in sorted(kinds.items())},
+        "by_suite": retention,
+        "by_dimension": {name: sum(v) / len(v) for name, v in dimensions.items()},
+    }
+
+
+def _asked_for(question: Any) -> str:
+    key = str(question.extra.get("key", ""))
+    return key.rpartition(".")[2] or str(question.type)
+
+
+def _finished(run: Run) -> bool:
+    """Whether the run was trained to its end; its name tells that it is the one."""
+    return (run.folder / NAME).is_file() and read_manifest(run.folder).status == "done"
+
+
+def _losses(run: Run) -> list[tuple[int, float]]:
+    from kore.events import EventTail
+
+    steps = {
+        e["step"]: e["loss"]
+        for e in EventTail(run.folder).read()
+        if e["kind"] == "step" and e.get("loss") is not None
+    }
+    return sorted(steps.items())
