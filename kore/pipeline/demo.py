@@ -74,11 +74,16 @@ def prepare(out: Path, seed: int, progress: Progress = silent, *, restart: bool 
 def suites_of(bench: Bench, split: str) -> list[Suite]:
     """The new countries' questions of one split, and the retention suites from far to near."""
     from kore.evaluate.demo import demo_suites
+
+    return [new_suite(bench.tree, split, "new countries"), *demo_suites(split)]
+
+
+def new_suite(tree: Path, split: str, name: str) -> QuestionSuite:
+    """One split of the questions on a tree's items."""
     from kore.evaluate.questions import load_questions
 
-    new: QuestionSuite = load_questions(bench.tree / "eval.jsonl", name="new countries")
-    mine = [q for q in new.questions if _split_of(q) == split]
-    return [replace(new, questions=mine, split=split), *demo_suites(split)]
+    new = load_questions(tree / "eval.jsonl", name=name)
+    return replace(new, questions=[q for q in new.questions if _split_of(q) == split], split=split)
 
 
 def _split_of(question: Question) -> str:
