@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,10 @@ def calibrate(
     ] = None,
     profile: options.ProfileName = "tiny",
     model: options.Model = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option("--adapter", help="A finished run: calibrate the model as that run left it."),
+    ] = None,
     out: options.Out = None,
     count: Annotated[
         int | None, typer.Option("-n", "--count", help="Samples per source (onevision: per category).")
@@ -46,6 +51,7 @@ def calibrate(
     Example: kore calibrate --samples demo
     """
     from kore.nullspace.job import CalibrateJob
+    from kore.pipeline.after import read_earlier
     from kore.profile import resolve
     from kore_cli.output import Output
 
@@ -66,7 +72,14 @@ def calibrate(
         "model.id": model,
     }
     resolved = resolve(profile, {**options.overrides(setting), **flags})
-    job = CalibrateJob(resolved.profile, out, download=download, offload=offload, on_note=output.warn)
+    job = CalibrateJob(
+        resolved.profile,
+        out,
+        download=download,
+        offload=offload,
+        on_note=output.warn,
+        earlier=read_earlier(adapter) if adapter else None,
+    )
     for line in job.plan.lines():
         output.note(line)
     if dry_run:

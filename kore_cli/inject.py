@@ -22,6 +22,12 @@ def inject(
     samples: Annotated[
         list[str] | None, typer.Option("--samples", help="Old samples to protect, as for kore calibrate.")
     ] = None,
+    after: Annotated[
+        Path | None,
+        typer.Option(
+            "--after", help="A finished run: teach these items after its own, protecting those as well."
+        ),
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", envvar="KORE_DATA", help="Where benchmark files lie.")
     ] = None,
@@ -53,6 +59,7 @@ def inject(
         resolved=resolved,
         out=out,
         suites=tuple(suites or resolved.profile.eval.suites),
+        after=after,
         data_dir=data_dir,
         image_root=image_root,
         restart=restart,

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "base": "base (untouched)",
+    "before": "before this batch",
     "lora-raw": "LoRA, raw items",
     "lora": "LoRA, augmented",
     "kore": "KORE",
@@ -28,6 +29,7 @@ def print_outcome(output: Output, outcome: Outcome) -> None:
             "CEM": row.get("cem"),
             "F1": row.get("f1"),
             "K.A": row["k_a"],
+            "earlier": row.get("k_a_earlier"),
             "K.R": row["k_r"],
             "near": row.get("k_r_near"),
             "Avg": row.get("avg"),

@@ -29,6 +29,10 @@ def train(
     old: Annotated[
         Path | None, typer.Option("--old", help="Old samples, for methods that use them and for probes.")
     ] = None,
+    after: Annotated[
+        Path | None,
+        typer.Option("--after", help="An earlier run; train on the model that it left, and keep both."),
+    ] = None,
     out: options.Out = None,
     model: options.Model = None,
     rank: Annotated[str | None, typer.Option("--rank", help="KORE's rank, or auto.")] = None,
@@ -91,6 +95,7 @@ def train(
         new_covariance=new_covariance,
         old=old,
         probes=probes,
+        after=after,
         out=out,
         image_root=image_root,
         download=download,

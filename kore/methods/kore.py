@@ -61,7 +61,7 @@ class Kore(Method):
 
     def _attach_residual(self, setup: Setup, factors: Mapping[str, Tensor]) -> None:
         backbone = setup.backbone
-        before = {name: setup.linears[name].weight.detach().double().cpu() for name in factors}
+        before = {name: backbone.weight(name).double().cpu() for name in factors}
         double = {name: 2 * len(a) for name, a in factors.items()}
         backbone.model = adapter.attach(
             backbone.model, backbone.family, rank=double, projector=setup.projector

@@ -161,6 +161,8 @@ def load_adapter(backbone: Backbone, folder: Path, *, trainable: bool = False) -
     facts = read_facts(folder)
     base = facts.get("base")
     form = facts.get("format", "peft")
+    if backbone.earlier is not None:  # a saved adapter holds those that came before it
+        backbone.earlier.take_off(backbone)
     if form != "peft" and base in (None, backbone.fingerprint):
         # whole weights or layers that PEFT has not: their method knows how
         from kore.methods.table import make_method

@@ -24,6 +24,7 @@ from kore.models.conversation import Encoder
 from kore.models.generate import Prompt
 from kore.models.lineage import adapter_fingerprint, read_lineage
 from kore.models.load import Backbone, load
+from kore.models.low_rank import CONFIG, WEIGHTS
 from kore.profile import ModelSection
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 KIND = "export"
 Form = Literal["peft", "merged", "vllm"]
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 BAD_MERGE = 0.1  # of what the adapter changes: more than this lost or added is no merge
 
 _TEXTS = (
@@ -236,7 +235,10 @@ def _merged(
     kept = getattr(torch, dtype, None)
     if not isinstance(kept, torch.dtype):
         raise UsageError(f"no such type: {dtype}", hint="float32, bfloat16 or float16")
-    lineage = read_lineage(backbone.path, backbone.fingerprint).then(adapter_fingerprint(adapter))
+    lineage = read_lineage(backbone.path, backbone.fingerprint)
+    for earlier in read_facts(adapter).get("chain") or ():
+        lineage = lineage.then(str(earlier))
+    lineage = lineage.then(adapter_fingerprint(adapter))
     merged = backbone.model.merge_and_unload(safe_merge=True)
     copy_rest(backbone.path, out)
     merged.to(kept).save_pretrained(out, safe_serialization=True)

@@ -10,10 +10,12 @@ from kore.errors import DataError, MissingArtefact, UsageError
 from kore.files import hash_file, hash_json, read_json
 from kore.models import pictures_only
 from kore.models.families import Family, family_of
+from kore.models.lineage import Lineage, read_lineage
 
 if TYPE_CHECKING:
     import torch
 
+    from kore.models.earlier import Earlier
     from kore.profile import ModelSection
 
 EMBEDDED = "kore-tiny"
@@ -26,7 +28,8 @@ class Backbone:
     Attributes:
         model: an image-text-to-text model of transformers (or a PeftModel around one).
         processor: its processor (tokenizer, image processor, chat template).
-        fingerprint: hash of configuration and weights: what an adapter or covariance belongs to.
+        fingerprint: hash of the base's configuration and weights: what an adapter belongs to.
+        earlier: the adapter that `model` carries already, under whatever is trained next.
     """
 
     model: Any
@@ -35,6 +38,36 @@ class Backbone:
     path: Path
     fingerprint: str
     device: torch.device
+    earlier: Earlier | None = None
+
+    @property
+    def lineage(self) -> Lineage:
+        """The base that the model began as, and the adapters merged into it or stacked on it since."""
+        lineage = read_lineage(self.path, self.fingerprint)
+        for adapter in self.earlier.chain if self.earlier else ():
+            lineage = lineage.then(adapter)
+        return lineage
+
+    @property
+    def identity(self) -> str:
+        """Hash of the model as it answers: of the base and its earlier adapters. What a covariance
+        belongs to."""
+        return hash_json([self.fingerprint, *self.earlier.chain]) if self.earlier else self.fingerprint
+
+    def weight(self, linear: str) -> torch.Tensor:
+        """A language linear's weight as the model computes with it, (d_out, d_in)."""
+        base = dense(self.model.get_submodule(linear))
+        return self.earlier.weight(linear, base) if self.earlier else base
+
+
+def dense(linear: Any) -> torch.Tensor:
+    """W0 of a linear, (d_out, d_in); a 4- or 8-bit one is read as it is, through bitsandbytes."""
+    weight: torch.Tensor = linear.weight
+    if type(weight).__name__ in ("Params4bit", "Int8Params"):
+        from peft.utils.integrations import dequantize_module_weight
+
+        weight = dequantize_module_weight(linear)
+    return weight.detach()
 
 
 def embedded_base() -> Path:

@@ -85,6 +85,7 @@ class LayerShards:
         self._family = family
         self._layers = language_layers(model, family)
         self.shards = shards
+        self.then: Callable[[], None] = lambda: None  # after the outside's weights are in place
         self._dtype = dtype
         self._device = device
         self._depth = 0
@@ -170,6 +171,7 @@ class LayerShards:
         for name, child in list(empty.named_modules()):
             if not _inside(name, self._family.layers):
                 _place(self._model, name, child)
+        self.then()
 
     def missing(self) -> list[str]:
         """Parameters of the decoder layers that the checkpoint does not hold."""

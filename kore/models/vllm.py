@@ -19,8 +19,9 @@ from torch import Tensor
 from kore.errors import DataError
 from kore.files import read_json, write_json
 from kore.models.architectures import skeleton
-from kore.models.export import CONFIG, WEIGHTS, compare, copy_rest, logits, refuse_bad
+from kore.models.export import compare, copy_rest, logits, refuse_bad
 from kore.models.load import load
+from kore.models.low_rank import CONFIG, PREFIX, WEIGHTS, scales
 from kore.models.shards import renamer
 from kore.profile import ModelSection
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 ADAPTER, BASE = "adapter", "base"
-_PREFIX = "base_model.model."
 
 
 def padded_rank(rank: int) -> int:
@@ -57,7 +57,7 @@ def pad(weights: dict[str, Tensor], scale: dict[str, float], rank: int) -> dict[
         if ".lora_A." in key:
             made[key] = torch.cat([value, value.new_zeros(rank - value.shape[0], value.shape[1])])
         else:
-            value = value * scale[key.partition(".lora_B.")[0]]
+            value = value * scale[key.removeprefix(PREFIX).partition(".lora_B.")[0]]
             made[key] = torch.cat([value, value.new_zeros(value.shape[0], rank - value.shape[1])], dim=1)
     return {k: v.contiguous() for k, v in made.items()}
 
@@ -79,14 +79,18 @@ def write_vllm(
 
     weights = load_file(adapter / WEIGHTS)
     low_rank = {k: v for k, v in weights.items() if ".lora_A." in k or ".lora_B." in k}
-    whole = {k.removeprefix(_PREFIX): v for k, v in weights.items() if k not in low_rank}
+    whole = {k.removeprefix(PREFIX): v for k, v in weights.items() if k not in low_rank}
     config = read_json(adapter / CONFIG)
-    ranks = {k.partition(".lora_A.")[0]: v.shape[0] for k, v in low_rank.items() if ".lora_A." in k}
+    ranks = {
+        k.removeprefix(PREFIX).partition(".lora_A.")[0]: v.shape[0]
+        for k, v in low_rank.items()
+        if ".lora_A." in k
+    }
     rank = padded_rank(max(ranks.values()))
-    names = sorted(name.removeprefix(_PREFIX) for name in ranks)
+    names = sorted(ranks)
     folder = out / ADAPTER
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(pad(low_rank, _scales(config, ranks), rank), folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(pad(low_rank, scales(config, ranks), rank), folder / WEIGHTS, metadata={"format": "pt"})
     place = out / BASE if whole else backbone.path
     if whole:
         write_base(backbone.path, place, whole)
@@ -112,22 +116,6 @@ def write_vllm(
         "base_folder": str(place) if whole else None,
         "run_in_vllm": False,
     }
-
-
-def _scales(config: dict[str, Any], ranks: dict[str, int]) -> dict[str, float]:
-    """alpha / r of every adapted module."""
-    import re
-
-    alphas = config.get("alpha_pattern") or {}
-    scales = {}
-    for name, rank in ranks.items():
-        plain = name.removeprefix(_PREFIX)
-        alpha = next(
-            (a for pattern, a in alphas.items() if re.match(rf"(.*\.)?({pattern})$", plain)),
-            config["lora_alpha"],
-        )
-        scales[name] = alpha / (rank**0.5 if config.get("use_rslora") else rank)
-    return scales
 
 
 def write_base(source: Path, target: Path, replaced: dict[str, Tensor]) -> None:

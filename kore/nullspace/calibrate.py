@@ -16,7 +16,6 @@ from kore.errors import DataError, UsageError
 from kore.files import hash_json
 from kore.manifest import Manifest, State, claim
 from kore.models.families import language_layers, language_linears
-from kore.models.lineage import read_lineage
 from kore.nullspace.accumulator import Accumulator
 from kore.nullspace.batches import Batches, make_batches, sample_hash
 from kore.nullspace.covariance import KIND, Covariance, Site, read_sites, shard, write_shard
@@ -73,7 +72,7 @@ class Calibration:
         self.backbone = backbone
         self.section = section
         self.label = label or f"{len(samples)} samples"
-        self.lineage = read_lineage(backbone.path, backbone.fingerprint)
+        self.lineage = backbone.lineage
         self.samples = samples
         self.stack: nn.ModuleList = language_layers(backbone.model, backbone.family)
         self.weights: Weights = weights or Held(backbone.model)
@@ -99,14 +98,17 @@ class Calibration:
             "root": self.lineage.root,
             "lineage": list(self.lineage.chain),
         }
-        inputs = {"model": self.backbone.fingerprint, "samples": hash_json(hashes)}
+        inputs = {"model": self.backbone.identity, "samples": hash_json(hashes)}
         facts = {
             "label": self.label,
             "tokens": self.batches.tokens,
             "samples": [{"id": s.id, "hash": h} for s, h in zip(self.samples, hashes, strict=True)],
             "plan": self.plan.to_json(),
         }
-        return Manifest(KIND, settings, inputs, {"model": str(self.backbone.path)}, facts=facts)
+        sources = {"model": str(self.backbone.path)}
+        if self.backbone.earlier is not None:
+            sources["adapter"] = str(self.backbone.earlier.folder.resolve())
+        return Manifest(KIND, settings, inputs, sources, facts=facts)
 
     def run(
         self, out: Path, *, restart: bool = False, on_layer: Callable[[LayerDone], None] | None = None

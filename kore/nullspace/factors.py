@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kore.errors import DataError
+from kore.models.load import dense
 from kore.nullspace.basis import NullBasis, adapter_factors, null_basis
 from kore.nullspace.covariance import Covariance, Site
 from kore.nullspace.layers import parse_layers, parse_share
@@ -162,14 +163,3 @@ def _weights(model: nn.Module | Mapping[str, nn.Linear] | WeightOf) -> WeightOf:
 
         return from_linears
     return model
-
-
-def dense(linear: nn.Module) -> Tensor:
-    """W0 of a linear, (d_out, d_in); a 4- or 8-bit one is read as it is, through bitsandbytes."""
-    weight = linear.weight
-    if type(weight).__name__ in ("Params4bit", "Int8Params"):
-        from peft.utils.integrations import dequantize_module_weight
-
-        weight = dequantize_module_weight(linear)
-    assert isinstance(weight, Tensor)
-    return weight.detach()

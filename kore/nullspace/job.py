@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +14,7 @@ from kore.files import write_json
 from kore.manifest import Manifest
 from kore.nullspace.calibrate import Calibration, LayerDone
 from kore.nullspace.covariance import Covariance
-from kore.nullspace.factors import build, dense
+from kore.nullspace.factors import build
 from kore.nullspace.interference import interference, summary
 from kore.nullspace.parallel import Ranks
 from kore.nullspace.sources import Source, collect, collect_others, parse_source
@@ -23,6 +24,7 @@ from kore.run import home
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kore.models.earlier import Earlier
     from kore.models.load import Backbone
     from kore.profile import Profile
     from kore.records import Sample
@@ -41,6 +43,8 @@ class CalibrateJob:
         on_note: told about skipped samples.
         backbone: the model, if it is loaded already.
         samples: the samples, if they are drawn already.
+        earlier: an adapter to put on the model first, so that its inputs are those of the model as it
+            now is.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class CalibrateJob:
         on_note: Callable[[str], None] | None = None,
         backbone: Backbone | None = None,
         samples: list[Sample] | None = None,
+        earlier: Earlier | None = None,
     ) -> None:
         section = profile.calibrate
         self.profile = profile
@@ -86,6 +91,10 @@ class CalibrateJob:
             from kore.models.load import load
 
             backbone = load(profile.model, download=download)
+        if earlier is not None:
+            earlier.stack_on(backbone)
+            if (weights := options.get("weights")) is not None:
+                weights.then = partial(earlier.put_whole, backbone.model)
         label = " + ".join(f"{s.label} {s.count}" for s in self.sources)
         self.calibration = Calibration(backbone, drawn, section, label=label, **options)
         self.plan = self.calibration.plan
@@ -137,10 +146,12 @@ class CalibrateJob:
 
     def weight_of(self, linear: str) -> Tensor:
         """W0 of a linear of the calibrated model, wherever its weights lie."""
+        backbone = self.calibration.backbone
         shards = getattr(self.calibration.weights, "shards", None)
-        if shards is not None:
-            return cast("Tensor", shards.weight(linear))
-        return dense(self.calibration.backbone.model.get_submodule(linear))
+        if shards is None:
+            return backbone.weight(linear)
+        weight = cast("Tensor", shards.weight(linear))
+        return backbone.earlier.weight(linear, weight) if backbone.earlier else weight
 
 
 def default_folder(sources: list[Source], manifest: Manifest) -> Path:

@@ -17,6 +17,7 @@ from kore.progress import Progress, silent
 from kore.run import home
 
 if TYPE_CHECKING:
+    from kore.evaluate.questions import QuestionSuite
     from kore.evaluate.task import Suite
 
 PROFILE = "tiny"
@@ -71,10 +72,15 @@ def prepare(out: Path, seed: int, progress: Progress = silent, *, restart: bool 
 def suites_of(bench: Bench, split: str) -> list[Suite]:
     """The new countries' questions of one split, and the retention suites from far to near."""
     from kore.evaluate.demo import demo_suites
+
+    return [new_suite(bench.tree, split, "new countries"), *demo_suites(split)]
+
+
+def new_suite(tree: Path, split: str, name: str) -> QuestionSuite:
+    """One split of the questions on a tree's items."""
     from kore.evaluate.questions import half, load_questions
 
-    new = load_questions(bench.tree / "eval.jsonl", name="new countries")
-    return [half(new, split), *demo_suites(split)]
+    return half(load_questions(tree / "eval.jsonl", name=name), split)
 
 
 def run_demo(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kore.errors import KoreError, MissingArtefact
 from kore.files import read_json
 from kore.models.adapter import read_facts
+from kore.pipeline.after import batches
 from kore.profile import ModelSection
 from kore.run import NAME, Run
 
@@ -53,8 +54,8 @@ def _told(run: Run | None) -> dict[str, Any]:
         return {}
     inputs = run.state().inputs
     told: dict[str, Any] = {}
-    if data := inputs.get("data"):
-        told["items"] = _items(Path(data["path"]).parent / "tree.jsonl")
+    chain = list(batches(run.folder))[::-1]
+    told["items"] = [item for batch in chain for item in _items(batch.data.parent / "tree.jsonl")]
     if covariance := inputs.get("covariance"):
         manifest = Path(covariance["path"]) / "manifest.json"
         label = read_json(manifest)["facts"].get("label") if manifest.is_file() else None
@@ -87,22 +88,22 @@ def _scores(folder: Path) -> list[dict[str, Any]]:
 
 
 def _prompts(run: Run | None) -> list[Prompt]:
-    """Prompts of the run's own data, so that the check looks where the adapter acts."""
+    """Prompts of the run's own data and of every earlier batch's, so that the check looks where the
+    adapter acts."""
     from kore.models.conversation import open_image
     from kore.models.generate import Prompt
     from kore.records import IMAGE_MARK, Sample, read_records
 
-    data = run.state().inputs.get("data") if run else None
-    if not data or not Path(data["path"]).is_file():
-        return []
-    found = []
-    for sample in read_records(Sample, data["path"], on_error=lambda error: None):
-        first = next(m for m in sample.conversations if m.from_ == "human")
-        try:
-            pictures = [open_image(p) for p in sample.images[: first.value.count(IMAGE_MARK)]]
-        except KoreError:
-            continue
-        found.append(Prompt((first,), tuple(pictures)))
-        if len(found) == _PROMPTS:
-            break
+    chain = [b.data for b in batches(run.folder) if b.data.is_file()] if run else []
+    found: list[Prompt] = []
+    for number, data in enumerate(chain, 1):
+        for sample in read_records(Sample, data, on_error=lambda error: None):
+            if len(found) >= _PROMPTS * number / len(chain):
+                break
+            first = next(m for m in sample.conversations if m.from_ == "human")
+            try:
+                pictures = [open_image(p) for p in sample.images[: first.value.count(IMAGE_MARK)]]
+            except KoreError:
+                continue
+            found.append(Prompt((first,), tuple(pictures)))
     return found

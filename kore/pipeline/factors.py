@@ -36,12 +36,22 @@ def check_model(covariance: Covariance, backbone: Backbone) -> None:
     Raises:
         DataError: names both.
     """
-    if covariance.model != backbone.fingerprint:
-        raise DataError(
-            f"this covariance belongs to model {covariance.model}, the model here is {backbone.fingerprint}",
-            where=str(covariance.folder),
-            hint="make one with: kore calibrate --model " + str(backbone.path),
-        )
+    if covariance.model == backbone.identity:
+        return
+    command, earlier = f"kore calibrate --model {backbone.path}", backbone.earlier
+    if earlier is not None:
+        command += f" --adapter {earlier.folder}"
+        if covariance.lineage.leads_to(backbone.lineage):
+            raise DataError(
+                f"this covariance ends before the adapter {earlier.folder}: what that taught is not in it",
+                where=str(covariance.folder),
+                hint=f"add it: {command} --with-answers --samples ITS-SAMPLES, then kore combine both",
+            )
+    raise DataError(
+        f"this covariance belongs to model {covariance.model}, the model here is {backbone.identity}",
+        where=str(covariance.folder),
+        hint=f"make one with: {command}",
+    )
 
 
 def run_factors(
@@ -61,7 +71,7 @@ def run_factors(
         from kore.nullspace.factors import factors
 
         check_model(covariance, backbone)
-        made = factors(backbone.model, covariance, section, new=new)
+        made = factors(backbone.weight, covariance, section, new=new)
         with atomic_write(path, "wb") as stream:
             stream.write(save({name: a.contiguous() for name, a in made.items()}))
     wait()

@@ -8,20 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kore.errors import DataError
+from kore.errors import DataError, UsageError
 from kore.files import hash_json
 from kore.jsonl import STDIO, write_jsonl
 from kore.pipeline import stages
+from kore.pipeline.after import Batch, batches, find_run, protect, read_earlier
 from kore.pipeline.answers import side_by_side
 from kore.pipeline.outcome import Outcome
 from kore.progress import Progress, silent
-from kore.run import home
+from kore.run import Run, home
 
 if TYPE_CHECKING:
     from kore.evaluate.task import Suite
     from kore.profile import Resolved
     from kore.records import KnowledgeItem
 
+BEFORE = "before"  # the row of the model that the earlier run left
 HELD_OUT = 120  # old prompts for the agreement with the base
 
 
@@ -33,12 +35,14 @@ class Request:
         items: KnowledgeItem records, or ``-``.
         suites: retention suites besides the items' own questions; without any, agreement with the
             untouched base on held-out old prompts stands in for them.
+        after: a finished run whose model the items are taught to, its own items protected.
     """
 
     items: str
     resolved: Resolved
     out: Path | None = None
     suites: tuple[str, ...] = ()
+    after: Path | None = None
     data_dir: Path | None = None
     image_root: Path | None = None
     restart: bool = False
@@ -50,6 +54,7 @@ class Plan:
 
     Attributes:
         notes: what the model will probably not understand of the items.
+        earlier: the runs that came before, oldest first.
     """
 
     request: Request
@@ -57,6 +62,7 @@ class Plan:
     folder: Path
     model: Path
     notes: list[str] = field(default_factory=list)
+    earlier: list[Batch] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """What ``--dry-run`` prints."""
@@ -71,6 +77,7 @@ class Plan:
             "samples": list(profile.calibrate.samples),
             "rank": profile.adapter.rank,
             "batch": profile.train.batch,
+            "after": [batch.to_json() for batch in self.earlier],
             "notes": self.notes,
         }
 
@@ -79,7 +86,9 @@ def plan(request: Request) -> Plan:
     """Read the items, find the model, and say what will not be understood.
 
     Raises:
-        DataError: a bad record or picture, with its place. MissingArtefact: the model is not here.
+        DataError: a bad record or picture, with its place, or a run of another base to go on from.
+        MissingArtefact: the model or the earlier run is not here, or not finished.
+        UsageError: a method that cannot be chained.
     """
     from kore.models.conversation import open_image
     from kore.models.load import EMBEDDED, model_folder
@@ -93,6 +102,7 @@ def plan(request: Request) -> Plan:
             if "://" not in image:
                 open_image(image, where=f"item {item.id}")
     model = model_folder(request.resolved.profile.model.id)
+    earlier = check_after(request, model) if request.after else []
     stem = "stdin" if request.items == STDIO else Path(request.items).stem
     name = f"{stem}-{hash_json([item.to_json() for item in items])[:8]}"
     notes = []
@@ -100,7 +110,23 @@ def plan(request: Request) -> Plan:
         from kore.demo.reach import beyond
 
         notes = beyond(items, model)
-    return Plan(request, items, request.out or home() / name, model, notes)
+    folder = request.out or home() / name
+    if any(folder.resolve() in (b.run.resolve(), b.run.resolve().parent) for b in earlier):
+        raise UsageError(f"{folder} holds the earlier run", hint="choose another folder with -o")
+    return Plan(request, items, folder, model, notes, earlier)
+
+
+def check_after(request: Request, model: Path) -> list[Batch]:
+    """The chain that a request goes on from, oldest first, checked against its model and method."""
+    from kore.methods.table import make_method
+    from kore.models.load import fingerprint
+
+    assert request.after is not None
+    train = request.resolved.profile.train
+    method = make_method(train.method, thaw_a=train.thaw_a, constraint=train.constraint)
+    run = find_run(request.after)
+    read_earlier(run.folder, method).check(fingerprint(model))
+    return list(batches(run.folder))[::-1]
 
 
 def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
@@ -118,6 +144,7 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
         clock = time.monotonic()
 
     restart = request.restart
+    after = ("--after", str(request.after)) if request.after else ()
     tree = folder / "tree"
     sources = {"items": request.items}
     stages.augment(planned.items, profile, tree, progress, seed=seed, restart=restart, sources=sources)
@@ -125,7 +152,10 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
     covariance = None
     if profile.train.method == "kore" and profile.train.constraint:
         covariance = folder / "covariance"
-        stages.calibrate(resolved, covariance, progress, restart=restart)
+        if request.after is not None:
+            protect(resolved, request.after, folder, progress, restart=restart)
+        else:
+            stages.calibrate(resolved, covariance, progress, restart=restart)
         lap("calibrate")
     run = stages.train(
         resolved,
@@ -133,30 +163,40 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
         folder / "run",
         progress,
         covariance=covariance,
+        after=request.after,
         restart=restart,
-        command=("kore", "inject", request.items, "-o", str(folder)),
+        command=("kore", "inject", request.items, *after, "-o", str(folder)),
     )
     lap("train")
-    suites = suites_for(request, tree)
-    evals = folder / "eval"
-    base = stages.evaluate(resolved, None, suites, evals, stages.BASE, progress)
-    label = profile.train.method
-    tuned = stages.evaluate(resolved, run, suites, evals, label, progress)
+    suites, label = suites_for(request, tree), profile.train.method
+    before = earlier_suites(planned)
+    models: dict[str, Run | None] = {stages.BASE: None, label: run}
+    if request.after is not None:
+        models = {stages.BASE: None, BEFORE: find_run(request.after), label: run}
+    results = {
+        name: stages.evaluate(resolved, model, [*suites, *before], folder / "eval", name, progress)
+        for name, model in models.items()
+    }
     lap("evaluate")
-    rows = table(base.scored, {label: tuned.scored})
-    rows[1]["params"] = run.state().result.get("trainable")
-    verdicts = list(tuned.scored[suites[0].name].items.values())
+    now = {name: {s.name: result.scored[s.name] for s in suites} for name, result in results.items()}
+    rows = table(now.pop(stages.BASE), now)
+    rows[-1]["params"] = run.state().result.get("trainable")
+    for row in rows:
+        headlines = [results[row["method"]].scored[s.name].headline or 0.0 for s in before]
+        row["k_a_earlier"] = sum(headlines) / len(headlines) if headlines else None
+    verdicts = list(results[label].scored[suites[0].name].items.values())
     counts = {verdict: verdicts.count(verdict) for verdict in ("learned", "partly", "not")}
     return Outcome(
         folder=folder,
         table=rows,
-        legend=legend(suites, counts),
-        answers=side_by_side(suites, {"base": base, label: tuned}, ("base", label)),
+        legend=legend(suites, counts, len(before)),
+        answers=side_by_side(suites, results, (stages.BASE, label)),
         items=counts,
         next=[
             f"kore chat {run.folder} --compare",
             f"kore dashboard {run.folder}",
             f"kore export {run.folder} --to peft -o {folder / 'peft'}",
+            f"kore inject next-items.jsonl --after {run.folder}",
         ],
         seconds=seconds,
     )
@@ -172,6 +212,17 @@ def suites_for(request: Request, tree: Path) -> list[Suite]:
     if request.suites:
         return own + resolve_suites(request.suites, Choice(data=request.data_dir))
     return [*own, load_agreement(held_out(request, tree.parent), limit=HELD_OUT)]
+
+
+def earlier_suites(planned: Plan) -> list[Suite]:
+    """The questions on every earlier batch's items, as far as they are there."""
+    from kore.evaluate.questions import load_questions
+
+    return [
+        load_questions(batch.questions, name=f"batch {number}")
+        for number, batch in enumerate(planned.earlier, 1)
+        if batch.questions is not None and batch.questions.is_file()
+    ]
 
 
 def held_out(request: Request, folder: Path) -> Path:
@@ -191,11 +242,12 @@ def held_out(request: Request, folder: Path) -> Path:
     return path
 
 
-def legend(suites: Sequence[Suite], counts: dict[str, int]) -> str:
+def legend(suites: Sequence[Suite], counts: dict[str, int], before: int = 0) -> str:
     """What the table's columns are over, and how the items fared."""
     old = ", ".join(s.name for s in suites[1:])
     fared = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     return (
         f"K.A: your items, in wordings that training never used ({fared}). K.R: {old}"
         " (agreement: the same answers as the untouched base on old prompts)."
+        + (f" earlier: K.A of the {before} earlier batch{'es' * (before > 1)}." if before else "")
     )

@@ -27,12 +27,14 @@ def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
         if profile.model.architecture is None:
             raise
         return _dry_without_weights(request, inputs)
+    if inputs.earlier is not None:
+        inputs.earlier.stack_on(backbone)
     factors = None
     if inputs.covariance is not None:
         from kore.nullspace.factors import factors as make_factors
 
         check_model(inputs.covariance, backbone)
-        factors = make_factors(backbone.model, inputs.covariance, profile.adapter, new=inputs.new_covariance)
+        factors = make_factors(backbone.weight, inputs.covariance, profile.adapter, new=inputs.new_covariance)
     rank: int | Mapping[str, int]
     rank = {n: len(a) for n, a in factors.items()} if factors else adapter_rank(profile, backbone)
     work = prepare(

@@ -53,16 +53,24 @@ def augment(
 
 
 def calibrate(
-    resolved: Resolved, out: Path, progress: Progress, *, restart: bool = False, stage: str = "calibrate"
+    resolved: Resolved,
+    out: Path,
+    progress: Progress,
+    *,
+    restart: bool = False,
+    stage: str = "calibrate",
+    adapter: Path | None = None,
 ) -> Covariance:
-    """The covariance of what the model already knows, in `out`."""
+    """The covariance of what the model already knows, in `out`; with the adapter of a run in place."""
     from kore.nullspace.job import CalibrateJob
+    from kore.pipeline.after import read_earlier
 
     def tell(layer: Any) -> None:
         progress(stage, layer.done, layer.total + 1)
 
     progress(stage, 0)
-    with closing(CalibrateJob(resolved.profile, out)) as job:
+    earlier = read_earlier(adapter) if adapter else None
+    with closing(CalibrateJob(resolved.profile, out, earlier=earlier)) as job:
         covariance = job.run(restart=restart, on_layer=tell)
     layers = resolved.profile.calibrate.layers
     progress(stage, 1, 1, f"{covariance.label} samples, layers {layers}")
@@ -78,11 +86,12 @@ def train(
     covariance: Path | None = None,
     old: Path | None = None,
     probes: Path | None = None,
+    after: Path | None = None,
     restart: bool = False,
     stage: str = "train",
     command: Sequence[str] = (),
 ) -> Run:
-    """One adapter, in the run folder `out`."""
+    """One adapter, in the run folder `out`; on the model that the run `after` left."""
     from kore.pipeline.training import TrainRequest, run_training
 
     tell = renamed(progress, stage)
@@ -93,6 +102,7 @@ def train(
         covariance=covariance,
         old=old,
         probes=probes,
+        after=after,
         out=out,
         restart=restart,
         command=tuple(command),

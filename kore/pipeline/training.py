@@ -18,6 +18,7 @@ from kore.run import Run, RunState, home, leave_pointer
 
 if TYPE_CHECKING:
     from kore.methods.method import Method
+    from kore.models.earlier import Earlier
     from kore.models.load import Backbone
     from kore.nullspace.covariance import Covariance
     from kore.pipeline.launch import Place
@@ -40,6 +41,7 @@ class TrainRequest:
         covariance: folder made by kore calibrate. new_covariance: of the new samples, for the contrast
             basis.
         old: retention samples, for methods that use them and for old probes.
+        after: a finished run or its adapter, on whose model this one is trained.
         out: the run folder; None names one under the runs folder after method and content.
         command: argv, for the line that resumes.
     """
@@ -50,6 +52,7 @@ class TrainRequest:
     new_covariance: Path | None = None
     old: Path | None = None
     probes: Path | None = None
+    after: Path | None = None
     out: Path | None = None
     image_root: Path | None = None
     download: bool = False
@@ -73,6 +76,7 @@ class Inputs:
     new_covariance: Covariance | None
     method: Method
     questions: Path | None
+    earlier: Earlier | None = None
     skipped: list[str] = field(default_factory=list)
 
 
@@ -87,6 +91,7 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     """
     from kore.methods.method import require
     from kore.methods.table import make_method
+    from kore.pipeline.after import read_earlier
     from kore.pipeline.probing import find_probes, find_questions
     from kore.records import Sample, read_records
     from kore.train.data import check_pictures, located, read_training
@@ -109,6 +114,7 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
         factors=covariance is not None or not section.constraint,
         old=request.old is not None,
     )
+    earlier = read_earlier(request.after, method) if request.after else None
     skipped: list[str] = []
     samples = read_training(source, image_root=request.image_root, on_skip=skipped.append)
     old = list(read_records(Sample, request.old)) if request.old else []
@@ -116,7 +122,7 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     questions = find_questions(source)
     probes = find_probes(request.probes, questions, old, section)
     uses = covariance if method.traits.needs_factors else None
-    return Inputs(samples, old, probes, uses, new, method, questions, skipped)
+    return Inputs(samples, old, probes, uses, new, method, questions, earlier, skipped)
 
 
 def _method_names() -> set[str]:
@@ -241,6 +247,9 @@ def _describe(request: TrainRequest, inputs: Inputs, source: str) -> tuple[Run, 
         sums["covariance"] = inputs.covariance.manifest.fingerprint
     if inputs.new_covariance:
         sums["new_covariance"] = inputs.new_covariance.manifest.fingerprint
+    if inputs.earlier:
+        inputs.earlier.check(base)
+        sums["after"] = inputs.earlier.fingerprint
     if request.old and inputs.method.traits.needs_old:
         sums["old"] = hash_file(request.old)
     chosen["method"] = {profile.train.method: inputs.method.settings.model_dump(mode="json")}
@@ -274,6 +283,7 @@ def _begin(request: TrainRequest, inputs: Inputs, run: Run, source: str, manifes
         "covariance": request.covariance,
         "old": request.old,
         "questions": inputs.questions,
+        "after": request.after,
     }
     sums = manifest.inputs
     run.write(
@@ -313,7 +323,9 @@ def _work(
     profile, section = request.profile, request.profile.train
     backbone = load(profile.model, download=request.download)
     factors = None
-    whole: Mapping[str, Any] = {}
+    whole: dict[str, Any] = {}
+    if inputs.earlier is not None:
+        inputs.earlier.stack_on(backbone)
     if inputs.covariance is not None:
         if events:
             events.write("status", phase="null space", text="computing A from the covariance")
@@ -323,6 +335,8 @@ def _work(
         whole = identity(inputs.covariance, profile.adapter, inputs.new_covariance)
         if here.first:
             _copy_spectra(inputs.covariance, run)
+    if inputs.earlier is not None:
+        whole["after"] = inputs.earlier.fingerprint
     rank: int | Mapping[str, int]
     rank = {n: len(a) for n, a in factors.items()} if factors else adapter_rank(profile, backbone)
 

@@ -352,6 +352,8 @@ def _save(
         if not writer:
             return
         method.save(backbone.model, temporary, {"base": backbone.fingerprint, "method": method.name, **facts})
+    if backbone.earlier is not None:
+        backbone.earlier.join(temporary)
     value = {**asdict(result), "adapter": "adapter"}
     write_json(temporary / "result.json", {"fingerprint": facts["train"], "result": value})
     if run.adapter.exists():

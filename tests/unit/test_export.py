@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from kore.errors import DataError
 from kore.models import adapter
-from kore.models.export import WEIGHTS, Check, export, refuse_bad
+from kore.models.export import Check, export, refuse_bad
 from kore.models.families import language_linears
 from kore.models.lineage import read_lineage
 from kore.models.load import Backbone, load
+from kore.models.low_rank import WEIGHTS
 from kore.models.vllm import padded_rank
 from kore.profile import ModelSection
 

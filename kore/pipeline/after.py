@@ -1,0 +1,197 @@
+"""Going on from an earlier run: what it left, and a covariance that protects its batch beside the old."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kore.errors import DataError, MissingArtefact, UsageError
+from kore.pipeline import stages
+from kore.run import NAME, Run
+
+if TYPE_CHECKING:
+    from kore.methods.method import Method
+    from kore.models.earlier import Earlier
+    from kore.nullspace.covariance import Covariance
+    from kore.profile import Resolved
+    from kore.progress import Progress
+
+AFTER = "after"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One earlier run of a chain.
+
+    Attributes:
+        data: the samples that it was trained on.
+        questions: on its items, if its data brought some.
+        covariance: what it protected, with the fingerprint that it had then.
+    """
+
+    run: Path
+    method: str
+    data: Path
+    questions: Path | None
+    covariance: Path | None
+    samples: int
+
+    def to_json(self) -> dict[str, str | int | None]:
+        """For ``--dry-run``."""
+        paths = {"run": self.run, "data": self.data, "covariance": self.covariance}
+        told = {name: str(path) if path else None for name, path in paths.items()}
+        return {**told, "method": self.method, "samples": self.samples}
+
+
+def find_adapter(path: Path) -> Path:
+    """The finished adapter of a run folder, of the folder that ``kore inject`` made around one, or of an
+    adapter folder itself.
+
+    Raises:
+        MissingArtefact: nothing of that kind, or a run that is not finished.
+    """
+    run = _run(path)
+    if run is None:
+        if (path / "adapter_config.json").is_file():
+            return path
+        raise MissingArtefact(
+            f"no run here: {path}", hint="name a finished run of kore train or kore inject, or its adapter"
+        )
+    state = run.state()
+    if state.status != "finished" or not (run.adapter / "adapter_config.json").is_file():
+        raise MissingArtefact(
+            f"{run.folder} is not finished (status: {state.status})",
+            hint=f"finish it first: {' '.join(state.command) or f'kore train -o {run.folder}'}",
+        )
+    return run.adapter
+
+
+def find_run(path: Path) -> Run:
+    """The finished run at `path`; an adapter folder alone will not do.
+
+    Raises:
+        MissingArtefact: no run, or not a finished one.
+    """
+    find_adapter(path)
+    run = _run(path)
+    if run is None:
+        raise MissingArtefact(
+            f"{path} is an adapter without its run", hint="name the run folder, which knows its samples"
+        )
+    return run
+
+
+def _run(path: Path) -> Run | None:
+    return next((Run(p) for p in (path, path / "run") if (p / NAME).is_file()), None)
+
+
+def read_earlier(path: Path, method: Method | None = None) -> Earlier:
+    """The adapter to go on from.
+
+    Args:
+        path: see `find_adapter`.
+        method: what is to be trained on it.
+
+    Raises:
+        UsageError: an adapter or a method that cannot be chained, with the reason.
+        MissingArtefact, DataError: see `find_adapter` and `Earlier`.
+    """
+    from kore.methods.table import METHODS, method_class
+    from kore.models.adapter import read_facts
+    from kore.models.earlier import Earlier
+
+    if method is not None and not method.traits.exportable:
+        raise UsageError(f"{method.name} cannot go on from an earlier adapter: {method.traits.why}")
+    adapter = find_adapter(path)
+    form = str(read_facts(adapter).get("format", "peft"))
+    if form != "peft":
+        why = method_class(form).traits.why if form in METHODS else f"its format is {form}"
+        raise UsageError(f"nothing can go on from {path}, trained with {form}: {why}")
+    return Earlier(adapter)
+
+
+def batches(path: Path) -> Iterator[Batch]:
+    """The runs of the chain that ends with `path`, newest first, as far as their folders are there."""
+    run = _run(path)
+    while run is not None:
+        state = run.state()
+        inputs = {name: Path(value["path"]) for name, value in state.inputs.items()}
+        if "data" in inputs:
+            yield Batch(
+                run=run.folder,
+                method=state.method,
+                data=inputs["data"],
+                questions=inputs.get("questions"),
+                covariance=inputs.get("covariance"),
+                samples=int(state.result.get("samples") or 0),
+            )
+        run = _run(inputs[AFTER]) if AFTER in inputs else None
+
+
+def protect(
+    resolved: Resolved, path: Path, folder: Path, progress: Progress, *, restart: bool = False
+) -> Path:
+    """A covariance of the old samples and of every earlier batch, in ``folder/covariance``.
+
+    The run's own samples are summed with their answers, which hold the facts, on the model with the run's
+    adapter in place, and added to what the run itself protected. A run that protected nothing gets the
+    profile's old samples, summed on the same model.
+
+    Returns:
+        The folder of the sum.
+
+    Raises:
+        DataError: samples or covariance are no longer those that the run was trained with.
+    """
+    from kore.nullspace.combine import combine
+
+    run = find_run(path)
+    batch = next(batches(run.folder))
+    count = _check_data(run, batch)
+    profile = resolved.profile
+    own = {"samples": [f"{batch.data}:{count}"], "with_answers": True, "held_out": 0}
+    section = profile.calibrate.model_copy(update=own)
+    summed = stages.calibrate(
+        replace(resolved, profile=profile.model_copy(update={"calibrate": section})),
+        folder / "covariance-earlier",
+        progress,
+        restart=restart,
+        stage="calibrate earlier",
+        adapter=run.folder,
+    )
+    if batch.covariance is not None:
+        old = _check_covariance(run, batch.covariance)
+    else:
+        out = folder / "covariance-old"
+        old = stages.calibrate(resolved, out, progress, restart=restart, adapter=run.folder)
+    out = folder / "covariance"
+    total = combine([old.folder, summed.folder], out, restart=restart)
+    progress("combine", 1, 1, total.label)
+    return out
+
+
+def _check_data(run: Run, batch: Batch) -> int:
+    """How many samples the run was trained on, which must still be those in its file."""
+    from kore.train.data import data_hash, read_training
+
+    samples = read_training(batch.data)
+    if data_hash(samples) != run.state().inputs["data"]["hash"]:
+        raise DataError(
+            f"these are no longer the samples that {run.folder} was trained on",
+            where=str(batch.data),
+            hint="put them back, so that what the run learned can be protected",
+        )
+    return len(samples)
+
+
+def _check_covariance(run: Run, folder: Path) -> Covariance:
+    from kore.nullspace.covariance import Covariance
+
+    covariance = Covariance(folder)
+    if covariance.manifest.fingerprint != run.state().inputs["covariance"]["hash"]:
+        raise DataError(
+            f"this is no longer the covariance that {run.folder} was trained with", where=str(folder)
+        )
+    return covariance
