@@ -17,6 +17,10 @@ test *args:
 slow *args:
     pytest -m slow {{args}}
 
+# The picture encoder with the real open-clip (needs the clip extra: a torchvision that fits torch)
+clip *args:
+    pytest -m clip {{args}}
+
 # Format, lint, types and import rules, without changing a file
 check:
     ruff format --check

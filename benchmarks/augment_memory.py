@@ -2,7 +2,7 @@
 
     python benchmarks/augment_memory.py --items 9422
 
-Makes items with texts of 120 words, a picture of each and two more in a folder to find, grows them by the
+Makes items with texts of 170 words in a made-up language of natural word frequencies, a picture of each and two more in a folder to find, grows them by the
 offline teacher, and prints one JSON object. Everything lies in a temporary folder.
 """
 
@@ -24,18 +24,35 @@ from kore.augment import grow
 from kore.augment.evoke import read_items
 from kore.settings import AugmentSection
 
-WORDS = (
-    "river",
-    "bridge",
-    "council",
-    "market",
-    "engineer",
-    "village",
-    "harbour",
-    "railway",
-    "museum",
-    "garden",
+VOCABULARY = 20_000
+SYLLABLES = (
+    "ba",
+    "den",
+    "fir",
+    "gol",
+    "hu",
+    "kem",
+    "lo",
+    "mar",
+    "nis",
+    "ort",
+    "pel",
+    "qua",
+    "rin",
+    "sto",
+    "tu",
+    "vel",
+    "wes",
+    "yo",
 )
+
+
+def word(number: int) -> str:
+    """The `number`-th word of a made-up language."""
+    made = SYLLABLES[number % 18]
+    while number := number // 18:
+        made += SYLLABLES[number % 18]
+    return made
 
 
 def make(folder: Path, count: int) -> None:
@@ -51,10 +68,15 @@ def make(folder: Path, count: int) -> None:
             picture.save(folder / "images" / f"{number}.jpg")
             for turn in (1, 2):
                 picture.rotate(15 * turn).save(folder / "found" / f"Place {number} {turn}.jpg")
-            chosen = rng.choice(WORDS, (10, 8))
+            # words as frequent as in a real language: few everywhere, most of them rare
+            ranks = np.minimum(rng.zipf(1.2, (10, 6)), VOCABULARY) + 400
+            people = rng.integers(0, VOCABULARY, (10, 2)) + 400
             text = " ".join(
-                f"The {a} {b} of {title} opened in {1900 + int(n)} by the {c} {d} near the {e} {f} {g} {h}."
-                for (a, b, c, d, e, f, g, h), n in zip(chosen, rng.integers(0, 120, 10), strict=True)
+                f"The {word(a)} {word(b)} of {title} opened in {1900 + int(n)} by {word(p).title()} {word(q).title()} "
+                f"near the {word(c)} {word(d)} {word(e)} {word(f)}."
+                for (a, b, c, d, e, f), (p, q), n in zip(
+                    ranks.tolist(), people.tolist(), rng.integers(0, 120, 10), strict=True
+                )
             )
             item = {"id": f"p{number}", "kind": "entity", "type": "place", "title": title, "text": text}
             stream.write(json.dumps({**item, "image": f"images/{number}.jpg"}) + "\n")

@@ -2,7 +2,8 @@
 sentences.
 
 Replies hang on the prompt alone. Faults strike the first try of a prompt, which fault by the prompt's hash,
-so a client that tries again gets the same reply as one that met no fault.
+so a client that tries again gets the same reply as one that met no fault. A prompt that holds the word UNFIT is
+refused for good.
 
     python benchmarks/loopback_server.py --latency 0.5 --faults 0.3
 
@@ -34,6 +35,7 @@ class Server:
     forms: str
     key: str
     slow: float
+    picky: bool = False
     tries: Counter[str] = field(default_factory=Counter)
     stats: Counter[str] = field(default_factory=Counter)
     in_flight: int = 0
@@ -92,7 +94,17 @@ class Server:
                 writer, 400, {"error": {"message": f"response_format of type {form} is not supported"}}
             )
             return True
+        if self.picky and "temperature" in request:
+            await _send(
+                writer,
+                400,
+                {"error": {"message": "Unsupported value: 'temperature' is not taken by this model"}},
+            )
+            return True
         messages = request["messages"]
+        if "UNFIT" in messages[1]["content"]:
+            await _send(writer, 400, {"error": {"message": "this prompt cannot be taken"}})
+            return True
         prompt = messages[0]["content"].split("\nReply with JSON")[0] + messages[1]["content"]
         key = hashlib.sha256(prompt.encode()).hexdigest()
         fault = self._fault(key)
@@ -191,9 +203,10 @@ async def main() -> None:
     )
     parser.add_argument("--key", default="", help="the only key that is let in")
     parser.add_argument("--slow", type=float, default=30.0, help="seconds that a slow reply takes")
+    parser.add_argument("--picky", action="store_true", help="refuse requests that set a temperature")
     parser.add_argument("--port", type=int, default=0)
     given = parser.parse_args()
-    state = Server(given.latency, given.faults, given.forms, given.key, given.slow)
+    state = Server(given.latency, given.faults, given.forms, given.key, given.slow, given.picky)
     server = await asyncio.start_server(state.serve, "127.0.0.1", given.port, limit=1 << 24)
     print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
     async with server:

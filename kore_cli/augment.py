@@ -29,10 +29,11 @@ def augment(
     ] = None,
     profile: ProfileName = "tiny",
     teacher: Annotated[
-        str | None, typer.Option(help="openai:MODEL, hf:PATH, offline or replay:FILE.")
+        str | None,
+        typer.Option(help="openai:MODEL (key in OPENAI_API_KEY), hf:PATH, offline or replay:FILE."),
     ] = None,
     base_url: Annotated[
-        str | None, typer.Option(help="Any OpenAI-compatible server (vLLM, Ollama, llama.cpp).")
+        str | None, typer.Option(help="Any OpenAI-compatible server, e.g. http://localhost:11434/v1.")
     ] = None,
     images: Annotated[str | None, typer.Option(help="local:DIR, commons, http or none.")] = None,
     encoder: Annotated[str | None, typer.Option(help="classic, clip:MODEL/TAG or clip:MODEL/FILE.")] = None,
@@ -55,9 +56,13 @@ def augment(
     forest: Annotated[
         bool | None, typer.Option("--forest", help="Link items that share names; ask across two of them.")
     ] = None,
-    templates: Annotated[Path | None, typer.Option(help="A TOML file with your own wordings.")] = None,
+    templates: Annotated[
+        Path | None, typer.Option(help="A TOML file with your own wordings and prompts.")
+    ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Calls in flight.")] = None,
-    max_cost: Annotated[float | None, typer.Option(help="Stop cleanly before spending more.")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Stop cleanly before spending more (augment.price_in, price_out).")
+    ] = None,
     image_root: Annotated[
         Path | None, typer.Option(help="Folder that relative picture paths start from.")
     ] = None,
@@ -66,7 +71,10 @@ def augment(
         str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts; kore combine joins them.")
     ] = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Leave bad lines and bad pictures out, and say so.")
+        bool,
+        typer.Option(
+            "--keep-going", help="Leave bad lines and pictures, and calls that a teacher cannot take, out."
+        ),
     ] = False,
     seed: Seed = None,
     set_: Set = None,

@@ -82,12 +82,20 @@ def report_table(output: Output, values: Mapping[str, Any]) -> None:
     """The statistics beside KORE-74K's, and what was thrown away."""
     ours, theirs = values["statistics"], values["kore_74k"]
     rows = [
-        {"": label, "here": ours.get(key), "KORE-74K": theirs.get(key)}
+        {
+            "": label,
+            "here": ours.get(key),
+            "share": _share(values["shares"], key),
+            "KORE-74K": theirs.get(key),
+            "share ": _share(theirs["shares"], key),
+        }
         for label, key in _ROWS
         if key in ours or key in theirs
     ]
     output.table(
-        rows, ["", "here", "KORE-74K"], title=f"made by {values['teacher']}, strategy {values['strategy']}"
+        rows,
+        ["", "here", "share", "KORE-74K", "share "],
+        title=f"made by {values['teacher']}, strategy {values['strategy']}",
     )
     thrown = values["grounding"]
     if thrown["generated"]:
@@ -98,6 +106,10 @@ def report_table(output: Output, values: Mapping[str, Any]) -> None:
     if yes["yes_rate"] == 1.0:
         output.note("recognition: every answer is Yes; --negatives 0.5 adds hard ones answered No")
     output.note(f"evaluation questions: {values['evaluation']['questions']}, in wordings that no sample has")
+
+
+def _share(shares: Mapping[str, float], key: str) -> str:
+    return f"{shares[key]:.0%}" if key in shares else ""
 
 
 def draw(output: Output, tree: KnowledgeTree, folder: Path) -> None:
@@ -121,7 +133,7 @@ def draw(output: Output, tree: KnowledgeTree, folder: Path) -> None:
             continue
         node = root.add(Text(task, style="bold cyan"))
         for branch in branches:
-            _pair(node, branch.question, branch.answer, branch.made, _where(branch, folder))
+            _pair(node, branch.question, branch.answer, branch.made, _where(branch, tree, folder))
     Console(width=None, highlight=False).print(root)
 
 
@@ -134,8 +146,10 @@ def _pair(node: Any, question: str, answer: str, made: Origin | None, note: str 
     leaf.add(Text(answer, style="italic"))
 
 
-def _where(branch: Branch, folder: Path) -> str:
+def _where(branch: Branch, tree: KnowledgeTree, folder: Path) -> str:
     parts = [_name(branch.image, folder)] if branch.image else []
+    kept = tree.extra.get("images", {}).get("kept", ())
+    parts += [f"{k['score']:.2f} like the original" for k in kept if Path(k["image"]).name == _last(branch)]
     if branch.subject and branch.task == "vqa":
         parts.append(
             f"shows {branch.subject} ({branch.hypernym})"
@@ -145,6 +159,10 @@ def _where(branch: Branch, folder: Path) -> str:
     if branch.extra.get("other"):
         parts.append(f"through {branch.extra.get('link')} to {branch.extra['other']}")
     return " · ".join(parts)
+
+
+def _last(branch: Branch) -> str:
+    return Path(branch.image or "").name
 
 
 def _name(image: str, folder: Path) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
-from kore.augment.call import Busy, Call, Refused, Reply, Teacher, Unusable
+from kore.augment.call import Busy, Call, Refused, Reply, Teacher, Unusable, make_call
 from kore.augment.limits import EXPECTED_OUT, Bucket, Cost, Pace, estimate_tokens, price
 from kore.augment.parse import parse
+from kore.augment.prompts import load_prompts
 from kore.augment.replies import ReplyStore
 from kore.augment.schemas import ReplyForm
 from kore.errors import Interrupted, ProviderError
+from kore.records import KnowledgeItem
 from kore.settings import AugmentSection
 
 F = TypeVar("F", bound=ReplyForm)
@@ -40,24 +43,28 @@ class Asker:
 
     Args:
         store: kept replies; None keeps nothing.
+        cost: what is counted on; shared with the judge's asker, so that both keep to one limit.
     """
 
     teacher: Teacher
     settings: AugmentSection
     store: ReplyStore | None
-    cost: Cost = field(init=False)
+    cost: Cost
     _pace: Pace = field(init=False)
     _gate: asyncio.Semaphore = field(init=False)
     _open: dict[str, asyncio.Future[Reply]] = field(default_factory=dict)
-    _reserved: float = 0.0
 
     def __post_init__(self) -> None:
         s = self.settings
-        self.cost = Cost(s.price_in, s.price_out)
+        self.prompts = load_prompts(Path(s.templates) if s.templates else None)
         self._pace = Pace(Bucket(s.requests_per_minute), Bucket(s.tokens_per_minute))
         self._gate = asyncio.Semaphore(s.concurrency)
         if not self.teacher.cached:
             self.store = None
+
+    def call(self, task: str, form: type[ReplyForm], item: KnowledgeItem, seed: int, **values: Any) -> Call:
+        """`make_call` with the prompts of the settings."""
+        return make_call(task, form, item, seed, prompts=self.prompts, **values)
 
     async def ask(self, call: Call, form: type[F], usage: Usage) -> F:
         """The reply to `call`, from the cache or the teacher.
@@ -147,19 +154,19 @@ class Asker:
             await self._pace.wait(sum(expected))
             reply = await self.teacher.reply(call, repair)
         finally:
-            self._reserved -= estimate
+            self.cost.reserved -= estimate
         self.cost.add(reply.tokens_in, reply.tokens_out)
         self._pace.tokens.settle(reply.tokens_in + reply.tokens_out - sum(expected))
         return reply
 
     def _reserve(self, estimate: float) -> None:
         limit = self.settings.max_cost
-        if limit is not None and (self.cost.money or 0.0) + self._reserved + estimate > limit:
+        if limit is not None and (self.cost.money or 0.0) + self.cost.reserved + estimate > limit:
             raise Interrupted(
                 f"the next call might pass the limit of {limit:g} ({self.cost.money or 0:.4g} spent)",
                 hint="what is finished is kept; a higher --max-cost goes on from there",
             )
-        self._reserved += estimate
+        self.cost.reserved += estimate
 
     async def _rest(self, wait: float | None, attempt: int) -> None:
         if wait is not None:

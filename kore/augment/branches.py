@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kore.augment.asking import Asker
-from kore.augment.call import Refused, Unusable, make_call
-from kore.augment.grounding import Source
+from kore.augment.call import Refused, Unusable
+from kore.augment.grounding import Source, best_sentences
 from kore.augment.images.gallery import Gallery, Views
 from kore.augment.schemas import Hops, Quadruplet, Quadruplets, Summary
 from kore.augment.screen import Screen
@@ -61,7 +61,7 @@ class Grower:
         """Describe it: the name or title, then a summary of at most 25 words."""
         if not self.views.caption:
             return None
-        call = make_call("summary", Summary, self.item, self.seed)
+        call = self.asker.call("summary", Summary, self.item, self.seed)
         try:
             summary = (await self.asker.ask(call, Summary, self.harvest.usage)).summary.strip()
         except (Refused, Unusable) as error:
@@ -93,7 +93,7 @@ class Grower:
         count = self.asker.settings.vqa
         if not count:
             return []
-        call = make_call("vqa", Quadruplets, self.item, self.seed, count=count)
+        call = self.asker.call("vqa", Quadruplets, self.item, self.seed, count=count)
         try:
             quadruplets = (await self.asker.ask(call, Quadruplets, self.harvest.usage)).quadruplets
         except (Refused, Unusable) as error:
@@ -121,8 +121,6 @@ class Grower:
         extra: dict[str, object] = {"pattern": pattern, "shown": view.shows_subject}
         if q.rephrased and not subject_faults(q.rephrased, q.answer, q.subject, q.hypernym):
             extra["held_out"] = pattern_of(q.rephrased, q.subject)
-        if view.scores:
-            extra["image_scores"] = view.scores
         return Branch(
             task="vqa",
             question=point_at(pattern, self.templates, q.subject, q.hypernym, view.shows_subject),
@@ -138,24 +136,26 @@ class Grower:
 
     async def hops(self, other: KnowledgeItem, link: str) -> list[Branch]:
         """Questions across two linked items (forest): about this picture, answered by the other text."""
-        call = make_call("hop", Hops, self.item, self.seed, others=(other,), link=link)
+        call = self.asker.call("hop", Hops, self.item, self.seed, others=(other,), link=link)
         try:
             found = (await self.asker.ask(call, Hops, self.harvest.usage)).hops
         except (Refused, Unusable) as error:
             self.harvest.notes.append(f"no question across items: {error}")
             return []
-        source, made = Source.of(self.item, other), []
+        source, theirs, made = Source.of(self.item, other), Source.of(other), []
         for hop in found[:2]:
             kind = self.templates.hypernym(self.item)
             faults = subject_faults(hop.question, hop.answer, self.item.title, kind)
             if faults:
                 self.harvest.reject("hop", hop.question, hop.answer, faults)
                 continue
-            origin, evidence = await self.screen.look(
+            origin, _ = await self.screen.look(
                 self.item, hop.question, hop.answer, source, call.prompt, self.harvest, "hop"
             )
             if origin is None:
                 continue
+            told = f"{link} {hop.answer}"  # what leads from the one text to the other
+            evidence = [*best_sentences(told, self.source), *best_sentences(told, theirs)]
             pattern = pattern_of(hop.question, self.item.title)
             extra: dict[str, object] = {
                 "pattern": pattern,
@@ -174,7 +174,7 @@ class Grower:
                     subject=self.item.title,
                     hypernym=kind,
                     made=origin,
-                    evidence=evidence,
+                    evidence=" ".join(evidence) or None,
                     extra=extra,
                 )
             )

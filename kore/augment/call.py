@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
+from kore.augment.prompts import Prompt, load_prompts
 from kore.augment.schemas import ReplyForm, schema_of
 from kore.augment.templates import draw, fill
+from kore.errors import ProviderError
 from kore.files import hash_json
 from kore.records import KnowledgeItem
 
@@ -52,6 +51,13 @@ class Reply:
     text: str
     tokens_in: int = 0
     tokens_out: int = 0
+
+
+class Lasting(ProviderError):
+    """Trying again would give the same: a call that the server cannot take, a picture that is not there.
+
+    With ``keep_going`` the item is left out; otherwise it stays unfinished.
+    """
 
 
 class Refused(Exception):
@@ -101,28 +107,22 @@ class Teacher(Protocol):
         ...
 
 
-@functools.cache
-def prompts() -> dict[str, dict[str, list[str]]]:
-    """The shipped prompts: task -> system and user wordings."""
-    path = Path(__file__).parent / "data" / "prompts.toml"
-    table = tomllib.loads(path.read_text(encoding="utf-8"))
-    return {task: wordings for task, wordings in table.items() if isinstance(wordings, dict)}
-
-
 def make_call(
     task: str,
     form: type[ReplyForm],
     item: KnowledgeItem,
     seed: int,
     *,
+    prompts: Mapping[str, Prompt] | None = None,
     others: tuple[KnowledgeItem, ...] = (),
     **values: Any,
 ) -> Call:
-    """A call about `item`, its wordings drawn by `seed` and the item's id."""
-    wordings = prompts()[task]
-    system = draw(wordings["system"], seed, item.id, task, "system")
-    user = draw(wordings["user"], seed, item.id, task, "user")
-    number = wordings["system"].index(system), wordings["user"].index(user)
+    """A call about `item`, its wordings drawn by `seed` and the item's id, from the shipped ones without
+    `prompts`."""
+    wordings = (prompts or load_prompts())[task]
+    system = draw(wordings.system, seed, item.id, task, "system")
+    user = draw(wordings.user, seed, item.id, task, "user")
+    number = wordings.system.index(system), wordings.user.index(user)
     shown = {k: v if isinstance(v, str) else str(v) for k, v in values.items()}
     if others:
         shown |= {"other_title": others[0].title, "other_text": source_text(others[0])}

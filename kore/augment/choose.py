@@ -13,6 +13,7 @@ from kore.augment.images.finder import Finder
 from kore.augment.images.local import LocalImages
 from kore.augment.images.provider import ImageProvider, NoImages, local_folder
 from kore.augment.images.store import ImageStore
+from kore.augment.plain.samples import needs_model
 from kore.augment.teachers.offline import OfflineTeacher
 from kore.augment.templates import Templates
 from kore.errors import UsageError
@@ -51,6 +52,26 @@ def choose_teacher(
 
         return ReplayTeacher(Path(rest))
     raise UsageError(f"no such teacher: {choice}", hint=f"--teacher {TEACHERS}")
+
+
+def check_teachers(settings: AugmentSection, *teachers: Teacher | None) -> None:
+    """Refuse what these teachers cannot do, and a limit of money that nothing is counted against.
+
+    Raises:
+        UsageError: with what to choose instead.
+    """
+    if needs_model(settings.strategy) and settings.teacher == "offline":
+        raise UsageError(
+            f"strategy {settings.strategy} rephrases by a model", hint="--teacher openai:MODEL or hf:PATH"
+        )
+    if settings.judge == "offline":
+        raise UsageError("the offline teacher cannot judge", hint="--judge openai:MODEL or hf:PATH")
+    priced = settings.price_in is not None or settings.price_out is not None
+    if settings.max_cost is not None and not priced and any(t is not None and t.cached for t in teachers):
+        raise UsageError(
+            "a limit of cost needs prices, and the profile has none",
+            hint="--set augment.price_in=2.5 --set augment.price_out=10, money per million tokens",
+        )
 
 
 def choose_provider(settings: AugmentSection) -> ImageProvider:

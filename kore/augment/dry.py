@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from kore.augment.call import Call, Teacher, make_call
-from kore.augment.choose import choose_encoder, choose_provider, choose_teacher
+from kore.augment.call import Teacher, make_call
+from kore.augment.choose import check_teachers, choose_encoder, choose_provider, choose_teacher
+from kore.augment.grounding import Source, check
 from kore.augment.inputs import check_ids, shard_indices
 from kore.augment.limits import EXPECTED_OUT, estimate_tokens, price
 from kore.augment.links import link_items
 from kore.augment.parse import parse
-from kore.augment.plain.samples import needs_model
+from kore.augment.prompts import load_prompts
 from kore.augment.replies import ReplyStore, cache_home
-from kore.augment.schemas import Answer, Answers, Hops, Quadruplets, Questions, Rephrasings, Summary
-from kore.augment.templates import load_templates
-from kore.errors import DataError, UsageError
+from kore.augment.schemas import (
+    Answer,
+    Answers,
+    Hops,
+    Quadruplets,
+    Questions,
+    Rephrasings,
+    ReplyForm,
+    Summary,
+    Verdict,
+)
+from kore.augment.templates import Templates, draw, fill, load_templates
+from kore.augment.text import language
+from kore.augment.trunk import distinct
+from kore.errors import DataError
 from kore.records import KnowledgeItem
 from kore.settings import AugmentSection
 
-TYPICAL_QUESTIONS = (
-    8  # dialogue turns that a teacher makes of one text: KORE-74K has 75,710 rounds on 9,422 items
-)
+F = TypeVar("F", bound=ReplyForm)
+UNKNOWN = "?" * 60, "." * 60  # stands for a question and an answer that nobody has written yet
+TYPICAL_QUESTIONS = 8  # turns that a teacher makes of one text: KORE-74K has 75,710 rounds on 9,422 items
 
 
 @dataclass
@@ -63,80 +76,97 @@ def estimate(
     check_ids(items)
     templates = load_templates(Path(settings.templates) if settings.templates else None)
     teacher = choose_teacher(settings.teacher, settings, templates, seed)
-    if needs_model(settings.strategy) and settings.teacher == "offline":
-        raise UsageError(
-            f"strategy {settings.strategy} rephrases by a model", hint="--teacher openai:MODEL or hf:PATH"
-        )
-    if settings.judge:
-        choose_teacher(settings.judge, settings, templates, seed)
+    judge = choose_teacher(settings.judge, settings, templates, seed) if settings.judge else None
+    check_teachers(settings, teacher, judge)
     provider = choose_provider(settings)
     choose_encoder(settings.encoder, needed=provider.name != "none")
     for item in items:
         for place in item.images:
             if "://" not in place and not Path(place).is_file():
                 raise DataError(f"no such picture: {place}", where=f"item {item.id}")
-    store = ReplyStore(cache_home() / "replies") if teacher.cached else None
     indices = shard_indices(len(items), shard)
-    total = Estimate(len(indices), teacher.cached, settings.price_in, settings.price_out)
+    paid = teacher.cached or (judge is not None and judge.cached)
+    total = Estimate(len(indices), paid, settings.price_in, settings.price_out)
+    walk = _Walk(settings, seed, templates, teacher, judge, total)
     links = link_items(items) if settings.forest else {}
     for index in indices:
         if settings.strategy == "kore":
-            _tree(items, index, settings, seed, teacher, store, total, links)
+            linked = links.get(index)
+            walk.tree(items[index], (items[linked[0]], linked[1]) if linked else None)
             total.searches += (1 + settings.vqa) if provider.name != "none" else 0
         elif settings.strategy == "text-aware":
-            _count(
-                make_call("rephrase", Rephrasings, items[index], seed, count=settings.copies),
-                teacher,
-                store,
-                total,
-            )
+            walk.ask("rephrase", Rephrasings, items[index], count=settings.copies)
     return total
 
 
-def _tree(
-    items: Sequence[KnowledgeItem],
-    index: int,
-    settings: AugmentSection,
-    seed: int,
-    teacher: Teacher,
-    store: ReplyStore | None,
-    total: Estimate,
-    links: dict[int, tuple[int, str]],
-) -> None:
-    item = items[index]
-    if settings.questions:
-        kept = _count(
-            make_call("questions", Questions, item, seed, count=settings.questions), teacher, store, total
-        )
-        asked = parse(kept, Questions).questions if kept else None
-        likely = (
-            list(dict.fromkeys(asked))
-            if asked is not None
-            else ["?" * 60] * min(settings.questions, TYPICAL_QUESTIONS)
-        )
-        if settings.answers == "each":
-            for question in likely[: settings.questions]:
-                _count(make_call("answer", Answer, item, seed, question=question), teacher, store, total)
-        elif likely:
-            listed = "\n".join(f"{i}. {q}" for i, q in enumerate(likely[: settings.questions], 1))
-            call = make_call("answers", Answers, item, seed, questions=listed, asked=tuple(likely))
-            _count(call, teacher, store, total)
-    _count(make_call("summary", Summary, item, seed), teacher, store, total)
-    if settings.vqa:
-        _count(make_call("vqa", Quadruplets, item, seed, count=settings.vqa), teacher, store, total)
-    if index in links:
-        other, link = links[index]
-        _count(make_call("hop", Hops, item, seed, others=(items[other],), link=link), teacher, store, total)
+@dataclass
+class _Walk:
+    """Counts the calls that `kore.augment.growth` would make."""
 
+    settings: AugmentSection
+    seed: int
+    templates: Mapping[str, Templates]
+    teacher: Teacher
+    judge: Teacher | None
+    total: Estimate
 
-def _count(call: Call, teacher: Teacher, store: ReplyStore | None, total: Estimate) -> str | None:
-    """Count one call; returns the cached reply's text if there is one."""
-    total.calls += 1
-    kept = store.get(call.key(teacher.name, teacher.parameters)) if store else None
-    if kept:
-        total.cached += 1
-        return kept.text
-    if teacher.cached:
-        total.tokens_in += estimate_tokens(call.system + call.user)
-        total.tokens_out += EXPECTED_OUT.get(call.task, 200)
-    return None
+    def __post_init__(self) -> None:
+        own = self.settings.templates
+        self._prompts = load_prompts(Path(own) if own else None)
+        self._store = ReplyStore(cache_home() / "replies")
+
+    def ask(self, task: str, form: type[F], item: KnowledgeItem, **values: Any) -> F | None:
+        """Count one call of the teacher; its reply if the cache has it."""
+        return self._count(self.teacher, task, form, item, **values)
+
+    def _count(self, of: Teacher, task: str, form: type[F], item: KnowledgeItem, **values: Any) -> F | None:
+        call = make_call(task, form, item, self.seed, prompts=self._prompts, **values)
+        self.total.calls += 1
+        if not of.cached:
+            return None
+        if kept := self._store.get(call.key(of.name, of.parameters)):
+            self.total.cached += 1
+            return parse(kept.text, form)
+        self.total.tokens_in += estimate_tokens(call.system + call.user)
+        self.total.tokens_out += EXPECTED_OUT.get(task, 200)
+        return None
+
+    def tree(self, item: KnowledgeItem, linked: tuple[KnowledgeItem, str] | None) -> None:
+        """One item's calls; where a reply is not known yet, as many as are typical."""
+        if count := self.settings.questions:
+            self._trunk(item, count)
+        if item.images:
+            summary = self.ask("summary", Summary, item)
+            pair = self.templates[language(item.text or item.title)].kind(item).caption
+            question = fill(draw(pair.questions, self.seed, item.id, "caption"), type=item.type)
+            self._judged(item, [(question, summary.summary.strip())] if summary else [UNKNOWN])
+        if count := self.settings.vqa:
+            found = self.ask("vqa", Quadruplets, item, count=count)
+            known = [(q.question, q.answer) for q in found.quadruplets[:count]] if found else []
+            self._judged(item, known if found else [UNKNOWN] * count)
+        if linked:
+            self.ask("hop", Hops, item, others=(linked[0],), link=linked[1])
+
+    def _trunk(self, item: KnowledgeItem, count: int) -> None:
+        reply = self.ask("questions", Questions, item, count=count)
+        typical = [UNKNOWN[0]] * min(count, TYPICAL_QUESTIONS)
+        asked = distinct(reply, count)[0] if reply else typical
+        answers: list[str] | None = None
+        if self.settings.answers == "each":
+            got = [self.ask("answer", Answer, item, question=question) for question in asked]
+            answers = [a.answer for a in got if a is not None]
+        elif asked:
+            listed = "\n".join(f"{i}. {q}" for i, q in enumerate(asked, 1))
+            batch = self.ask("answers", Answers, item, questions=listed, asked=tuple(asked))
+            answers = batch.answers if batch else None
+        known = answers is not None and len(answers) == len(asked)
+        self._judged(item, list(zip(asked, answers or [], strict=True)) if known else [UNKNOWN] * len(asked))
+
+    def _judged(self, item: KnowledgeItem, pairs: list[tuple[str, str]]) -> None:
+        """The judge is asked about what the rules let through."""
+        if self.judge is None or self.settings.grounding == "off":
+            return
+        source = Source.of(item)
+        for question, answer in pairs:
+            if (question, answer) == UNKNOWN or check(question, answer, source).grounded:
+                self._count(self.judge, "judge", Verdict, item, question=question, answer=answer)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from kore.augment.text import clip, sentences
 from kore.errors import DataError
 from kore.jsonl import STDIO
-from kore.records import IMAGE_MARK, KnowledgeItem, Sample, read_records
+from kore.records import IMAGE_MARK, KnowledgeItem, Sample, read_located, read_records
 
 Format = Literal["auto", "items", "evoke"]
 _QUOTED = re.compile(r"[\"“«『「《]([^\"”»』」》]{3,200})[\"”»』」》]")
@@ -32,7 +32,7 @@ def detect(source: str) -> Literal["items", "evoke"]:
         return "items"
     path = Path(source)
     if not path.is_file():
-        raise DataError("no such file", where=source)
+        raise DataError("a folder, not a file of items" if path.is_dir() else "no such file", where=source)
     with path.open(encoding="utf-8-sig", errors="replace") as stream:
         head = stream.read(1 << 16).lstrip()
     try:
@@ -64,30 +64,30 @@ def read_items(
             read_records(KnowledgeItem, source, image_root=image_root, on_error=on_error), limit
         )
         return
-    for record in islice(read_records(Sample, source, image_root=image_root, on_error=on_error), limit):
+    located = read_located(Sample, source, image_root=image_root, on_error=on_error)
+    for where, record in islice(located, limit):
         try:
-            yield item_of(record)
+            yield item_of(record, where)
         except DataError as error:
             if on_error is None:
                 raise
             on_error(error)
 
 
-def item_of(record: Sample) -> KnowledgeItem:
+def item_of(record: Sample, where: str = "") -> KnowledgeItem:
     """One injection record as an item.
 
     The record has a question about its picture and a text; kind, type and title are not fields of it. They
-    are
-    taken from keys that are there (``title``, ``type``, ``cnn_wiki_type``), else from the question's words
-    and the
-    picture's name (entities' pictures are called ``<title>_wiki``), else the title is the text's first words.
+    are taken from keys that are there (``title``, ``type``, ``cnn_wiki_type``), else from the question's
+    words and the picture's name (entities' pictures are called ``<title>_wiki``), else the title is the
+    text's first words.
 
     Raises:
         DataError: no text.
     """
     turns = [m for m in record.conversations if m.from_ != "system"]
     if len(turns) < 2 or not turns[1].value.strip():
-        raise DataError("no knowledge text in this record", where=f"record {record.id}")
+        raise DataError("no knowledge text in this record", where=where or f"record {record.id}")
     question, text = turns[0].value.replace(IMAGE_MARK, "").strip(), turns[1].value.strip()
     place = record.images[0] if record.images else ""
     said = record.extra

@@ -11,18 +11,20 @@ from typing import Any
 
 from kore.augment.asking import Asker
 from kore.augment.branches import Grower
-from kore.augment.choose import choose_encoder, choose_teacher, make_finder
+from kore.augment.call import Lasting
+from kore.augment.choose import check_teachers, choose_encoder, choose_teacher, make_finder
 from kore.augment.grounding import Source
 from kore.augment.images.gallery import Gallery, Views
 from kore.augment.images.store import ImageStore
+from kore.augment.limits import Cost
 from kore.augment.links import Neighbours, link_items
-from kore.augment.plain.samples import needs_model, plain_samples
+from kore.augment.plain.samples import plain_samples
 from kore.augment.replies import ReplyStore
 from kore.augment.screen import Screen
 from kore.augment.templates import Templates, load_templates
 from kore.augment.text import language
 from kore.augment.trunk import Harvest, grow_trunk
-from kore.errors import DataError, Interrupted, KoreError, ProviderError, UsageError
+from kore.errors import DataError, Interrupted, KoreError, ProviderError
 from kore.progress import Progress, silent
 from kore.records import KnowledgeItem, KnowledgeTree
 from kore.settings import AugmentSection
@@ -47,13 +49,8 @@ class Growth:
         s = self.settings
         self.templates = load_templates(Path(s.templates) if s.templates else None)
         self.teacher = choose_teacher(s.teacher, s, self.templates, self.seed)
-        if needs_model(s.strategy) and s.teacher == "offline":
-            raise UsageError(
-                f"strategy {s.strategy} rephrases by a model", hint="--teacher openai:MODEL or hf:PATH"
-            )
-        if s.judge == "offline":
-            raise UsageError("the offline teacher cannot judge", hint="--judge openai:MODEL or hf:PATH")
         self.judge = choose_teacher(s.judge, s, self.templates, self.seed) if s.judge else None
+        check_teachers(s, self.teacher, self.judge)
         self.finder = make_finder(s, self.store, self.kept)
         # without a search there is nothing to compare, and no weights to miss
         self.encoder = choose_encoder(s.encoder, needed=self.finder.provider.name != "none")
@@ -61,11 +58,13 @@ class Growth:
         self.neighbours = Neighbours(self.items) if s.negatives else None
         self.links = link_items(self.items) if s.forest else {}
         replies = ReplyStore(self.kept / "replies")
-        self.asker = Asker(self.teacher, s, replies)
-        self.judging = Asker(self.judge, s, replies) if self.judge else None
+        self.cost = Cost(s.price_in, s.price_out)
+        self.asker = Asker(self.teacher, s, replies, self.cost)
+        self.judging = Asker(self.judge, s, replies, self.cost) if self.judge else None
         self.done = 0
         self._began = time.monotonic()
         self._first = 0
+        self._lasting = False
         self._stop: KoreError | None = None
 
     async def grow_all(
@@ -107,7 +106,8 @@ class Growth:
             name, reason = next(iter(self.failed.items()))
             raise ProviderError(
                 f"{len(self.failed)} of {total} items failed, the first: {name}: {reason}",
-                hint="the finished part is kept; the same command goes on from there",
+                hint="the finished part is kept; the same command goes on from there"
+                + (", and --keep-going leaves out what will not do" if self._lasting else ""),
             )
 
     async def _one(self, index: int, take: Callable[[int, dict[str, Any]], None]) -> None:
@@ -116,15 +116,17 @@ class Growth:
             entry = await self.grow_one(index)
         except Interrupted as error:
             self._stop = error
-        except ProviderError as error:
-            self.failed[item.id] = error.message
-            if _hopeless(error):
-                self._stop = error
-        except DataError as error:
-            if not self.keep_going:
+        except (DataError, ProviderError) as error:
+            if self.keep_going and isinstance(error, (DataError, Lasting)):
+                take(index, {"skipped": str(error), "id": item.id})
+                self.done += 1
+            elif isinstance(error, ProviderError):
+                self.failed[item.id] = error.message
+                self._lasting |= isinstance(error, Lasting)
+                if _hopeless(error):
+                    self._stop = error
+            else:
                 raise
-            take(index, {"skipped": str(error), "id": item.id})
-            self.done += 1
         else:
             take(index, entry)
             self.done += 1
@@ -201,20 +203,19 @@ class Growth:
     @property
     def spent(self) -> dict[str, Any]:
         """Calls, tokens and money of this run, the judge's included."""
-        asked = [a.cost for a in (self.asker, self.judging) if a is not None]
-        money = [c.money for c in asked if c.money is not None]
+        cost = self.cost
         return {
-            "calls": sum(c.calls for c in asked),
-            "from_cache": sum(c.cached for c in asked),
-            "retries": sum(c.retries for c in asked),
-            "repairs": sum(c.repairs for c in asked),
-            "tokens_in": sum(c.tokens_in for c in asked),
-            "tokens_out": sum(c.tokens_out for c in asked),
-            "money": round(sum(money), 6) if money else None,
+            "calls": cost.calls,
+            "from_cache": cost.cached,
+            "retries": cost.retries,
+            "repairs": cost.repairs,
+            "tokens_in": cost.tokens_in,
+            "tokens_out": cost.tokens_out,
+            "money": None if cost.money is None else round(cost.money, 6),
         }
 
     def _tell(self, total: int) -> None:
-        cost = self.asker.cost
+        cost = self.cost
         seconds = time.monotonic() - self._began
         parts = [f"{(self.done - self._first) / seconds:.1f}/s"] if seconds > 1 else []
         parts += [f"{cost.calls} calls"] if cost.calls and self.teacher.cached else []

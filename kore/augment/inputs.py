@@ -16,7 +16,7 @@ from kore.manifest import Manifest
 from kore.records import KnowledgeItem, encode
 from kore.settings import AugmentSection
 
-RULES = 1  # raised when the same settings would give another output
+RULES = 2  # raised when the same settings would give another output
 _UNSEEN = frozenset(
     [
         "concurrency",
@@ -76,6 +76,10 @@ def manifest_of(
         values["images"] = "local"
         inputs["picture folder"] = _folder_hash(folder)
         sources = {**sources, "picture folder": str(folder.resolve())}
+    model, _, weights = settings.encoder.partition("/")
+    if settings.images != "none" and weights and Path(weights).is_file():
+        values["encoder"] = f"{model}/{Path(weights).name}"
+        inputs["encoder"] = hash_file(Path(weights))
     if settings.teacher and settings.teacher.startswith("replay:"):
         path = Path(settings.teacher.partition(":")[2])
         inputs["replies"] = hash_file(path) if path.is_file() else "missing"

@@ -78,6 +78,7 @@ class Cost:
     cached: int = 0
     retries: int = 0
     repairs: int = 0
+    reserved: float = 0.0  # money for calls in flight
     tokens_in: int = 0
     tokens_out: int = 0
 

@@ -90,7 +90,8 @@ def link_items(items: Sequence[KnowledgeItem]) -> dict[int, tuple[int, str]]:
     return links
 
 
-def _bag(item: KnowledgeItem) -> set[str]:
-    return set(content_words(f"{item.title} {item.type} {item.text[:600]}")) | {
-        fold(v) for value in item.facts.values() for v in ([value] if isinstance(value, str) else value)
-    }
+def _bag(item: KnowledgeItem) -> list[str]:
+    """Distinct words, in the text's order: sums over them must not hang on how Python orders a set."""
+    values = [v for value in item.facts.values() for v in ([value] if isinstance(value, str) else value)]
+    told = content_words(f"{item.title} {item.type} {item.text[:600]}")
+    return list(dict.fromkeys([*told, *map(fold, values)]))

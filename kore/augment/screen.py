@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kore.augment.asking import Asker
-from kore.augment.call import Refused, Unusable, make_call
+from kore.augment.call import Refused, Unusable
 from kore.augment.grounding import Checked, Source, check
 from kore.augment.schemas import Verdict
 from kore.records import KnowledgeItem, Origin
@@ -60,7 +60,7 @@ class Screen:
         self, item: KnowledgeItem, question: str, answer: str, found: Checked, harvest: Harvest
     ) -> Checked:
         assert self.judge is not None
-        call = make_call("judge", Verdict, item, self.seed, question=question, answer=answer)
+        call = self.judge.call("judge", Verdict, item, self.seed, question=question, answer=answer)
         try:
             verdict = await self.judge.ask(call, Verdict, harvest.usage)
         except (Refused, Unusable) as error:

@@ -74,7 +74,8 @@ def grow(
     Args:
         items: with absolute picture paths (as `kore.records.read_records` gives them).
         shard: ``(I, N)``: only every N-th item, from the I-th (1-based).
-        keep_going: leave out items whose picture is missing or broken, rather than stop.
+        keep_going: leave out items whose picture is missing or broken, or whose calls the teacher cannot
+            take, rather than stop.
         sources: name -> path of the inputs, for the manifest.
 
     Raises:

@@ -1,7 +1,8 @@
 """Wordings of questions and answers, from TOML, drawn by a seed from the item's id.
 
 The shipped files are ``data/templates.toml`` and its translations ``data/templates.zh.toml``, ...; a file of
-your own replaces any of their tables. A wording is filled by plain replacement of ``{title}`` and the like,
+your own replaces any of their lists: ``[entity.caption]`` in every language, ``[zh.entity.caption]`` in one.
+A wording is filled by plain replacement of ``{title}`` and the like,
 so braces elsewhere in a text do no harm.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import random
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from kore.augment.text import fold
 from kore.errors import DataError
 from kore.records import KnowledgeItem
 
-_DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "data"
 _PLACE = re.compile(r"\{(\w+)\}")
 LANGUAGES = ("en", "zh", "ar")
+PLACES = frozenset(["title", "type", "name", "summary", "s", "k", "v", "x", "h", "other"])
 
 
 class _Table(BaseModel):
@@ -111,8 +114,11 @@ class Templates(_Table):
         """Refuse a wording that serves both training and evaluation.
 
         Raises:
-            DataError: naming it.
+            DataError: naming it; also for a place in braces that nothing fills.
         """
+        for text in _texts(self.model_dump()):
+            if unknown := places(text) - PLACES:
+                raise DataError(f"nothing fills {{{unknown.pop()}}} in {text!r}", where=where)
         tiers = [self.subjects, self.hop, *self.facts.values(), *self.patterns.values()]
         for tier in tiers:
             both = {fold(t) for t in (*tier.train, *tier.follow_up)} & {fold(t) for t in tier.held_out}
@@ -127,10 +133,12 @@ def load_templates(own: Path | None = None) -> dict[str, Templates]:
         DataError: unreadable, an unknown table, or a wording in both tiers; names file and key.
     """
     loaded = {}
-    replacing = _read(own) if own else {}
+    replacing = read_toml(own) if own else {}
+    replacing.pop("prompts", None)
+    by_language = {name: replacing.pop(name, {}) for name in LANGUAGES}
     for name in LANGUAGES:
-        path = _DATA / ("templates.toml" if name == "en" else f"templates.{name}.toml")
-        values = _merge(_read(path), replacing)
+        path = DATA / ("templates.toml" if name == "en" else f"templates.{name}.toml")
+        values = merge(merge(read_toml(path), replacing), by_language[name])
         where = str(own or path)
         try:
             loaded[name] = Templates.model_validate(values)
@@ -142,7 +150,12 @@ def load_templates(own: Path | None = None) -> dict[str, Templates]:
     return loaded
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's tables.
+
+    Raises:
+        DataError: not there, or not TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -151,12 +164,26 @@ def _read(path: Path) -> dict[str, Any]:
         raise DataError(f"cannot read: {error.strerror}", where=str(path)) from error
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with what `over` holds in its place, table by table."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
+        merged[key] = merge(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
     return merged
+
+
+def places(template: str) -> set[str]:
+    """The names in braces that `fill` would look for."""
+    return set(_PLACE.findall(template))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def fill(template: str, **values: str) -> str:

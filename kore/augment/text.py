@@ -21,6 +21,7 @@ _ABBREVIATIONS = (
 _SENTENCE_END = re.compile(
     r"(?<!\b[A-Z]\.)(?<=[.!?…])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[^\W_a-z])|(?<=[。！？؟])\s*|\n+"
 )
+_BULLET = re.compile(r"^[-*•·–]\s+")
 _ENDS_SHORT = re.compile(rf"\b(?:{_ABBREVIATIONS})\.$")
 _NUMBER = re.compile(r"\d+(?:[.,  ]\d{3})*(?:[.,]\d+)?")
 
@@ -149,9 +150,9 @@ def _close(run: list[str], found: list[str]) -> None:
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences, stripped; knows common English abbreviations and the full stops of other scripts."""
+    """Sentences, without bullets; knows common English abbreviations and the full stops of other scripts."""
     pieces: list[str] = []
-    for piece in (p.strip() for p in _SENTENCE_END.split(text)):
+    for piece in (_BULLET.sub("", p.strip()) for p in _SENTENCE_END.split(text)):
         if not piece:
             continue
         if pieces and _ENDS_SHORT.search(pieces[-1]):
@@ -183,6 +184,8 @@ def clip(text: str, limit: int) -> str:
 
 def is_unspaced(text: str) -> bool:
     """Whether most of the text is in a script without spaces."""
+    if text.isascii():
+        return False
     found = words(text)
     return bool(found) and sum(len(w) == 1 and not w.isascii() for w in found) > len(found) / 2
 
@@ -193,9 +196,13 @@ def word_limit(text: str, limit: int) -> int:
 
 
 def language(text: str) -> str:
-    """zh, ar or en: whose templates suit a text, by its script."""
+    """zh, ar or en: whose templates suit a text, by its script; kana are no Chinese."""
+    if text.isascii():  # most texts, and this is asked of each many times
+        return "en"
     letters = [c for c in text if c.isalpha()]
     if not letters:
+        return "en"
+    if any("\u3040" <= c <= "\u30ff" for c in letters):
         return "en"
     if sum("\u4e00" <= c <= "\u9fff" for c in letters) > 0.3 * len(letters):
         return "zh"
@@ -207,9 +214,10 @@ def language(text: str) -> str:
 def contains(text: str, part: str) -> bool:
     """Whether `part` occurs in `text` as whole words, case and accents aside."""
     inner = [fold(w).removesuffix("'s") for w in words(part)]
-    outer = [fold(w).removesuffix("'s") for w in words(text)]
-    if not inner:
+    folded = fold(text)
+    if not inner or not all(word in folded for word in inner):  # seen at a glance, and the usual case
         return False
+    outer = [fold(w).removesuffix("'s") for w in words(text)]
     size = len(inner)
     return any(outer[i : i + size] == inner for i in range(len(outer) - size + 1))
 

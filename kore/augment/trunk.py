@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kore.augment.asking import Asker, Usage
-from kore.augment.call import Refused, Unusable, make_call
+from kore.augment.call import Refused, Unusable
 from kore.augment.grounding import Source
 from kore.augment.schemas import Answer, Answers, Questions
 from kore.augment.screen import Screen
@@ -53,13 +53,13 @@ async def grow_trunk(
     count = asker.settings.questions
     if not count:
         return turns
-    call = make_call("questions", Questions, item, seed, count=count)
+    call = asker.call("questions", Questions, item, seed, count=count)
     try:
         asked = await asker.ask(call, Questions, harvest.usage)
     except (Refused, Unusable) as error:
         harvest.notes.append(f"no dialogue: {error}")
         return turns
-    questions, keys = _distinct(asked, count)
+    questions, keys = distinct(asked, count)
     if not questions:
         return turns
     answers, prompt = await _answers(item, questions, asker, seed, harvest)
@@ -83,7 +83,7 @@ async def grow_trunk(
     return turns
 
 
-def _distinct(asked: Questions, count: int) -> tuple[list[str], list[str]]:
+def distinct(asked: Questions, count: int) -> tuple[list[str], list[str]]:
     """Questions without repeats, at most `count`, with their keys."""
     keys = asked.keys if len(asked.keys) == len(asked.questions) else [""] * len(asked.questions)
     seen: dict[str, tuple[str, str]] = {}
@@ -101,7 +101,7 @@ async def _answers(
     if asker.settings.answers == "each":
         return await _each(item, questions, asker, seed, harvest)
     listed = "\n".join(f"{i}. {q}" for i, q in enumerate(questions, 1))
-    call = make_call("answers", Answers, item, seed, questions=listed, asked=tuple(questions))
+    call = asker.call("answers", Answers, item, seed, questions=listed, asked=tuple(questions))
     try:
         got = await asker.ask(call, Answers, harvest.usage)
     except (Refused, Unusable) as error:
@@ -118,7 +118,7 @@ async def _each(
     item: KnowledgeItem, questions: list[str], asker: Asker, seed: int, harvest: Harvest
 ) -> tuple[list[str], str]:
     async def one(question: str) -> str:
-        call = make_call("answer", Answer, item, seed, question=question)
+        call = asker.call("answer", Answer, item, seed, question=question)
         try:
             return (await asker.ask(call, Answer, harvest.usage)).answer
         except (Refused, Unusable) as error:
@@ -126,4 +126,4 @@ async def _each(
             return ""
 
     answers = await asyncio.gather(*(one(q) for q in questions))
-    return list(answers), make_call("answer", Answer, item, seed, question="").prompt
+    return list(answers), asker.call("answer", Answer, item, seed, question="").prompt

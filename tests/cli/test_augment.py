@@ -53,6 +53,16 @@ def test_stdin_to_stdout_streams_samples_whose_pictures_can_be_opened(items: Pat
     assert [s["conversations"] for s in written] == [s["conversations"] for s in samples]
 
 
+def test_the_result_does_not_hang_on_how_python_orders_sets(tmp_path: Path) -> None:
+    source = Path(__file__).parents[2] / "benchmarks" / "items" / "items.jsonl"
+    for number in ("1", "2"):
+        options = ["--negatives", "1", "--forest", "--set", "augment.vqa=9", "-q"]
+        done = kore("augment", source, "-o", tmp_path / number, *options, PYTHONHASHSEED=number)
+        assert done.returncode == 0, done.stderr
+    for name in ("tree.jsonl", "samples.jsonl", "eval.jsonl", "rejected.jsonl"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
+
+
 def test_a_bad_line_names_file_line_and_reason_or_is_left_out(items: Path, tmp_path: Path) -> None:
     lines = items.read_text().splitlines()
     lines.insert(1, '{"id": "x", "kind": "rumour", "type": "t", "title": "T", "text": ""}')

@@ -77,4 +77,4 @@ def test_a_bad_record_names_its_place_and_the_rest_goes_on(injection: Path) -> N
     injection.write_text(json.dumps(values))
     bad: list[DataError] = []
     assert len(list(read_items(str(injection), on_error=bad.append))) == 3
-    assert "record 7" in str(bad[0])
+    assert f"{injection}[1]" in str(bad[0])

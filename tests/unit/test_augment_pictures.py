@@ -9,6 +9,7 @@ import io
 import json
 import sys
 import threading
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,9 +98,18 @@ def test_a_local_folder_is_searched_by_file_name_and_caption(tmp_path: Path) -> 
     (tmp_path / "captions.jsonl").write_text(json.dumps(note) + "\n")
     images = LocalImages(tmp_path)
     found = asyncio.run(images.search("Mount Fuji", 5))
-    assert [Path(f.place).name for f in found] == ["mount_fuji.png", "IMG-001.png", "fuji apple.png"]
+    assert [Path(f.place).name for f in found] == ["mount_fuji.png", "IMG-001.png"]
     assert found[1].licence == "CC0"
     assert asyncio.run(images.search("Kilimanjaro", 5)) == []
+
+
+def test_a_word_that_many_pictures_share_finds_none_of_them_alone(tmp_path: Path) -> None:
+    for name in [*(f"mount {n}" for n in "abcdefgh"), "mount fuji", "fuji at dawn"]:
+        (tmp_path / f"{name}.png").write_bytes(png(scene(1)))
+    found = asyncio.run(LocalImages(tmp_path).search("Mount Fuji volcano", 5))
+    assert [Path(f.place).name for f in found] == ["mount fuji.png"]
+    found = asyncio.run(LocalImages(tmp_path).search("Mount Fuji", 5))
+    assert [Path(f.place).name for f in found] == ["mount fuji.png", "fuji at dawn.png"]
 
 
 def test_branches_show_the_kept_pictures_and_evaluation_the_third(tmp_path: Path) -> None:
@@ -244,12 +254,47 @@ def test_a_busy_server_is_asked_again_and_a_missing_picture_is_not(web: Any) -> 
     assert [path for path, _ in seen] == ["/a", "/a", "/a", "/none"]
 
 
+def test_an_item_whose_own_picture_is_gone_is_left_out_where_asked(web: Any, tmp_path: Path) -> None:
+    address, pages, _ = web
+    pages["/a.png"] = (200, {}, png(scene(1)))
+    text = "Ardo is a village in Norway. It was founded in 1931."
+    items = [
+        KnowledgeItem(
+            id=name, kind="entity", type="village", title="Ardo", text=text, image=f"{address}/{name}"
+        )
+        for name in ("a.png", "gone.png")
+    ]
+    section = AugmentSection(teacher="offline", private_addresses=True)
+    with pytest.raises(ProviderError, match=r"1 of 2 items failed.*gone\.png: HTTP 404") as failed:
+        grow(items, section, tmp_path / "out")
+    assert "--keep-going" in str(failed.value.hint)
+    report = grow(items, section, tmp_path / "out", keep_going=True)
+    assert report.values["statistics"]["items"] == 1 and report.values["notes"] == {"items left out": 1}
+    assert "HTTP 404" in (tmp_path / "out" / "rejected.jsonl").read_text()
+
+
 def test_type_is_sniffed_from_bytes() -> None:
     stream = io.BytesIO()
     scene(1).save(stream, "JPEG")
     assert sniff(stream.getvalue()) == ".jpg"
     with pytest.raises(DataError, match="1 x 1"):
         sniff(png(Image.new("RGB", (1, 1))))
+    with pytest.raises(DataError, match="8000 x 8000"):
+        sniff(png(Image.new("1", (8000, 8000))))
+
+
+def test_one_host_is_asked_no_faster_than_its_share(web: Any) -> None:
+    address, pages, _ = web
+    pages["/a"] = (200, {}, png(scene(1)))
+
+    async def run() -> float:
+        downloader = Downloader(private=True, per_host=20)
+        began = time.monotonic()
+        await asyncio.gather(*(downloader.fetch(f"{address}/a") for _ in range(5)))
+        await downloader.close()
+        return time.monotonic() - began
+
+    assert asyncio.run(run()) >= 4 / 20
 
 
 def search(provider: Any, words: str, count: int = 5) -> Any:
@@ -389,7 +434,7 @@ def open_clip(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     module.get_pretrained_cfg = lambda model, tag: {"hf_hub": "someone/tower/"}  # type: ignore[attr-defined]
     module.loaded = []  # type: ignore[attr-defined]
 
-    def create(model: str, pretrained: str, weights_only: bool) -> Any:
+    def create(model: str, pretrained: str, weights_only: bool, **options: Any) -> Any:
         module.loaded.append((model, pretrained, weights_only))  # type: ignore[attr-defined]
         return Tower(), None, prepare
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from kore.augment import grow
 from kore.augment.asking import Asker, Usage
-from kore.augment.call import Call, Refused, Reply, Unusable, make_call
-from kore.augment.limits import Bucket
+from kore.augment.call import Busy, Call, Refused, Reply, Unusable, make_call
+from kore.augment.dry import estimate
+from kore.augment.limits import Bucket, Cost
 from kore.augment.parse import parse
 from kore.augment.replies import ReplyStore
 from kore.augment.schemas import Answers, Questions, Summary, Verdict, schema_of
@@ -66,6 +68,47 @@ def test_a_server_without_schemas_gives_the_same_result(
         monkeypatch.setenv("KORE_CACHE", str(tmp_path / "kept again"))
         grow(items, settings(bare), tmp_path / "bare")
     assert contents(tmp_path / "full") == contents(tmp_path / "bare")
+
+
+def test_a_model_that_takes_no_temperature_is_asked_without(tmp_path: Path, picture: Path) -> None:
+    with loopback("--picky") as server:
+        report = grow(gadgets(2, picture), settings(server, concurrency=1), tmp_path / "out")
+        assert server.stats()["requests"] == server.stats()["replies"] + 1
+    assert report.values["nothing_made_for"] == []
+
+
+def test_a_call_that_cannot_be_taken_costs_its_item_alone(tmp_path: Path, picture: Path) -> None:
+    items = gadgets(3, picture)
+    items[1] = items[1].model_copy(update={"text": f"{items[1].text} UNFIT"})
+    with loopback() as server:
+        with pytest.raises(ProviderError, match=r"1 of 3 items failed, the first: g1: .*HTTP 400") as failed:
+            grow(items, settings(server), tmp_path / "out")
+        assert "--keep-going" in str(failed.value.hint)
+        report = grow(items, settings(server), tmp_path / "out", keep_going=True)
+    assert report.values["statistics"]["items"] == 2 and report.values["notes"] == {"items left out": 1}
+
+
+def test_a_limit_of_cost_without_prices_is_refused(tmp_path: Path, picture: Path) -> None:
+    section = AugmentSection(teacher="openai:m", base_url="http://127.0.0.1:1/v1", max_cost=1.0)
+    with pytest.raises(UsageError, match="needs prices") as refused:
+        grow(gadgets(1, picture), section, tmp_path / "out")
+    assert "augment.price_in" in str(refused.value.hint)
+    assert grow(gadgets(1, picture), AugmentSection(teacher="offline", max_cost=1.0), tmp_path / "free")
+
+
+def test_the_judge_is_in_the_estimate_and_under_the_same_limit(tmp_path: Path, picture: Path) -> None:
+    items = gadgets(2, picture)
+    prices = {"price_in": 1000.0, "price_out": 1000.0}
+    with loopback() as server:
+        judged = settings(server, judge="openai:judge", **prices)
+        before = estimate(items, judged, 0)
+        grow(items, judged, tmp_path / "out")
+        asked = server.stats()["requests"]
+        after = estimate(items, judged, 0)
+        assert before.calls > after.calls == after.cached == asked == 4 * 2 + 2 * (4 + 1 + 4)
+        assert (before.money or 0) > 0 == after.money
+        with pytest.raises(Interrupted, match="limit of 3"):
+            grow(items, settings(server, judge="openai:other", max_cost=3.0, **prices), tmp_path / "more")
 
 
 def test_nothing_is_paid_twice(tmp_path: Path, picture: Path) -> None:
@@ -160,7 +203,7 @@ def ask(teacher: Scripted, tmp_path: Path, **more: object) -> Summary:
     call = make_call("summary", Summary, gadgets(1)[0], 0)
 
     async def run() -> Summary:
-        return await Asker(teacher, section, ReplyStore(tmp_path)).ask(call, Summary, Usage())
+        return await Asker(teacher, section, ReplyStore(tmp_path), Cost()).ask(call, Summary, Usage())
 
     return asyncio.run(run())
 
@@ -170,6 +213,22 @@ def test_an_unreadable_reply_is_sent_back_once_with_what_is_wrong(tmp_path: Path
     assert ask(teacher, tmp_path).summary == "fine"
     assert teacher.repairs[0] is None
     assert teacher.repairs[1] is not None and teacher.repairs[1][0] == "not json at all"
+
+
+def test_a_busy_server_is_given_the_time_that_it_asked_for(tmp_path: Path) -> None:
+    began = time.monotonic()
+    assert ask(Scripted(Busy("HTTP 429", 0.3), '{"summary": "fine"}'), tmp_path).summary == "fine"
+    assert 0.3 <= time.monotonic() - began < 5
+
+
+def test_rephrasings_of_a_model_are_the_samples(tmp_path: Path, picture: Path) -> None:
+    with loopback() as server:
+        report = grow(
+            gadgets(2, picture), settings(server, strategy="text-aware", copies=3), tmp_path / "out"
+        )
+        assert server.stats()["requests"] == 2
+    answers = [s.conversations[1].value for s in read_records(Sample, report.samples)]
+    assert len(set(answers)) == 6 and all(a.startswith("It is so that the") for a in answers)
 
 
 def test_only_a_reply_that_can_be_read_is_kept(tmp_path: Path) -> None:

@@ -10,8 +10,12 @@ import pytest
 from PIL import Image
 
 from kore.augment import grow
+from kore.augment.call import make_call
+from kore.augment.prompts import load_prompts
 from kore.augment.questions import Overlap
+from kore.augment.schemas import Summary
 from kore.augment.subject import pattern_of, subject_faults
+from kore.augment.teachers.patterns import findings
 from kore.augment.templates import load_templates
 from kore.augment.text import fold, language, length, names, numbers, sentences, word_limit
 from kore.errors import DataError, UsageError
@@ -131,6 +135,50 @@ def test_own_templates_replace_the_shipped_ones(tmp_path: Path, twenty: list[Kno
         load_templates(own)
 
 
+def test_a_language_may_have_wordings_of_its_own(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        '[entity.recognition]\nquestions = ["{title}?"]\n[zh.entity.recognition]\nquestions = ["是{title}吗？"]\n'
+    )
+    loaded = load_templates(own)
+    asked = {name: loaded[name].entity.recognition.questions for name in loaded}
+    assert asked == {"en": ["{title}?"], "ar": ["{title}?"], "zh": ["是{title}吗？"]}
+
+
+def test_a_place_that_nothing_fills_is_refused(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('[entity.recognition]\nquestions = ["Is it {titel}?"]\n')
+    with pytest.raises(DataError, match=r"nothing fills \{titel\}"):
+        load_templates(own)
+
+
+def test_own_prompts_are_what_the_teacher_is_told(tmp_path: Path, twenty: list[KnowledgeItem]) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('[prompts.summary]\nsystem = ["Be brief."]\nuser = ["In short: {text}"]\n')
+    call = make_call("summary", Summary, twenty[0], 0, prompts=load_prompts(own))
+    assert call.system == "Be brief." and call.user == f"In short: {twenty[0].text}"
+    grow(twenty[:1], offline(templates=str(own)), tmp_path / "out")
+    made = next(read_records(KnowledgeTree, tmp_path / "out" / "tree.jsonl"))
+    assert next(b for b in made.branches if b.task == "caption").made.prompt == "summary/0/0"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[prompts.sumary]\nuser = ["{text}"]', "prompts.sumary"),
+        ("[prompts.summary]\nuser = []", "prompts.summary.user"),
+        ('[prompts.summary]\nuser = ["Sum up."]', "left out"),
+        ('[prompts.summary]\nuser = ["{text} {titel}"]', "{titel}"),
+    ],
+)
+def test_prompts_that_cannot_work_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(text)
+    with pytest.raises(DataError) as refused:
+        load_prompts(own)
+    assert said in str(refused.value) and "own.toml" in str(refused.value)
+
+
 def test_copies_give_as_many_different_wordings(tmp_path: Path, twenty: list[KnowledgeItem]) -> None:
     report = grow(twenty[:3], offline(copies=4), tmp_path / "out")
     for item in twenty[:3]:
@@ -205,11 +253,17 @@ def test_the_forest_asks_across_two_items_that_share_a_name(
     tmp_path: Path, twenty: list[KnowledgeItem]
 ) -> None:
     report = grow(twenty, offline(forest=True), tmp_path / "out")
-    hops = [b for t in read_records(KnowledgeTree, report.tree) for b in t.branches if b.task == "hop"]
+    trees = list(read_records(KnowledgeTree, report.tree))
+    hops = [b for t in trees for b in t.branches if b.task == "hop"]
+    hop_item = {id(b): t.item.id for t in trees for b in t.branches}
     assert hops and report.values["statistics"]["hop"] == len(hops)
     for hop in hops:
         assert hop.answer == hop.extra["link"] and hop.extra["other"]
         assert fold(hop.answer) not in fold(hop.question)
+        texts = [
+            next(i.text for i in twenty if i.id == name) for name in (hop_item[id(hop)], hop.extra["other"])
+        ]
+        assert all(any(s in (hop.evidence or "") for s in sentences(text)) for text in texts)
 
 
 def test_the_subject_is_named_in_the_question_and_is_not_the_answer() -> None:
@@ -301,6 +355,33 @@ def test_sentences_keep_abbreviations_and_know_other_full_stops() -> None:
         "They spoke.",
     ]
     assert len(sentences("大熊猫不冬眠。它吃竹子！")) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("Ada Berg (1867–1934) was a chemist.", [("patterns.is", "a chemist")]),
+        ("Ada Berg won it in 1958, 1962 and 1970.", [("patterns.gap", "1958")]),
+        ("Ada Berg moved there in 1995.", [("patterns.when", "1995")]),
+        ("The mug Tea X1 keeps tea at 57 °C for hours.", [("patterns.gap", "57")]),
+        ("It covers some 580 km² in all.", [("patterns.gap", "580")]),
+        ("The earliest ones were made in the 1560s in Cremona.", [("patterns.gap", "Cremona")]),
+        (
+            "- A colony holds 20,000 bees.\n- It was drawn on 3 May 1973.",
+            [("patterns.gap", "20,000"), ("patterns.when", "3 May 1973")],
+        ),
+        ("高度为333米，1958年12月23日建成，很有名。", [("patterns.gap", "1958年12月23日")]),
+    ],
+)
+def test_rules_ask_for_what_can_be_left_out_of_a_sentence(text: str, asked: list[tuple[str, str]]) -> None:
+    item = KnowledgeItem(id="a", kind="entity", type="thing", title="Ada Berg", text=text)
+    found = findings(item)
+    assert [(f.key, f.answer) for f in found] == asked
+    assert not any("- " in f.evidence for f in found)
+
+
+def test_kana_are_not_asked_about_in_chinese() -> None:
+    assert language("東京タワーは東京都港区にある電波塔である。") == "en"
 
 
 def test_names_are_runs_of_capitals_that_touch() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from kore.errors import MissingArtefact, UsageError
+from kore.errors import DataError, MissingArtefact, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,11 +24,13 @@ class ClipEncoder:
 
     Args:
         choice: ``MODEL/TAG`` with a tag of open-clip's list, or ``MODEL/FILE`` with a local weights file.
+            Only a tag says how its pictures are prepared and which activation it was trained with: with a
+            file, OpenAI's preparation is taken, and OpenAI's own weights go with models ``...-quickgelu``.
         batch: pictures per forward pass.
 
     Raises:
         MissingArtefact: open-clip or the weights are not there; names the choices.
-        UsageError: no such model.
+        UsageError: no such model. DataError: a file that does not hold the model's weights.
     """
 
     def __init__(self, choice: str, batch: int = 32) -> None:
@@ -49,19 +51,18 @@ class ClipEncoder:
             raise UsageError(f"open-clip knows no model {model}", hint=_CHOICES)
         self._torch = torch
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model, self._prepare = self._load(
-            open_clip, model, self._weights_file(open_clip, model, weights)
-        )
+        file, options = self._weights(open_clip, model, weights)
+        self._model, self._prepare = self._load(open_clip, model, file, options)
 
-    def _weights_file(self, open_clip: Any, model: str, weights: str) -> str:
+    def _weights(self, open_clip: Any, model: str, weights: str) -> tuple[str, dict[str, Any]]:
+        """The weights' file, and how a model and its pictures are prepared for them."""
         if Path(weights).is_file():
-            return weights
+            return weights, {}
         tags = open_clip.list_pretrained_tags_by_model(model)
         if weights not in tags:
-            raise MissingArtefact(
-                f"no weights {weights} for {model}; there are {', '.join(tags)}", hint=_CHOICES
-            )
-        from kore.augment.images.clip_weights import cached_weights
+            known = f"there are {', '.join(tags)}" if tags else "open-clip lists none: give a file"
+            raise MissingArtefact(f"no weights {weights} for {model}; {known}", hint=_CHOICES)
+        from kore.augment.images.clip_weights import cached_weights, options_of
 
         config = open_clip.get_pretrained_cfg(model, weights)
         found = cached_weights(config)
@@ -71,11 +72,19 @@ class ClipEncoder:
                 f"the weights {model}/{weights} are not in the local cache",
                 hint=f"hf download {hub} fetches them; or: {_CHOICES}",
             )
-        return found
+        return found, options_of(config)
 
-    def _load(self, open_clip: Any, model: str, weights: str) -> tuple[Any, Any]:
-        # a local file is read with weights_only: a checkpoint from elsewhere must not run code
-        made, _, prepare = open_clip.create_model_and_transforms(model, pretrained=weights, weights_only=True)
+    def _load(self, open_clip: Any, model: str, file: str, options: dict[str, Any]) -> tuple[Any, Any]:
+        try:
+            # weights_only: a checkpoint from elsewhere must not run code
+            made, _, prepare = open_clip.create_model_and_transforms(
+                model, pretrained=file, weights_only=True, **options
+            )
+        except Exception as error:  # pickle, safetensors, torch and open-clip each have their own
+            said = " ".join(str(error).split())[:160]
+            raise DataError(
+                f"these are no weights of {model} that can be read: {said}", where=file, hint=_CHOICES
+            ) from error
         made.eval().to(self._device)
         return made, prepare
 

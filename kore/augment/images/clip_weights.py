@@ -1,4 +1,5 @@
-"""Where open-clip's weights lie, if they are here: nothing is fetched behind the user's back."""
+"""Where open-clip's weights lie, if they are here, and what goes with them: nothing is fetched behind the
+user's back."""
 
 from __future__ import annotations
 
@@ -33,3 +34,15 @@ def cached_weights(config: Mapping[str, Any]) -> str | None:
         if path.is_file():
             return str(path)
     return None
+
+
+def options_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What open-clip must be told when a listed tag's weights are loaded as a file: it takes the colours'
+    mean and spread, the resizing and the activation from the tag alone."""
+    return {
+        "image_mean": config.get("mean"),
+        "image_std": config.get("std"),
+        "image_interpolation": config.get("interpolation"),
+        "image_resize_mode": config.get("resize_mode"),
+        "force_quick_gelu": bool(config.get("quick_gelu")),
+    }

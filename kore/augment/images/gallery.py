@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kore.augment.call import Lasting
 from kore.augment.images.encoder import PictureEncoder
 from kore.augment.images.finder import Finder
 from kore.augment.images.provider import Found
 from kore.augment.images.similar import Scored, most_similar
 from kore.augment.text import contains, fold
-from kore.errors import DataError
+from kore.errors import DataError, ProviderError
 from kore.records import KnowledgeItem
 
 
@@ -63,7 +64,6 @@ class SubjectView:
 
     image: str | None
     shows_subject: bool
-    scores: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Gallery:
         A third found picture, or the last of three or more own ones, is held out for evaluation.
 
         Raises:
-            DataError: one of the item's own pictures is missing or broken.
+            DataError: one of the item's own pictures is missing or broken. Lasting: it cannot be fetched.
         """
         own = list(dict.fromkeys([await self._own(item, place) for place in item.images]))
         if not own:
@@ -117,9 +117,11 @@ class Gallery:
         return SubjectView(views.trunk, False)
 
     async def _own(self, item: KnowledgeItem, place: str) -> str:
-        if "://" in place:
-            return await self.finder.take(Found(place, source=item.source))
         try:
+            if "://" in place:
+                return await self.finder.take(Found(place, source=item.source))
             return self.finder.store.add_file(Path(place), f"item {item.id}")
         except DataError as error:
             raise DataError(error.message, where=f"item {item.id}", hint=error.hint) from error
+        except ProviderError as error:
+            raise Lasting(error.message, where=f"item {item.id}", hint=error.hint) from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from bisect import bisect_left
 from collections import defaultdict
 from pathlib import Path
 
@@ -23,7 +25,8 @@ class LocalImages:
     it.
 
     Args:
-        least: share of the query's words that a picture's words must hold.
+        least: share of the query's words that a picture's words must hold, a rare word counting for more than
+            a common one: "Mount Everest" is no picture for "Mount Fuji".
     """
 
     remote = False
@@ -67,16 +70,26 @@ class LocalImages:
 
     async def search(self, query: str, count: int) -> list[Found]:
         """Pictures that hold most of the query's words; among equals those with fewer words besides."""
-        wanted = _keys(query)
-        if not wanted:
-            return []
-        hits: dict[int, int] = defaultdict(int)
-        for word in wanted:
-            for number in self._index.get(word, ()):
-                hits[number] += 1
-        ranked = sorted(hits, key=lambda n: (-hits[n], self._words[n], self._files[n]))
-        good = [n for n in ranked if hits[n] >= self.least * len(wanted)][:count]
-        return [self._found(self._files[n]) for n in good]
+        weights = {word: self._weight(word) for word in _keys(query)}
+        needed = self.least * sum(weights.values()) - 1e-9
+        left = sum(weights.values())
+        held: dict[int, float] = {}
+        for word in sorted(weights, key=lambda w: (-weights[w], w)):
+            pictures = self._index.get(word, [])
+            if left >= needed:  # what has none of the rarer words may still hold enough
+                for number in pictures:
+                    held[number] = held.get(number, 0.0) + weights[word]
+            else:  # a common word need not be followed to every picture that has it
+                for number in held:
+                    held[number] += weights[word] * _holds(pictures, number)
+            left -= weights[word]
+        good = [n for n, weight in held.items() if weight >= needed]
+        good.sort(key=lambda n: (-held[n], self._words[n], self._files[n]))
+        return [self._found(self._files[n]) for n in good[:count]]
+
+    def _weight(self, word: str) -> float:
+        """How much a word tells: the rarer among the pictures, the more."""
+        return math.log(1 + len(self._files) / max(1, len(self._index.get(word, ()))))
 
     def _found(self, file: str) -> Found:
         note = self._notes.get(file, {})
@@ -88,3 +101,8 @@ class LocalImages:
 
 def _keys(text: str) -> set[str]:
     return {fold(w) for w in words(text.replace("_", " ").replace("-", " "))} - STOP_WORDS
+
+
+def _holds(ordered: list[int], number: int) -> bool:
+    place = bisect_left(ordered, number)
+    return place < len(ordered) and ordered[place] == number

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kore.augment.branches import Grower
-from kore.augment.call import Refused, Unusable, make_call
+from kore.augment.call import Refused, Unusable
 from kore.augment.images.store import ImageStore
 from kore.augment.plain.image import change
 from kore.augment.plain.text import noisy
@@ -60,7 +60,7 @@ async def plain_samples(
 
 
 async def _rephrased(item: KnowledgeItem, settings: AugmentSection, seed: int, grower: Grower) -> list[str]:
-    call = make_call("rephrase", Rephrasings, item, seed, count=settings.copies)
+    call = grower.asker.call("rephrase", Rephrasings, item, seed, count=settings.copies)
     try:
         texts = (await grower.asker.ask(call, Rephrasings, grower.harvest.usage)).texts
     except (Refused, Unusable) as error:

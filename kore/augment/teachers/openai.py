@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from kore.augment.call import Busy, Call, Refused, Reply
+from kore.augment.call import Busy, Call, Lasting, Refused, Reply
 from kore.augment.limits import EXPECTED_OUT, estimate_tokens
 from kore.errors import ProviderError, UsageError
 from kore.settings import AugmentSection
@@ -50,6 +50,7 @@ class OpenAITeacher:
                 f"no {KEY} in the environment for openai:{model}", hint=f"the teachers are {choices}"
             )
         self._mode = 0
+        self._warm = True
         self._client: AsyncOpenAI | None = None
 
     @property
@@ -71,6 +72,9 @@ class OpenAITeacher:
             try:
                 answer = await self._ask(call, repair, MODES[mode])
             except APIStatusError as error:
+                if error.status_code == 400 and self._warm and "temperature" in str(error.message).lower():
+                    self._warm = False  # some models take only their own
+                    continue
                 if error.status_code in _FORM_REFUSED and mode < len(MODES) - 1 and self._about_form(error):
                     self._mode = max(self._mode, mode + 1)  # another call may have stepped down meanwhile
                     continue
@@ -92,11 +96,9 @@ class OpenAITeacher:
                     "content": f"That could not be read ({trouble}). Send the whole reply again as JSON.",
                 },
             ]
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": messages,
-            "temperature": self.settings.temperature,
-        }
+        body: dict[str, Any] = {"model": self.model, "messages": messages}
+        if self._warm:
+            body["temperature"] = self.settings.temperature
         if mode == "schema":
             form = {"name": call.task, "strict": True, "schema": call.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
@@ -151,8 +153,12 @@ class OpenAITeacher:
             if error.status_code == 429 and "insufficient_quota" in str(error.body):
                 return Hopeless(f"{self.name}: no credit left: {said}", hint="what is finished is kept")
             return Busy(f"HTTP {error.status_code}: {said}", _wait(error.response.headers))
-        kind = Hopeless if error.status_code in _NO_USE else ProviderError
-        return kind(f"{self.name}: HTTP {error.status_code}: {said}", hint="what is finished is kept")
+        kind = Hopeless if error.status_code in _NO_USE else Lasting
+        no_key = error.status_code == 401 and not self._key
+        return kind(
+            f"{self.name}: HTTP {error.status_code}: {said}",
+            hint=f"{KEY} is not set" if no_key else "what is finished is kept",
+        )
 
     def _clean(self, text: str) -> str:
         """Servers quote keys in their complaints; nobody else shall read them."""

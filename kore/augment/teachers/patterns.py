@@ -32,13 +32,16 @@ _IN_DATE = re.compile(rf"\b(?:[Ii]n|[Oo]n|[Ss]ince)\s+(?:{_DATE.pattern})")
 _HAN_DATE = re.compile(
     r"(?P<value>\d{2,4}\s*年(?:\s*\d{1,2}\s*月)?(?:\s*\d{1,2}\s*日)?|\d{1,2}\s*月\s*\d{1,2}\s*日)"
 )
+_LETTER = r"[A-Za-zÀ-ɏ\d]"  # a figure is not part of a word: 'X1', '1560s'
 _FIGURE = re.compile(
-    r"(?P<value>[$€£¥]?\d+(?:[.,]\d+)*(?:\s?%|\s+(?:percent|per cent|million|billion|thousand|metres|meters|"
-    r"kilometres|kilometers|km|kg|miles|years|people|tonnes))?)"
+    rf"(?<!{_LETTER})(?<!\d[.,])(?P<value>[$€£¥]?\d+(?:[.,]\d+)*(?:\s?%|\s+(?:percent|per cent|million|"
+    r"billion|thousand|metres|meters|kilometres|kilometers|km|kg|miles|years|people|tonnes)\b(?![²³]))?)"
+    rf"(?!{_LETTER})"
 )
 _QUOTED = re.compile(r"[《「『“\"«](?P<value>[^《》「」『』“”\"«»]{2,40})[》」』”\"»]")
 _IS = re.compile(
-    r"^(?P<subject>[^,;:()]{2,80}?)\s+(?:is|was|are|were)\s+(?P<value>(?:an?|the|one of)\s+[^;:()]{3,90}?)"
+    r"^(?P<subject>[^,;:()]{2,80}?)(?:\s+\([^()]*\))?\s+(?:is|was|are|were)\s+"
+    r"(?P<value>(?:an?|the|one of)\s+[^;:()]{3,90}?)"
     r"(?=[,.;]|\s+(?:that|which|who|whose|where|and)\s|$)"
 )
 _IS_HAN = re.compile(r"^(?P<subject>[^,，。;；是]{2,20})是(?P<value>[^,，。;；]{2,30})")
@@ -47,8 +50,9 @@ _ATTRIBUTE = (
     r"(?:is|was|are|were) (?P<value>[^.;:!?]{{2,60}})[.!?]?$"
 )
 _BEFORE_DATE = re.compile(
-    r"\b(?:from|to|until|till|by|before|after|between|and|of|at|through)\s+$", re.IGNORECASE
+    r"(?:\b(?:from|to|until|till|by|before|after|between|and|of|at|through)\s+|[(–—-]\s*)$", re.IGNORECASE
 )
+_AFTER_DATE = re.compile(r"\s*(?:[–—-]|(?:,|and|or|to)\s*[12]\d{3}\b)")
 _COMPLEMENT = re.compile(r"\b(?:is|was|are|were)\s+(?P<value>[^.;:!?]{3,60})[.!?]?$")
 _PRONOUN = re.compile(r"^(?:It|He|She|They|This|The (?:\w+ )?(?P<noun>\w+))\b(?!')")
 
@@ -109,12 +113,13 @@ def _in_sentence(sentence: str, item: KnowledgeItem) -> Iterator[Finding]:
         yield Finding("patterns.is", match["value"].strip(), sentence)
     for pattern in (_IN_DATE, _DATE, _HAN_DATE):
         if when := pattern.search(sentence):
-            if _BEFORE_DATE.search(
-                sentence[: when.start()]
-            ):  # 'from 1707 to 1708' cannot do without its date
+            before, after = sentence[: when.start()], sentence[when.end() :]
+            # 'from 1707 to 1708', '(1867–1934)' and 'in 1958, 1962 and 1970' cannot do without their dates
+            bound = _BEFORE_DATE.search(before) or _AFTER_DATE.match(after)
+            if bound or (pattern is _HAN_DATE and (before or not after.startswith(("，", ",", "、")))):
                 yield _gap(sentence, when["value"], when.start("value"))
                 return
-            rest = sentence[: when.start()] + sentence[when.end() :]
+            rest = before + after
             rest = re.sub(r"\s{2,}", " ", re.sub(r"^[\s,，]+|\s+(?=[,.])", "", rest)).strip()
             if length(rest) >= 3:
                 yield Finding("patterns.when", when["value"], sentence, rest[:1].upper() + rest[1:])
@@ -122,7 +127,7 @@ def _in_sentence(sentence: str, item: KnowledgeItem) -> Iterator[Finding]:
     for pattern in (_QUOTED, _FIGURE):
         if gap := pattern.search(sentence):
             yield _gap(sentence, gap["value"], gap.start("value"))
-    for name in sorted(set(names(sentence)), key=len, reverse=True):
+    for name in sorted(names(sentence), key=len, reverse=True):
         if not contains(item.title, name) and not contains(name, item.title):
             yield _gap(sentence, name, sentence.index(name))
             return
