@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -26,6 +26,7 @@ from kore_cli.screens.spectra import SpectraScreen
 from kore_cli.screens.train import TrainScreen
 from kore_cli.screens.view import View
 from kore_cli.source import RunSource, Snapshot
+from kore_cli.spectra import SpectrumSet, distinct
 from kore_cli.state import DashboardState
 from kore_cli.themes import OWN
 
@@ -40,6 +41,7 @@ class Overlay:
     name: str
     folder: Path
     state: DashboardState
+    spectra: tuple[SpectrumSet, ...] = ()
 
 
 class KoreApp(App[None]):
@@ -116,7 +118,8 @@ class KoreApp(App[None]):
         turn = 0
         overlays: tuple[Overlay, ...] = ()
         while not self._stop.is_set():
-            snapshot = self.source.poll()
+            # while the past is read this makes four looks a second
+            snapshot = self.source.poll(look_back=0.2)
             if turn % 8 == 0 or len(overlays) != len(self.others):
                 overlays = self._read_overlays()
             turn += 1
@@ -131,7 +134,8 @@ class KoreApp(App[None]):
         for other in list(self.others):
             snapshot = other.poll(look_back=5.0)
             if snapshot.folder is not None:
-                found.append(Overlay(snapshot.folder.name, snapshot.folder, snapshot.state))
+                name = snapshot.folder.name
+                found.append(Overlay(name, snapshot.folder, snapshot.state, snapshot.spectra))
         return tuple(found)
 
     def refresh_now(self) -> None:
@@ -143,7 +147,13 @@ class KoreApp(App[None]):
         self.take(message.snapshot, message.overlays)
 
     def take(self, snapshot: Snapshot, overlays: tuple[Overlay, ...]) -> None:
-        """Keep a snapshot, and let the screen that is seen show it."""
+        """Keep a snapshot, and let the screen that is seen show it.
+
+        The spectra of what is drawn over the run (runs, or folders of covariances) come after its own.
+        """
+        drawn = tuple(s for o in overlays for s in o.spectra)
+        if drawn:
+            snapshot = replace(snapshot, spectra=distinct([*snapshot.spectra, *drawn]))
         self.snapshot, self.overlays = snapshot, overlays
         if not self.paused:
             self.shown = snapshot
@@ -151,7 +161,7 @@ class KoreApp(App[None]):
             if self.paused:
                 self.screen.show_header(snapshot)
             else:
-                self.screen.fill()
+                self.screen.fresh(snapshot)
 
     def watch_run(self, folder: Path) -> None:
         """Turn to another run."""
