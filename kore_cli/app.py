@@ -36,12 +36,13 @@ REDRAW = 0.5
 
 @dataclass(frozen=True)
 class Overlay:
-    """Another run, drawn over the one watched."""
+    """Another run, drawn over the one watched. `unread`: some of its past is still to be read."""
 
     name: str
     folder: Path
     state: DashboardState
     spectra: tuple[SpectrumSet, ...] = ()
+    unread: bool = False
 
 
 class KoreApp(App[None]):
@@ -120,27 +121,29 @@ class KoreApp(App[None]):
         while not self._stop.is_set():
             # while the past is read this makes four looks a second
             snapshot = self.source.poll(look_back=0.2)
-            if turn % 8 == 0 or len(overlays) != len(self.others):
-                overlays = self._read_overlays()
+            reading = any(o.unread for o in overlays)
+            if turn % 8 == 0 or reading or len(overlays) != len(self.others):
+                overlays = self._read_overlays(0.1)
             turn += 1
             if self._stop.is_set():
                 return
             self.post_message(self.Fresh(snapshot, overlays))
-            self._nudge.wait(0.05 if snapshot.history is not None else pace.wait())
+            self._nudge.wait(0.05 if snapshot.history is not None or reading else pace.wait())
             self._nudge.clear()
 
-    def _read_overlays(self) -> tuple[Overlay, ...]:
+    def _read_overlays(self, look_back: float) -> tuple[Overlay, ...]:
         found = []
         for other in list(self.others):
-            snapshot = other.poll(look_back=5.0)
+            snapshot = other.poll(look_back=look_back)
             if snapshot.folder is not None:
                 name = snapshot.folder.name
-                found.append(Overlay(name, snapshot.folder, snapshot.state, snapshot.spectra))
+                unread = snapshot.history is not None
+                found.append(Overlay(name, snapshot.folder, snapshot.state, snapshot.spectra, unread))
         return tuple(found)
 
     def refresh_now(self) -> None:
         """Read the folder in this thread and show it (tests, and without live watching)."""
-        self.take(self.source.poll(look_back=5.0), self._read_overlays())
+        self.take(self.source.poll(look_back=5.0), self._read_overlays(5.0))
 
     @on(Fresh)
     def _fresh(self, message: Fresh) -> None:
