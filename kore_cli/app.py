@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -26,6 +26,7 @@ from kore_cli.screens.spectra import SpectraScreen
 from kore_cli.screens.train import TrainScreen
 from kore_cli.screens.view import View
 from kore_cli.source import RunSource, Snapshot
+from kore_cli.spectra import SpectrumSet, distinct
 from kore_cli.state import DashboardState
 from kore_cli.themes import OWN
 
@@ -35,11 +36,13 @@ REDRAW = 0.5
 
 @dataclass(frozen=True)
 class Overlay:
-    """Another run, drawn over the one watched."""
+    """Another run, drawn over the one watched. `unread`: some of its past is still to be read."""
 
     name: str
     folder: Path
     state: DashboardState
+    spectra: tuple[SpectrumSet, ...] = ()
+    unread: bool = False
 
 
 class KoreApp(App[None]):
@@ -116,34 +119,44 @@ class KoreApp(App[None]):
         turn = 0
         overlays: tuple[Overlay, ...] = ()
         while not self._stop.is_set():
-            snapshot = self.source.poll()
-            if turn % 8 == 0 or len(overlays) != len(self.others):
-                overlays = self._read_overlays()
+            # while the past is read this makes four looks a second
+            snapshot = self.source.poll(look_back=0.2)
+            reading = any(o.unread for o in overlays)
+            if turn % 8 == 0 or reading or len(overlays) != len(self.others):
+                overlays = self._read_overlays(0.1)
             turn += 1
             if self._stop.is_set():
                 return
             self.post_message(self.Fresh(snapshot, overlays))
-            self._nudge.wait(0.05 if snapshot.history is not None else pace.wait())
+            self._nudge.wait(0.05 if snapshot.history is not None or reading else pace.wait())
             self._nudge.clear()
 
-    def _read_overlays(self) -> tuple[Overlay, ...]:
+    def _read_overlays(self, look_back: float) -> tuple[Overlay, ...]:
         found = []
         for other in list(self.others):
-            snapshot = other.poll(look_back=5.0)
+            snapshot = other.poll(look_back=look_back)
             if snapshot.folder is not None:
-                found.append(Overlay(snapshot.folder.name, snapshot.folder, snapshot.state))
+                name = snapshot.folder.name
+                unread = snapshot.history is not None
+                found.append(Overlay(name, snapshot.folder, snapshot.state, snapshot.spectra, unread))
         return tuple(found)
 
     def refresh_now(self) -> None:
         """Read the folder in this thread and show it (tests, and without live watching)."""
-        self.take(self.source.poll(look_back=5.0), self._read_overlays())
+        self.take(self.source.poll(look_back=5.0), self._read_overlays(5.0))
 
     @on(Fresh)
     def _fresh(self, message: Fresh) -> None:
         self.take(message.snapshot, message.overlays)
 
     def take(self, snapshot: Snapshot, overlays: tuple[Overlay, ...]) -> None:
-        """Keep a snapshot, and let the screen that is seen show it."""
+        """Keep a snapshot, and let the screen that is seen show it.
+
+        The spectra of what is drawn over the run (runs, or folders of covariances) come after its own.
+        """
+        drawn = tuple(s for o in overlays for s in o.spectra)
+        if drawn:
+            snapshot = replace(snapshot, spectra=distinct([*snapshot.spectra, *drawn]))
         self.snapshot, self.overlays = snapshot, overlays
         if not self.paused:
             self.shown = snapshot
@@ -151,7 +164,7 @@ class KoreApp(App[None]):
             if self.paused:
                 self.screen.show_header(snapshot)
             else:
-                self.screen.fill()
+                self.screen.fresh(snapshot)
 
     def watch_run(self, folder: Path) -> None:
         """Turn to another run."""

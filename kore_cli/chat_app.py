@@ -160,6 +160,8 @@ class ChatApp(App[None]):
             return Content.assemble(brand, " ", (self.name_shown, "bold"), ("  loading", "$warning"))
         who = " and ".join(self._answering())
         parts: list[Any] = [brand, " ", ("answers: ", "$foreground 55%"), (who, "bold $success")]
+        if self._answering() != [BASE]:
+            parts += [("   from ", "$foreground 55%"), fit(self._adapter_name(), 24)]
         parts += [("   on ", "$foreground 55%"), fit(self._base_name(), 30)]
         if self.temperature:
             parts += [("   temperature ", "$foreground 55%"), f"{self.temperature:g}"]
@@ -172,6 +174,9 @@ class ChatApp(App[None]):
         if self.busy:
             parts.append(("   answering, ^c stops", "$warning"))
         return Content.assemble(*parts)
+
+    def _adapter_name(self) -> str:
+        return Path(self.adapters[self._at_adapter]).name if self.adapters else self.name_shown
 
     def _base_name(self) -> str:
         embedded = self.base.endswith("demo/base")
@@ -243,8 +248,9 @@ class ChatApp(App[None]):
         who = self._answering()
         past = history(self.exchanges, who[-1]) if self._sends_context() and who else []
         exchange = Exchange(text, list(images), temperature)
+        pictured = not self.exchanges or self.exchanges[-1].images != exchange.images
         self.exchanges.append(exchange)
-        view = ExchangeView(exchange)
+        view = ExchangeView(exchange, pictured=pictured)
         self._views.append(view)
         self.query_one("#welcome").display = False
         talk = self.query_one("#talk", VerticalScroll)

@@ -108,6 +108,7 @@ def answer_once(plan: Plan, text: str) -> None:
     replies: list[Reply] = []
     stop.busy = True
     if output.human and not plan.stream:
+        output.note(f"{' and '.join(session.who(ask))} of {plan.name}:")
         for name, piece in session.stream(ask, stop):
             if isinstance(piece, str):
                 if not replies or replies[-1].model != name:

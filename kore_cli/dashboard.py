@@ -24,7 +24,8 @@ RunNames = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[RUN]...",
-        help="Run folders or names; the first is watched, the others drawn over it. Default: the newest.",
+        help="Run folders or names; the first is watched, the others drawn over it (covariance folders too: "
+        "their spectra). Default: the newest.",
     ),
 ]
 Theme = Annotated[

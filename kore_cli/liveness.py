@@ -32,7 +32,7 @@ class Liveness:
     """A run's condition.
 
     Attributes:
-        words: the condition in one line. command: what to run next, or None while all is well.
+        words: the condition in one line. command: what to run next.
         age: seconds since the last event.
     """
 
@@ -87,11 +87,13 @@ def judge(
     if age > limit:
         where = "" if alive else f" (on {run.host}: only its age can be told from here)"
         return Liveness("stalled", f"no event for {duration(age)}{where}", f"tail -n 50 {place}/log.txt", age)
+    follow = f"tail -f {place}/log.txt"
     if not state.curves:
-        return Liveness("starting", _phase(state) or "starting", None, age)
-    if state.phase.name and state.phase.name != "train":
-        return Liveness("running", _phase(state), None, age)
-    return Liveness("running", "running", None, age)
+        return Liveness("starting", _phase(state) or "starting", follow, age)
+    # what was learnt so far can be asked as soon as there is a checkpoint
+    ask = f"kore chat {place} --compare" if state.checkpoint else follow
+    training = state.phase.name in ("", "train")
+    return Liveness("running", "running" if training else _phase(state), ask, age)
 
 
 def _phase(state: DashboardState) -> str:

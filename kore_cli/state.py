@@ -12,6 +12,7 @@ from kore.telemetry import Telemetry
 from kore_cli.curve import Curve
 
 Event = Mapping[str, Any]
+# training tells the held-out loss with each probe, other writers with a step
 METRICS = ("loss", "held_out_loss", "lr", "grad_norm", "tokens_per_s", "samples_per_s")
 MARKS, PROBE_HISTORY, WARNINGS, READINGS, STORY = 400, 400, 200, 60, 200
 
@@ -116,6 +117,7 @@ class DashboardState:
     story: tuple[tuple[float, str], ...] = ()
     step_seconds: float | None = None
     recent: tuple[float, ...] = ()
+    held_out: tuple[float, ...] = ()
 
     def curve(self, name: str) -> Curve:
         """A metric's curve, empty if it was never told."""
@@ -252,6 +254,7 @@ def _probe(draft: _Draft, event: Event, t: float) -> None:
     history = tuple(h for h in old.history if h.step < step) if old else ()
     if event.get("tuned") is not None:
         history = (*history, Tuned(step, str(event["tuned"]), event.get("tuned_right")))[-PROBE_HISTORY:]
+    _held_out(draft, event, step)
     known = event.get("answer_known", old.known if old else None)
     base = event.get("base")
     draft.probes[name] = ProbeView(
@@ -268,6 +271,20 @@ def _probe(draft: _Draft, event: Event, t: float) -> None:
         base_right=event.get("base_right", old.base_right if old else None),
         history=history,
     )
+
+
+def _held_out(draft: _Draft, event: Event, step: int) -> None:
+    """The mean loss of the new probes asked at a step is a point of the held-out curve."""
+    loss = number(event.get("loss"))
+    if loss is None or _probe_kind(event) != "new":
+        return
+    before = draft.get("held_out")
+    losses = (*before[1:], loss) if before and before[0] == step else (loss,)
+    draft.values["held_out"] = (step, *losses)
+    mean = sum(losses) / len(losses)
+    draft.values["now"] = {**draft.get("now"), "held_out_loss": mean}
+    # a point at the same step takes the place of the one before
+    draft.points.setdefault("held_out_loss", []).append((step, mean))
 
 
 def _probe_kind(event: Event) -> str | None:

@@ -19,7 +19,13 @@ DARK = Theme(
     warning="#f0b866",
     error="#ef7f86",
     dark=True,
-    variables={"footer-key-foreground": "#7cc7e8", "border": "#2c3a49", "block-cursor-text-style": "none"},
+    variables={
+        "footer-key-foreground": "#7cc7e8",
+        "border": "#2c3a49",
+        "block-cursor-text-style": "none",
+        "scrollbar": "#3a4b5d",
+        "scrollbar-background": "#151c25",
+    },
 )
 LIGHT = Theme(
     name="kore-light",
@@ -34,7 +40,13 @@ LIGHT = Theme(
     warning="#a8620a",
     error="#b3323e",
     dark=False,
-    variables={"footer-key-foreground": "#1f6f99", "border": "#c3cedb", "block-cursor-text-style": "none"},
+    variables={
+        "footer-key-foreground": "#1f6f99",
+        "border": "#c3cedb",
+        "block-cursor-text-style": "none",
+        "scrollbar": "#a9b8c8",
+        "scrollbar-background": "#eef1f5",
+    },
 )
 OWN = (DARK, LIGHT)
 

@@ -13,10 +13,11 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from kore.models.adapter import adapter_off
-from kore.models.conversation import Encoder, collate
-from kore.records import IMAGE_MARK, Message
+from kore.models.conversation import IGNORED, Encoder, collate
+from kore.records import IMAGE_MARK, Message, Sample
 
 if TYPE_CHECKING:
     from kore.models.load import Backbone
@@ -112,6 +113,31 @@ class Engine:
         thread.join()
         if failure:
             raise failure[0]
+
+    def losses(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
+        """How unexpected each known answer is after its prompt: mean cross-entropy, in nats a token.
+
+        One prompt at a time, so that only the answer's logits are held in float32.
+        """
+        model = self.backbone.model
+        training = model.training
+        model.eval()
+        found = []
+        try:
+            for prompt, answer in zip(prompts, answers, strict=True):
+                turns = [*prompt.turns, Message(from_="gpt", value=answer)]
+                sample = Sample(id="asked", image=list(map(str, prompt.images)), conversations=turns)
+                inputs = collate([self.encoder.training(sample)], self.encoder.pad_id)
+                labels = inputs.pop("labels")[0, 1:].to(self.backbone.device)  # (T-1,)
+                with torch.inference_mode():
+                    logits = model(**{k: self._place(v) for k, v in inputs.items()}).logits[
+                        0, :-1
+                    ]  # (T-1, V)
+                said = labels != IGNORED
+                found.append(cross_entropy(logits[said].float(), labels[said]).item())
+        finally:
+            model.train(training)
+        return found
 
     def _generate(
         self,

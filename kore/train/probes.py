@@ -113,9 +113,14 @@ class Probing:
         return step - self._last >= every
 
     def ask(self, engine: Engine, step: int) -> tuple[list[dict[str, Any]], Score]:
-        """The injected model's answers as ``probe`` events, and their score."""
+        """The injected model's answers as ``probe`` events, and their score.
+
+        ``loss`` is the injected model's on the known answer, in nats a token: training never used these
+        wordings, so that of the new probes is the held-out loss.
+        """
         start = time.monotonic()
         tuned = engine.answer(self._prompts()) if step else list(self.base)
+        losses = engine.losses(self._prompts(), [p.answer for p in self.probes])
         if step:
             self._cost = time.monotonic() - start
         self._last = step
@@ -131,8 +136,9 @@ class Probing:
                 "tuned": answer,
                 "base_right": self.right(base, p.answer),
                 "tuned_right": self.right(answer, p.answer),
+                "loss": round(loss, 5),
             }
-            for p, base, answer in zip(self.probes, self.base, tuned, strict=True)
+            for p, base, answer, loss in zip(self.probes, self.base, tuned, losses, strict=True)
         ]
         return events, self._score(tuned)
 

@@ -49,6 +49,10 @@ class AnswersScreen(View):
         yield Horizontal(OptionList(id="probes"), Vertical(asked, answers, history, id="right"), id="columns")
         yield Static(id="nothing")
 
+    def depends(self, snapshot: Snapshot) -> object:
+        """The questions and who answers them."""
+        return snapshot.state.probes, snapshot.run and snapshot.run.method
+
     def show(self, snapshot: Snapshot) -> None:
         """List the questions, show the chosen one."""
         state = snapshot.state

@@ -15,17 +15,22 @@ BASE = "base"
 
 
 class ExchangeView(Vertical):
-    """Shows an exchange as it grows."""
+    """Shows an exchange as it grows.
 
-    def __init__(self, exchange: Exchange) -> None:
+    Args:
+        pictured: whether to show the pictures too; they need no repeating while they stay the same.
+    """
+
+    def __init__(self, exchange: Exchange, *, pictured: bool = True) -> None:
         super().__init__(classes="exchange")
         self._exchange = exchange
+        self._pictures = exchange.images if pictured else []
         self._shown: object = None
 
     def compose(self) -> ComposeResult:
         """The question, then the answers."""
         with Horizontal(classes="question-row"):
-            if self._exchange.images:
+            if self._pictures:
                 yield Picture(classes="question-picture")
             yield Static(
                 Content.assemble(("› ", "bold $accent"), (self._exchange.text, "bold")),
@@ -35,9 +40,9 @@ class ExchangeView(Vertical):
 
     def on_mount(self) -> None:
         """Load the picture."""
-        self.query_one(".question-row").set_class(bool(self._exchange.images), "-pictured")
-        if self._exchange.images:
-            self.query_one(Picture).show(self._exchange.images[0])
+        self.query_one(".question-row").set_class(bool(self._pictures), "-pictured")
+        if self._pictures:
+            self.query_one(Picture).show(self._pictures[0])
         self.show()
 
     def show(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -41,6 +42,8 @@ class KnowledgeScreen(View):
         self._entries: tuple[Entry, ...] = ()
         self._listed: object = None
         self._rejected = False
+        self._chosen: tuple[Entry, dict[str, Any]] | None = None
+        self._drawn: object = None
 
     def body(self) -> Iterable[Widget]:
         """Items to the left; picture and tree to the right."""
@@ -65,6 +68,7 @@ class KnowledgeScreen(View):
             self._stamp, self._folder = stamp, folder
             self._index(folder)
         self._list()
+        self._show_chosen()
 
     @work(thread=True, exclusive=True, group="index")
     def _index(self, folder: Path) -> None:
@@ -100,22 +104,20 @@ class KnowledgeScreen(View):
             f", first {LISTED:,} listed: / filters" if len(entries) > LISTED else ""
         )
         options.clear_options()
-        rows = [
-            Content.assemble(fit(e.title, width - 12), "  ", (fit(e.type, 10), "$foreground 45%"))
-            for e in entries[:LISTED]
-        ]
+        rows = [row(e, width) for e in entries[:LISTED]]
         options.add_options(
             [Option(row, id=f"{int(e.rejected)}:{e.offset}") for row, e in zip(rows, entries, strict=False)]
         )
         if entries:
             options.highlighted = 0
         else:
+            self._chosen = self._drawn = None
             self.query_one("#item", Static).update(Content.styled("nothing here", "$foreground 50%"))
             self.query_one("#tree", Static).update("")
             self.query_one("#picture", Picture).show(None)
 
     @on(OptionList.OptionHighlighted, "#items")
-    def _chosen(self, event: OptionList.OptionHighlighted) -> None:
+    def _highlighted(self, event: OptionList.OptionHighlighted) -> None:
         if event.option.id is None or self._folder is None:
             return
         rejected, offset = event.option.id.split(":")
@@ -124,17 +126,27 @@ class KnowledgeScreen(View):
         )
         if entry is None:
             return
-        record = read(entry)
-        self.query_one("#picture", Picture).show(image_of(record, self._folder))
+        self._chosen = (entry, read(entry))
+        self.query_one("#tree-box").scroll_home(animate=False)
+        self._show_chosen()
+
+    def _show_chosen(self) -> None:
+        if self._chosen is None or self._folder is None:
+            return
+        entry, record = self._chosen
         box = self.query_one("#tree-box")
+        width = max(20, box.scrollable_content_region.width)
+        if (entry, width) == self._drawn:
+            return
+        self._drawn = (entry, width)
+        self.query_one("#picture", Picture).show(image_of(record, self._folder))
         box.border_title = "why it was rejected" if entry.rejected else "knowledge tree"
-        box.scroll_home(animate=False)
         if entry.rejected:
             self.query_one("#item", Static).update(Content.styled(entry.title, "bold"))
             self.query_one("#tree", Static).update(rejection(record))
         else:
             self.query_one("#item", Static).update(item_text(record.get("item") or {}))
-            self.query_one("#tree", Static).update(tree_text(record))
+            self.query_one("#tree", Static).update(tree_text(record, width))
 
     def action_rejected(self) -> None:
         """Items, or what was rejected."""
@@ -170,37 +182,50 @@ def item_text(item: dict[str, Any]) -> Content:
     return Content("\n").join(rows)
 
 
-def tree_text(record: dict[str, Any]) -> Content:
-    """Trunk and branches, with who made each."""
+def row(entry: Entry, width: int) -> Content:
+    """A line of the list: the title, and at its end the type if there is room."""
+    if width < 24:
+        return Content(fit(entry.title, width))
+    kind = fit(entry.type, 12)
+    title = fit(entry.title, width - len(kind) - 2)
+    return Content.assemble(f"{title:<{width - len(kind)}}", (kind, "$foreground 45%"))
+
+
+def tree_text(record: dict[str, Any], width: int) -> Content:
+    """Trunk and branches, with who made each, wrapped to `width` columns."""
     rows = [Content.styled("trunk", "bold $accent")]
-    rows += _turns(record.get("trunk") or [], "origin")
+    rows += _turns(record.get("trunk") or [], "origin", width)
     rows += [Content(""), Content.styled("branches", "bold $accent")]
-    rows += _turns(record.get("branches") or [], "task")
+    rows += _turns(record.get("branches") or [], "task", width)
     return Content("\n").join(rows)
 
 
-def _turns(turns: list[dict[str, Any]], tag: str) -> list[Content]:
-    rows = []
+def _turns(turns: list[dict[str, Any]], tag: str, width: int) -> list[Content]:
+    rows: list[Content] = []
     for position, turn in enumerate(turns):
-        last = position == len(turns) - 1
-        stem, rest = ("└─", "  ") if last else ("├─", "│ ")
+        stem, rest = ("└─ ", "   ") if position == len(turns) - 1 else ("├─ ", "│  ")
         made = turn.get("made") or {}
         by = " · ".join(str(v) for v in (turn.get(tag), made.get("by"), made.get("verdict")) if v)
-        rows.append(
-            Content.assemble(
-                (f"{stem} ", "$foreground 40%"),
-                (str(turn.get("question", "")), "bold"),
-                ("  " + by, "$foreground 45%"),
-            )
-        )
-        rows.append(Content.assemble((f"{rest} ", "$foreground 40%"), str(turn.get("answer", ""))))
+        asked = _hung(str(turn.get("question", "")), "bold", stem, rest, width)
+        if by and asked[-1].cell_length + len(by) + 2 <= width:
+            asked[-1] = Content.assemble(asked[-1], ("  " + by, "$foreground 45%"))
+        elif by:
+            asked += _hung(by, "$foreground 45%", rest, rest, width)
+        rows += asked
+        rows += _hung(str(turn.get("answer", "")), "", rest, rest, width)
         if turn.get("evidence"):
-            rows.append(
-                Content.assemble(
-                    (f"{rest} ", "$foreground 40%"), (f"“{turn['evidence']}”", "italic $foreground 55%")
-                )
-            )
+            rows += _hung(f"“{turn['evidence']}”", "italic $foreground 55%", rest, rest, width)
     return rows or [Content.styled("none", "$foreground 45%")]
+
+
+def _hung(text: str, style: str, first: str, rest: str, width: int) -> list[Content]:
+    """Lines of a text beside the stem of the tree."""
+    lines = textwrap.wrap(text, max(10, width - len(first))) or [""]
+    stems = [first, *[rest] * (len(lines) - 1)]
+    return [
+        Content.assemble((stem, "$foreground 40%"), (line, style))
+        for stem, line in zip(stems, lines, strict=True)
+    ]
 
 
 def rejection(record: dict[str, Any]) -> Content:

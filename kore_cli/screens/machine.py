@@ -5,47 +5,79 @@ from __future__ import annotations
 from textual.content import Content
 
 from kore.telemetry import Device, Telemetry, gib
-from kore_cli.glyphs import bar, fit, spark
+from kore_cli.glyphs import fit, spark
 
 Readings = tuple[tuple[float, Telemetry], ...]
 
 
-def machine(readings: Readings, width: int) -> Content:
-    """The machine now and over the last minute, some lines of `width` columns."""
+def machine(readings: Readings, width: int, height: int) -> Content:
+    """The machine now and over the last minute, in lines of `width` columns.
+
+    Each device has a line for its use, memory, power and temperature where `height` lines are enough
+    for all of them; otherwise two lines, with the last two numbers beside its name.
+    """
     if not readings:
         return Content.styled("no readings", "$foreground 45%")
     last = readings[-1][1]
     rows: list[Content] = []
     if last.why and not last.devices:
         rows.append(Content.styled(last.why, "$foreground 60%"))
+    host = _host(last, readings, width)
+    roomy = len(last.devices) * 5 + len(host) <= height
     for device in last.devices:
-        rows += _device(device, readings, width)
-    rows += _host(last, readings, width)
-    return Content("\n").join(rows)
+        rows += (_device if roomy else _short_device)(device, readings, width)
+    return Content("\n").join(rows + host)
+
+
+def _name(device: Device) -> str:
+    return f"{device.index} {device.name.removeprefix('NVIDIA ').removeprefix('GeForce ')}"
 
 
 def _device(device: Device, readings: Readings, width: int) -> list[Content]:
-    name = device.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
-    extras = []
-    if device.power_w is not None:
-        extras.append(f"{device.power_w:.0f}W")
-    if device.temp_c is not None:
-        extras.append(f"{device.temp_c:.0f}°C")
+    def history(name: str) -> list[float | None]:
+        return [_of(reading, device.index, name) for _, reading in readings]
+
+    room = width - 15
+    used, total = gib(device.mem_used), gib(device.mem_total)
+    memory = "-" if used is None or not total else f"{used:.0f}/{total:.0f} GiB"
+    power = [p for p in history("power_w") if p is not None]
+    lines = (
+        ("use", history("util"), 100.0, _unit(device.util, "%"), "$primary"),
+        ("mem", history("mem_used"), device.mem_total, memory, "$secondary"),
+        (
+            "pow",
+            history("power_w"),
+            1.1 * max(power, default=1.0),
+            _unit(device.power_w, " W"),
+            "$accent 70%",
+        ),
+        ("temp", history("temp_c"), 100.0, _unit(device.temp_c, "°C"), _heat(device.temp_c)),
+    )
+    rows = [Content.styled(fit(_name(device), width), "bold")]
+    return rows + [
+        _row(label, spark(values, room, 0, high), value, width, tone)
+        for label, values, high, value, tone in lines
+    ]
+
+
+def _unit(value: float | None, unit: str) -> str:
+    return "-" if value is None else f"{value:.0f}{unit}"
+
+
+def _short_device(device: Device, readings: Readings, width: int) -> list[Content]:
+    extras = [_unit(v, unit) for v, unit in ((device.power_w, "W"), (device.temp_c, "°C")) if v is not None]
     tail = " ".join(extras)
-    head = fit(f"{device.index} {name}", max(4, width - len(tail) - 1))
+    head = fit(_name(device), max(4, width - len(tail) - 1))
     rows = [
         Content.assemble(
             (head, "bold"), " " * max(1, width - len(head) - len(tail)), (tail, _heat(device.temp_c))
         )
     ]
     busy = [_of(reading, device.index, "util") for _, reading in readings]
-    value = "-" if device.util is None else f"{device.util:.0f}%"
-    rows.append(_row("use", spark(busy, width - 11, 0, 100), value, width))
     used, total = gib(device.mem_used), gib(device.mem_total)
-    if used is not None and total:
-        filled, empty = bar(used / total, max(4, width - 15))
-        rows.append(_row("mem", filled, f"{used:.0f}/{total:.0f} GiB", width, empty))
-    return rows
+    memory = "" if used is None or not total else f" {used:.0f}/{total:.0f} GiB"
+    value = f"{_unit(device.util, '%')}{memory}"
+    return [*rows, _row("use", spark(busy, width - 7 - len(value), 0, 100), value, width)]
 
 
 def _of(reading: Telemetry, index: int, name: str) -> float | None:
@@ -62,21 +94,15 @@ def _host(last: Telemetry, readings: Readings, width: int) -> list[Content]:
     rows = []
     if last.cpu_percent is not None:
         busy = [r.cpu_percent for _, r in readings]
-        rows.append(_row("cpu", spark(busy, width - 11, 0, 100), f"{last.cpu_percent:.0f}%", width))
+        rows.append(_row("cpu", spark(busy, width - 15, 0, 100), f"{last.cpu_percent:.0f}%", width))
     if last.rss is not None:
         rows.append(_row("ram", "", f"{gib(last.rss):.1f} GiB", width))
     return rows
 
 
-def _row(label: str, blocks: str, value: str, width: int, rest: str = "") -> Content:
-    gap = max(1, width - 4 - len(blocks) - len(rest) - len(value))
-    return Content.assemble(
-        (f"{label} ", "$foreground 55%"),
-        (blocks, "$primary"),
-        (rest, "$foreground 20%"),
-        " " * gap,
-        (value, "bold"),
-    )
+def _row(label: str, blocks: str, value: str, width: int, tone: str = "$primary") -> Content:
+    gap = max(1, width - 5 - len(blocks) - len(value))
+    return Content.assemble((f"{label:<5}", "$foreground 55%"), (blocks, tone), " " * gap, (value, "bold"))
 
 
 def compact_machine(readings: Readings, width: int) -> list[Content]:

@@ -37,6 +37,11 @@ class ResultsScreen(View):
     def body(self) -> Iterable[Widget]:
         """One scrolling text."""
         yield VerticalScroll(Static(id="table"), id="results")
+        yield Static(id="nothing")
+
+    def depends(self, snapshot: Snapshot) -> object:
+        """The scores alone."""
+        return snapshot.folder, snapshot.results, snapshot.state.evals
 
     def show(self, snapshot: Snapshot) -> None:
         """Write the table."""
@@ -44,9 +49,11 @@ class ResultsScreen(View):
         box = self.query_one("#results")
         box.border_title = "results"
         box.border_subtitle = "higher is better · ▲▼ against the base"
+        nothing = self.query_one("#nothing", Static)
+        box.display, nothing.display = bool(rows), not rows
         if not rows:
-            text = Content.styled("no results yet: kore eval, or kore demo, writes them", "$foreground 50%")
-            self.query_one("#table", Static).update(text)
+            run = snapshot.folder.name if snapshot.folder else "RUN"
+            nothing.update(f"no results yet: kore eval {run} writes them, and so does kore demo")
             return
         wanted = self.wanted
         rows = [r for r in rows if wanted in f"{r.suite} {r.dimension} {r.label}".lower()]

@@ -56,6 +56,10 @@ class SpectraScreen(View):
         )
         yield Static(id="nothing")
 
+    def depends(self, snapshot: Snapshot) -> object:
+        """The spectra alone."""
+        return snapshot.spectra
+
     def show(self, snapshot: Snapshot) -> None:
         """List the sites once, draw the chosen one."""
         sets = snapshot.spectra
@@ -73,7 +77,7 @@ class SpectraScreen(View):
 
     def _list(self, sets: tuple[SpectrumSet, ...]) -> None:
         sites = [s for s in sets[0].sites if self.wanted in s.name.lower()]
-        key = tuple(s.name for s in sites)
+        key = (self.has_class("-narrow"), *((s.name, s.energy_left) for s in sites))
         if key == self._listed:
             return
         self._listed = key
@@ -96,6 +100,8 @@ class SpectraScreen(View):
         tree.root.expand()
 
     def _label(self, site: Site) -> Text:
+        if self.has_class("-narrow"):
+            return Text(site.site)
         left = "" if site.energy_left is None else energy(site.energy_left)
         return Text.assemble(f"{fit(site.site, 9):<9} ", (left, "dim"))
 
@@ -123,8 +129,9 @@ class SpectraScreen(View):
                     ("█ ", "$accent 45%"), f"the adapter's {first.rank if first else 0} directions"
                 )
             )
-        chart.border_title = f"{self._site} · eigenvalue by rank, both log"
-        chart.border_subtitle = Content("  ").join(parts)
+        roomy = not self.has_class("-narrow")
+        chart.border_title = f"{self._site} · eigenvalue by rank, both log" if roomy else self._site
+        chart.border_subtitle = Content("  ").join(parts) if roomy else ""
         chart.show(lines, shade=shade)
         self._facts([(s.label, site) for _, s in shown if (site := s.site(self._site or ""))])
         heat = self.query_one("#heat", HeatMap)
@@ -134,26 +141,10 @@ class SpectraScreen(View):
     def _facts(self, sites: list[tuple[str, Site]]) -> None:
         panel = self.query_one("#facts", Static)
         panel.border_title = "this site"
-        width = max(14, panel.content_size.width)
-        rows: list[Content] = []
-        for label, site in sites:
-            rows.append(Content.styled(fit(label, width), "bold $accent"))
-            tokens = "-" if site.tokens is None else f"{site.tokens:,.0f}"
-            few = site.tokens is not None and site.tokens < site.d_in
-            rows.append(fact("tokens", tokens, width, "$warning" if few else ""))
-            rows.append(fact("inputs", f"{site.d_in:,}", width))
-            rows.append(fact("effective rank", short(site.effective_rank), width))
-            share = f" ({site.rank / site.d_in:.1%})" if site.rank and site.d_in else ""
-            rows.append(fact("rank", f"{site.rank or '-'}{share}", width))
-            rows.append(fact("energy left", energy(site.energy_left), width))
-            if site.held_out is not None:
-                rows.append(fact("on held-out", energy(site.held_out), width))
-            if few:
-                rows.append(Content.styled("fewer tokens than inputs: the null space overfits", "$warning"))
-        panel.update(Content("\n").join(rows) if rows else Content("no such site in this covariance"))
+        panel.update(facts(sites, max(14, panel.content_size.width)))
 
     @on(Tree.NodeHighlighted, "#sites")
-    def _chosen(self, event: Tree.NodeHighlighted[str]) -> None:
+    def _highlighted(self, event: Tree.NodeHighlighted[str]) -> None:
         if event.node.data:
             self._site = event.node.data
             self.query_one("#spectrum", Chart).action_reset_scales()
@@ -190,12 +181,47 @@ class SpectraScreen(View):
         return ["covariance", "site", "rank", "eigenvalue"], rows
 
 
-def fact(name: str, value: str, width: int, style: str = "") -> Content:
+def facts(sites: list[tuple[str, Site]], width: int) -> Content:
+    """What a site's covariances are like: a column each, or one below the other where that is too wide."""
+    if not sites:
+        return Content("no such site in this covariance")
+    told = [(label, numbers(site)) for label, site in sites]
+    names = list(told[0][1])
+    first = 1 + max(map(len, names))
+    columns = [2 + max(len(fit(label, 16)), *map(len, values.values())) for label, values in told]
+    rows: list[Content] = []
+    if len(told) > 1 and first + sum(columns) <= width:
+        head = "".join(f"{fit(label, 16):>{room}}" for (label, _), room in zip(told, columns, strict=True))
+        rows.append(Content.styled(" " * first + head, "bold $accent"))
+        for name in names:
+            line = "".join(f"{values[name]:>{room}}" for (_, values), room in zip(told, columns, strict=True))
+            rows.append(Content.assemble((f"{name:<{first}}", "$foreground 55%"), (line, "bold")))
+    else:
+        for label, values in told:
+            rows.append(Content.styled(fit(label, width), "bold $accent"))
+            rows += [fact(name, value, width) for name, value in values.items() if value != "-"]
+    if any(site.tokens is not None and site.tokens < site.d_in for _, site in sites):
+        rows.append(Content.styled("fewer tokens than inputs: the null space overfits", "$warning"))
+    return Content("\n").join(rows)
+
+
+def numbers(site: Site) -> dict[str, str]:
+    """A site's numbers as they are read."""
+    share = f" ({site.rank / site.d_in:.1%})" if site.rank and site.d_in else ""
+    return {
+        "tokens": "-" if site.tokens is None else f"{site.tokens:,.0f}",
+        "inputs": f"{site.d_in:,}",
+        "effective rank": short(site.effective_rank),
+        "adapter rank": f"{site.rank or '-'}{share}",
+        "energy left": energy(site.energy_left),
+        "on held-out": energy(site.held_out),
+    }
+
+
+def fact(name: str, value: str, width: int) -> Content:
     """A name and its value, the value never cut."""
     room = min(20, max(4, width - len(value) - 1))
-    return Content.assemble(
-        (f"{fit(name, room):<{room}} ", "$foreground 55%"), (value, f"bold {style}".strip())
-    )
+    return Content.assemble((f"{fit(name, room):<{room}} ", "$foreground 55%"), (value, "bold"))
 
 
 def energy(share: float | None) -> str:

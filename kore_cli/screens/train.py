@@ -70,18 +70,30 @@ class TrainScreen(View):
         yield Static(id="log", classes="panel")
         yield Static(id="compact")
 
+    @property
+    def _lines_only(self) -> bool:
+        return self.has_class("-short") or (self.has_class("-narrow") and not self.has_class("-tall"))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Without a chart its keys do nothing, and the footer has room for others."""
+        return not (self._lines_only and action in ("log_axis", "smooth", "metric"))
+
     def show(self, snapshot: Snapshot) -> None:
         """Draw what this size has room for."""
-        if self.has_class("-narrow") or self.has_class("-short"):
+        if not self._lines_only:
+            self._chart(snapshot)
+        if self.has_class("-narrow") or self._lines_only:
             self.query_one("#compact", Static).update(self._compact(snapshot))
             return
-        self._chart(snapshot)
         for index, (name, title) in enumerate(METRICS):
             self._tile(snapshot.state, index, name, title)
         panel = self.query_one("#machine", Static)
         panel.border_title = "machine"
         panel.border_subtitle = snapshot.source
-        panel.update(machine(snapshot.readings, max(12, panel.content_size.width)))
+        # its own height follows what is written, up to this much of the column
+        tall = self.has_class("-tall")
+        height = self.query_one("#side").size.height * 6 // 10 - 2 if tall else panel.content_size.height
+        panel.update(machine(snapshot.readings, max(12, panel.content_size.width), height))
         self._counts(snapshot)
         self._about(snapshot)
         self._log(snapshot)
@@ -150,6 +162,7 @@ class TrainScreen(View):
         parts += [
             Content.assemble(("━ ", _style(colours.line(i))), fit(other.name, 18))
             for i, other in enumerate(self.kore.overlays, start=2)
+            if other.state.curve(name)
         ]
         if any(m.kind == "checkpoint" for m in state.marks):
             parts.append(Content.assemble(("◆ ", "$success"), "checkpoint"))
@@ -299,12 +312,17 @@ def about(snapshot: Snapshot, width: int) -> Content:
         ("host", f"{run.host} · {run.pid}"),
         ("running", duration((run.ended or snapshot.now) - run.started)),
     ]
+    live = snapshot.liveness
+    if live.age is not None and not live.over:
+        facts.append(("last event", f"{duration(live.age)} ago"))
     if state.warnings:
         facts.append(("warnings", str(len(state.warnings))))
     rows = [
-        Content.assemble((f"{name:<9}", "$foreground 55%"), fit(str(value), width - 9))
+        Content.assemble((f"{name:<11}", "$foreground 55%"), fit(str(value), width - 11))
         for name, value in facts
     ]
+    if live.command and live.name in ("starting", "running"):  # the banner tells it in other states
+        rows += [Content.styled("next, y copies it", "$foreground 55%"), Content.styled(live.command, "bold")]
     return Content("\n").join(rows)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.content import Content
@@ -44,6 +44,8 @@ class View(Screen[None]):
 
     NAME: ClassVar[str] = ""
     FILTERS: ClassVar[str] = ""
+    _sizes: object = None
+    _told: object = None
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (40, "-narrow"), (80, "-normal"), (120, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (10, "-short"), (20, "-medium"), (34, "-tall")]  # noqa: RUF012
 
@@ -81,9 +83,25 @@ class View(Screen[None]):
         """Show the newest at once on coming here."""
         self.fill()
 
-    def on_resize(self, event: events.Resize) -> None:
-        """Fit what is shown to the new size."""
-        self.call_after_refresh(self.fill)
+    def on_mount(self) -> None:
+        """Watch the sizes of what is inside: another width needs other lines."""
+        self.query_one("#tabs", Static).update(tabs(self.NAME))
+        self.screen_layout_refresh_signal.subscribe(self, self._laid_out)
+
+    def _laid_out(self, _: Screen[None]) -> None:
+        sizes = [child.size for child in self.query_one("#body").walk_children(Widget)]
+        if sizes != self._sizes:
+            self._sizes = sizes
+            self.refresh_bindings()
+            self.call_next(self.fill)
+
+    def depends(self, snapshot: Snapshot) -> object:
+        """What of a snapshot this screen shows; None if all of it, also the time that passes."""
+        return None
+
+    @property
+    def _tiny(self) -> bool:
+        return self.has_class("-tiny") or self.has_class("-flat")
 
     def fill(self) -> None:
         """Show the newest snapshot, header first."""
@@ -91,21 +109,31 @@ class View(Screen[None]):
         if snapshot is None or not self.is_mounted:
             return
         self.show_header(snapshot)
-        if "-tiny" not in self.classes and "-flat" not in self.classes:
-            self.show(self.kore.shown or snapshot)
+        if not self._tiny:
+            shown = self.kore.shown or snapshot
+            self._told = self.depends(shown)
+            self.show(shown)
+
+    def fresh(self, snapshot: Snapshot) -> None:
+        """A snapshot came: show it, if it says anything new here."""
+        told = self.depends(snapshot)
+        if told is None or told != self._told:
+            self.fill()
+        else:
+            self.show_header(snapshot)
 
     def show_header(self, snapshot: Snapshot) -> None:
         """Update what keeps moving even while the view is paused."""
         width = self.size.width
         self.query_one("#header", Static).update(header(snapshot, width, paused=self.kore.paused))
-        self.query_one("#tabs", Static).update(tabs(self.NAME))
         banner = self.query_one("#banner", Static)
         text = banner_text(snapshot, width)
         banner.display = text is not None
         if text is not None:
             banner.update(text)
             banner.set_class(snapshot.liveness.name in ("dead", "failed"), "-bad")
-        self.query_one("#line", Static).update(one_line(snapshot, width))
+        if self._tiny:
+            self.query_one("#line", Static).update(one_line(snapshot, width))
 
     @on(Input.Changed, "#filter")
     def _filtered(self) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -87,6 +88,17 @@ async def test_a_loss_that_is_not_a_number_is_told_in_a_banner(make_run: Make, o
         assert "not a number" in text(app, "#tile-loss")
 
 
+async def test_a_run_that_lives_says_how_to_ask_it_and_when_it_last_spoke(
+    make_run: Make, open_app: Open
+) -> None:
+    make_run(40, upto=30)
+    app = open_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot, "y")
+        assert "last event" in text(app, "#about") and "kore chat run --compare" in text(app, "#about")
+        assert app.clipboard == "kore chat run --compare"
+
+
 async def test_a_dead_run_names_the_command_that_resumes_it_and_y_copies_it(
     make_run: Make, open_app: Open
 ) -> None:
@@ -109,6 +121,34 @@ async def test_no_size_between_200x60_and_30x8_breaks_a_screen(
             await pilot.resize_terminal(*size)
             await settle(pilot)
         assert pilot.app.is_running
+
+
+async def test_texts_fit_their_panels_as_soon_as_the_terminal_has_another_size(
+    make_run: Make, open_app: Open
+) -> None:
+    make_run(40)
+    app = open_app()
+    async with app.run_test(size=(200, 60)) as pilot:
+        await settle(pilot)
+        for size in ((80, 24), (140, 40)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause(0.3)  # and no new event comes
+            for name in ("#machine", "#counts", "#log", "#tile-loss"):
+                room = app.screen.query_one(name).content_size.width
+                widest = max(len(line) for line in text(app, name).splitlines())
+                assert widest <= room, (size, name)
+            assert max(map(len, text(app, "#machine").splitlines())) > 20
+
+
+async def test_a_narrow_but_tall_terminal_has_a_chart_above_its_lines(make_run: Make, open_app: Open) -> None:
+    make_run(40)
+    app = open_app()
+    async with app.run_test(size=(60, 40)) as pilot:
+        await settle(pilot)
+        assert (
+            app.screen.query_one("#chart").size.height > 8 and app.screen.query_one("#chart").size.width > 50
+        )
+        assert "tok/s" in text(app, "#compact") and not app.screen.query_one("#side").display
 
 
 async def test_a_tiny_terminal_shows_one_line_with_step_and_loss(make_run: Make, open_app: Open) -> None:
@@ -164,6 +204,21 @@ async def test_other_runs_are_drawn_over_the_watched_one(make_run: Make, open_ap
         assert [o.name for o in app.overlays] == ["other"]
         assert len(app.screen.query_one(Chart)._lines) == 4  # raw, other, held out, smoothed
         assert "other" in str(app.screen.query_one(Chart).border_subtitle)
+
+
+async def test_a_covariance_named_beside_the_run_is_drawn_over_its_spectra(
+    make_run: Make, open_app: Open, synthetic: ModuleType
+) -> None:
+    make_run(40)
+    synthetic.spectra(Path("cov") / "spectra.json", "bench:POPE", 1.4)
+    app = open_app(others=(Path("cov"),))
+    async with app.run_test(size=(140, 40)) as pilot:
+        await settle(pilot)
+        assert "cov" not in str(app.screen.query_one(Chart).border_subtitle)  # it has no loss
+        await settle(pilot, "2")
+        chart = app.screen.query_one("#spectrum", Chart)
+        assert [line.label for line in chart._lines] == ["onevision", "bench:MME", "bench:POPE"]
+        assert "bench:POPE" in text(app, "#facts")
 
 
 async def test_the_list_of_runs_switches_and_overlays(

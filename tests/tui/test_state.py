@@ -182,8 +182,7 @@ def test_every_condition_is_told_from_run_events_process_and_clock(
     run: RunState | None, state: DashboardState, alive: bool | None, now: float, name: str
 ) -> None:
     live = judge(Path("r"), run, state, alive=alive, now=now)
-    assert live.name == name and live.words
-    assert (live.command is None) == (name in ("starting", "running"))
+    assert live.name == name and live.words and live.command
 
 
 def test_slow_steps_are_not_taken_for_a_stall() -> None:
@@ -195,6 +194,22 @@ def test_slow_steps_are_not_taken_for_a_stall() -> None:
 
 def test_the_command_that_resumes_is_quoted_for_a_shell() -> None:
     assert resume(["/x/bin/kore", "train", "a b"]) == "kore train 'a b'"
+
+
+def test_the_mean_loss_of_the_new_probes_asked_at_a_step_is_the_held_out_loss() -> None:
+    asked = [
+        *(probe(0, False) | {"loss": loss} for loss in (4.0, 2.0)),
+        probe(0, True, kind="old") | {"loss": 100.0},
+        step(1),
+        *(probe(1, True) | {"loss": loss} for loss in (1.0, 0.5, 0.0)),
+    ]
+    whole = reduce(DashboardState(), asked)
+    assert whole.curve("held_out_loss").x == (0, 1) and whole.curve("held_out_loss").y == (3.0, 0.5)
+    assert whole.now["held_out_loss"] == 0.5
+    piecewise = DashboardState()
+    for event in asked:
+        piecewise = reduce(piecewise, [event])
+    assert piecewise == whole
 
 
 def write_log(folder: Path, events: list[dict[str, Any]], name: str = "events-0001.jsonl") -> Path:

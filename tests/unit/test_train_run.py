@@ -14,10 +14,12 @@ from safetensors.torch import load_file
 from kore.errors import DataError, GateNotMet, Interrupted, UsageError
 from kore.events import EventTail, EventWriter
 from kore.methods.table import make_method
+from kore.models.conversation import collate
 from kore.models.families import language_linears
+from kore.models.generate import Engine, Prompt
 from kore.models.load import Backbone, load
 from kore.profile import ModelSection, TrainSection
-from kore.records import Sample
+from kore.records import Message, Sample
 from kore.run import Run
 from kore.train.loop import Loop, NonFinite
 from kore.train.probes import Probe, Probing
@@ -215,6 +217,17 @@ def probing(right: Any, steps: int = 2) -> Probing:
     return Probing(asked, right, steps=steps, max_new_tokens=3)
 
 
+def test_the_loss_of_a_probe_is_the_models_own_on_the_known_answer(tiny_llava: Path) -> None:
+    backbone = load(ModelSection(id=str(tiny_llava)))
+    engine = Engine(backbone)
+    turns = [Message(from_="human", value="What?"), Message(from_="gpt", value="Lima it is")]
+    encoded = collate([engine.encoder.training(Sample(id="s", conversations=turns))], engine.encoder.pad_id)
+    with torch.inference_mode():
+        expected = float(backbone.model.eval()(**encoded).loss)
+    found = engine.losses([Prompt.ask("What?")], ["Lima it is"])
+    assert found == pytest.approx([expected], rel=1e-5)
+
+
 def test_probes_are_answered_side_by_side_and_the_best_checkpoint_is_marked(
     tiny_llava: Path, tmp_path: Path, samples: list[Sample]
 ) -> None:
@@ -222,6 +235,7 @@ def test_probes_are_answered_side_by_side_and_the_best_checkpoint_is_marked(
     told = events(tmp_path / "run", "probe")
     assert {e["step"] for e in told} >= {0, 2, 4, 6, 8, 10}
     assert {e["probe_kind"] for e in told} == {"new", "old"}
+    assert all(e["loss"] > 0 for e in told)
     assert result.best is not None and result.best["avg"] == 1.0
     assert json.loads((tmp_path / "run" / "adapter" / "result.json").read_text())["result"]["best"]
 

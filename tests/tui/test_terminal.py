@@ -1,0 +1,91 @@
+"""The dashboard as a person meets it: a real process in a real terminal, resized and left."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from kore.run import Run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux"),
+]
+
+
+@pytest.fixture(scope="module")
+def terminals() -> ModuleType:
+    """benchmarks/terminal.py."""
+    path = Path(__file__).parents[2] / "benchmarks" / "terminal.py"
+    spec = importlib.util.spec_from_file_location("terminal", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def loaded_torch(pid: int) -> bool:
+    """Whether a process has torch's library mapped."""
+    return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_every_size_and_screen_is_borne_and_q_leaves_with_zero(
+    terminals: ModuleType, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_run(60, now=time.time(), pid=None).resolve()
+    with terminals.Terminal([sys.executable, "-m", "kore_cli", "dashboard", str(folder)], (140, 40)) as seen:
+        seen.wait_for("step 60/60", 60)
+        for size in ((200, 60), (80, 24), (40, 12), (30, 8), (60, 40), (140, 40)):
+            seen.resize(*size, pause=0.5)
+            for key in "12345":
+                seen.press(key, pause=0.3)
+            assert seen.exit_code is None, seen.text()
+        seen.wait_for("Knowledge", 20)
+        seen.press("?", pause=1.0)
+        seen.wait_for("Escape closes", 20)
+        assert not loaded_torch(seen.pid)
+        seen.press("Escape", "q", pause=1.0)
+        end = time.monotonic() + 20
+        while seen.exit_code is None and time.monotonic() < end:
+            time.sleep(0.2)
+        assert seen.exit_code == 0, seen.text()
+
+
+def test_watch_shows_the_training_and_leaving_leaves_it_running(
+    terminals: ModuleType, tiny_llava: Path, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "x.png")
+    sample = '{"id": "s%d", "image": "x.png", "conversations": [{"from": "human", "value": "<image>\\nWho?"}, {"from": "gpt", "value": "Ada"}]}\n'
+    data = tmp_path / "samples.jsonl"
+    data.write_text("".join(sample % i for i in range(8)))
+    run = tmp_path / "run"
+    words = ["train", "--data", str(data), "--method", "lora", "--model", str(tiny_llava), "--watch"]
+    words += ["--max-steps", "100000", "--epochs", "1e6", "--set", "train.batch=2", "-o", str(run)]
+    with terminals.Terminal([sys.executable, "-m", "kore_cli", *words], (120, 35)) as seen:
+        seen.wait_for(r"step [1-9]", 120)
+        assert not loaded_torch(seen.pid)
+        state = Run(run).state()
+        assert state.status == "running" and loaded_torch(state.pid)
+        seen.press("q")
+        seen.wait_for("training goes on", 60)
+        assert seen.exit_code == 0 and f"kill -INT {state.pid}" in seen.text().replace("\n", " ")
+        assert Run(run).state().alive
+    # the terminal is closed now, and training still goes on
+    import os
+    import signal
+
+    assert Run(run).state().alive
+    os.kill(state.pid, signal.SIGINT)
+    end = time.monotonic() + 60
+    while Run(run).state().status == "running" and time.monotonic() < end:
+        time.sleep(0.5)
+    assert Run(run).state().status == "interrupted"
