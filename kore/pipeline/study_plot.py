@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from kore import plot
 from kore.evaluate.frontier import pareto
 
 if TYPE_CHECKING:
@@ -16,20 +17,9 @@ MARKS = "kolrewxsafmc+*#"
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 
-def _canvas() -> Any:
-    try:
-        import matplotlib
-    except ImportError:
-        return None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
 def plot_frontier(study: Study, out: Path) -> Path | None:
     """K.A against K.R of every rate (lines: what is not beaten) and of the final rows."""
-    pyplot = _canvas()
+    pyplot = plot.pyplot()
     if pyplot is None:
         return None
     figure, axes = pyplot.subplots(figsize=(7, 5))
@@ -47,12 +37,12 @@ def plot_frontier(study: Study, out: Path) -> Path | None:
     axes.set_ylabel("K.R: old knowledge kept")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    return _saved(pyplot, figure, out / "frontier.png")
+    return plot.save(figure, out / "frontier.png")
 
 
 def plot_losses(losses: Curves, out: Path) -> Path | None:
     """Training loss of every row in one picture."""
-    pyplot = _canvas()
+    pyplot = plot.pyplot()
     known = {label: curve for label, curve in losses.items() if curve}
     if pyplot is None or not known:
         return None
@@ -65,14 +55,7 @@ def plot_losses(losses: Curves, out: Path) -> Path | None:
     axes.set_yscale("log")
     axes.legend(fontsize=7, ncols=2)
     axes.grid(alpha=0.3)
-    return _saved(pyplot, figure, out / "losses.png")
-
-
-def _saved(pyplot: Any, figure: Any, path: Path) -> Path:
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-    return path
+    return plot.save(figure, out / "losses.png")
 
 
 def smoothed(curve: Sequence[tuple[int, float]], share: float = 0.8) -> list[tuple[int, float]]:
