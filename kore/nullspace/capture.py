@@ -13,16 +13,18 @@ eigenvectors of W S^2 W^T, for which S^2 = 1, diag C, C^2 or C is enough. A tall
 to its own column space. So the cut is exact even where C is singular, and a W that loses nothing comes back
 bit for bit.
 
-In the two CO-SVDs C is damped by a hundredth of its mean diagonal, as the reference does before it inverts:
-directions that no sample reached are then ranked by W alone, and every eigenvalue of W C^2 W^T that
-matters stays within float64. Damping leaves the guarantee of cosvd-root intact: were its error on X larger
-than plain's, plain, whose ||W - W'||_F is the smallest, would be better on the damped sum too.
+In the two CO-SVDs a share of C's mean diagonal is added to it, so that directions which no sample reached
+are ranked by W alone. For cosvd it is a hundredth, as in the reference, which keeps every eigenvalue of
+W C^2 W^T that matters within float64; for cosvd-root it is so small that the optimum stays one. The guarantee
+of cosvd-root against plain outlives any damping: were its error on X the larger one, plain, whose
+||W - W'||_F is the smallest of all, would be better on the damped sum too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, cast, get_args
 
 import torch
@@ -32,7 +34,7 @@ from kore.errors import DataError, UsageError
 
 Method = Literal["plain", "asvd", "cosvd", "cosvd-root"]
 METHODS: tuple[Method, ...] = get_args(Method)
-DAMPING = 0.01  # times the mean of C's diagonal
+DAMPING = MappingProxyType({"cosvd": 1e-2, "cosvd-root": 1e-8})  # times the mean of C's diagonal
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def smallest(
         if method == "asvd":
             gram = (w * c.diagonal()) @ w.T
         else:
-            seen = w @ c + DAMPING * c.diagonal().mean() * w
+            seen = w @ c + DAMPING[method] * c.diagonal().mean() * w
             gram = seen @ (seen if method == "cosvd" else w).T
     _, vectors = torch.linalg.eigh((gram + gram.T) / 2)
     chosen = vectors[:, :count]
