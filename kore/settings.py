@@ -110,7 +110,7 @@ class AugmentSection(Section):
 
 class CalibrateSection(Section):
     samples: list[str] = ["demo"]
-    """Sources: demo, onevision, FILE.jsonl, bench:NAME, each with an optional :COUNT."""
+    """Sources: demo[:SUITE], onevision, FILE.jsonl, bench:NAME, each with an optional :COUNT."""
     count: int = Field(default=256, ge=1)
     """Samples per source that names no count (onevision: over its four categories)."""
     with_answers: bool = False

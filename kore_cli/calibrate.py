@@ -13,7 +13,9 @@ from kore_cli import options
 def calibrate(
     samples: Annotated[
         list[str] | None,
-        typer.Option("--samples", help="demo, onevision, FILE.jsonl or bench:NAME, with :COUNT; repeatable."),
+        typer.Option(
+            "--samples", help="demo[:SUITE], onevision, FILE.jsonl or bench:NAME, with :COUNT; repeatable."
+        ),
     ] = None,
     profile: options.ProfileName = "tiny",
     model: options.Model = None,

@@ -1,9 +1,10 @@
-"""A matrix as a heat map in half blocks."""
+"""A matrix as a heat map in half blocks: a widget of the dashboard, and lines for any terminal."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rich.segment import Segment
 from rich.style import Style
@@ -25,6 +26,86 @@ RAMP = (
     "#bddf26",
     "#fde725",
 )
+UNKNOWN = "#808080"
+SHADES = " ░▒▓█"
+Rows = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From a value to its place between the lowest and the highest; logarithmic over many decades."""
+
+    low: float
+    high: float
+    logarithmic: bool
+
+    @staticmethod
+    def of(*pictures: Rows) -> Scale:
+        """One scale for all values of some matrices."""
+        known = [v for rows in pictures for row in rows for v in row if math.isfinite(v)]
+        low, high = (min(known), max(known)) if known else (0.0, 1.0)
+        return Scale(low, high, low > 0 and high / low > 1000)
+
+    def level(self, value: float, steps: int) -> int | None:
+        """A step from 0 to `steps` - 1; None for what is no number."""
+        if not math.isfinite(value):
+            return None
+        low, high = self.low, self.high
+        if self.logarithmic:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        share = (value - low) / ((high - low) or 1.0)
+        return min(steps - 1, max(0, int(share * steps)))
+
+    def colour(self, value: float) -> str:
+        """The value's colour."""
+        level = self.level(value, len(RAMP))
+        return UNKNOWN if level is None else RAMP[level]
+
+
+def line(
+    rows: Rows, scale: Scale, lines: int, y: int, *, each: int = 1, colour: bool = True
+) -> list[Segment]:
+    """Line `y` of a picture that is `lines` high: two rows of the matrix, `each` columns a value.
+
+    Without colour the two rows become the shade of their larger value.
+    """
+    top, bottom = (rows[min(len(rows) - 1, (2 * y + i) * len(rows) // (2 * lines))] for i in (0, 1))
+    if not colour:
+        levels = (scale.level(max(a, b), len(SHADES)) for a, b in zip(top, bottom, strict=False))
+        return [Segment("".join(("?" if n is None else SHADES[n]) * each for n in levels))]
+    cells = (
+        Segment("▀" * each, Style(color=scale.colour(a), bgcolor=scale.colour(b)))
+        for a, b in zip(top, bottom, strict=False)
+    )
+    return list(Segment.simplify(cells))
+
+
+def side_by_side(
+    pictures: Iterable[tuple[str, Rows]], width: int, *, colour: bool = True
+) -> list[list[Segment]]:
+    """Titled matrices beside each other on one scale, as many as fit into `width` columns, then below.
+
+    Returns:
+        The lines, each a list of segments.
+    """
+    titled = [(title, rows) for title, rows in pictures if rows]
+    if not titled:
+        return []
+    scale = Scale.of(*(rows for _, rows in titled))
+    wide = max(len(rows[0]) for _, rows in titled)
+    across = max(1, (width + 2) // (wide + 2))
+    found: list[list[Segment]] = []
+    for first in range(0, len(titled), across):
+        shown = titled[first : first + across]
+        found.append([Segment("  ".join(f"{title[:wide]:{wide}}" for title, _ in shown).rstrip())])
+        lines = max(math.ceil(len(rows) / 2) for _, rows in shown)
+        for y in range(lines):
+            cells: list[Segment] = []
+            for _, rows in shown:
+                cells += line(rows, scale, math.ceil(len(rows) / 2), y, colour=colour)
+                cells.append(Segment(" " * (2 + wide - len(rows[0]))))
+            found.append(cells[:-1])
+    return found
 
 
 class HeatMap(Widget):
@@ -38,15 +119,17 @@ class HeatMap(Widget):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._rows: tuple[tuple[float, ...], ...] = ()
+        self._scale = Scale.of()
 
-    def show(self, rows: Sequence[Sequence[float]]) -> None:
+    def show(self, rows: Rows) -> None:
         """Show a matrix; empty clears."""
         new = tuple(tuple(row) for row in rows)
         if new != self._rows:
             self._rows = new
-            known = [v for row in new for v in row if math.isfinite(v)]
+            self._scale = scale = Scale.of(new)
+            known = any(math.isfinite(v) for row in new for v in row)
             self.border_subtitle = (
-                f"{min(known):.2g} to {max(known):.2g}" if known else "not written by this covariance"
+                f"{scale.low:.2g} to {scale.high:.2g}" if known else "not written by this covariance"
             )
             self.refresh()
 
@@ -65,23 +148,5 @@ class HeatMap(Widget):
             return Strip.blank(width, base)
         columns = len(self._rows[0])
         each = max(1, min(2, width // columns))
-        top, bottom = (self._row(2 * lines, 2 * y + i) for i in (0, 1))
-        cells = [Segment("▀" * each, Style(color=a, bgcolor=b)) for a, b in zip(top, bottom, strict=False)]
-        strip = Strip(Segment.simplify(cells), each * columns)
+        strip = Strip(line(self._rows, self._scale, lines, y, each=each), each * columns)
         return strip.adjust_cell_length(width, base)
-
-    def _row(self, lines: int, index: int) -> list[str]:
-        row = self._rows[min(len(self._rows) - 1, index * len(self._rows) // lines)]
-        known = [v for r in self._rows for v in r if math.isfinite(v)]
-        low, high = min(known), max(known)
-        logarithmic = low > 0 and high / low > 1000
-        if logarithmic:
-            low, high = math.log(low), math.log(high)
-        out = []
-        for value in row:
-            if not math.isfinite(value):
-                out.append("#808080")
-                continue
-            level = ((math.log(value) if logarithmic else value) - low) / ((high - low) or 1.0)
-            out.append(RAMP[min(len(RAMP) - 1, max(0, int(level * len(RAMP))))])
-        return out

@@ -13,7 +13,7 @@ import typer
 
 MAKERS = ("augment", "calibrate", "train", "eval", "chat", "dashboard", "inject", "demo", "export", "study")
 TELLERS = ("show", "combine", "compare")
-NOUNS = ("profiles", "data")
+NOUNS = ("profiles", "data", "analyze")
 
 app = typer.Typer(
     name="kore",

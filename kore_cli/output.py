@@ -81,6 +81,18 @@ class Output:
             stderr=err, width=None if (sys.stderr if err else sys.stdout).isatty() else 120, highlight=False
         ).print(table)
 
+    def pictures(self, titled: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> None:
+        """Matrices side by side as heat maps, in colour or in shades."""
+        from rich.console import Console
+        from rich.segment import Segments
+
+        from kore_cli.heat import side_by_side
+
+        console = Console(highlight=False)
+        colour = console.color_system is not None and not console.no_color
+        for cells in side_by_side(titled, console.width, colour=colour):
+            console.print(Segments([*cells]), soft_wrap=True)
+
     @contextmanager
     def progress(self, label: str, total: int | None = None) -> Iterator[Callable[..., None]]:
         """A progress bar on a terminal, nothing elsewhere. Yields ``advance(n=1, note="")``."""

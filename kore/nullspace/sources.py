@@ -1,4 +1,4 @@
-"""Where calibration samples come from: demo, onevision, FILE.jsonl, bench:NAME, each with a count.
+"""Where calibration samples come from: demo[:SUITE], onevision, FILE.jsonl, bench:NAME, each with a count.
 
 Draws are seeded; a sample whose picture cannot be opened is replaced by the next one of the draw.
 """
@@ -21,7 +21,7 @@ class Source:
 
     Attributes:
         kind: demo, onevision, file or bench.
-        name: the file's path or the benchmark's name.
+        name: the file's path, the benchmark's name, or the demo's suite (demo: all of them).
         count: samples to draw; for onevision the total over its four categories.
     """
 
@@ -46,7 +46,7 @@ def data_root() -> Path:
 
 
 def parse_source(text: str, default: int) -> Source:
-    """Read ``demo``, ``onevision:256``, ``FILE.jsonl:100``, ``bench:MME:256``.
+    """Read ``demo``, ``demo:easy-vqa``, ``onevision:256``, ``FILE.jsonl:100``, ``bench:MME:256``.
 
     Args:
         text: the source, with an optional count at its end.
@@ -60,8 +60,8 @@ def parse_source(text: str, default: int) -> Source:
     name = head if count is not None else text
     if count == 0:
         raise UsageError(f"samples: {text!r} asks for none")
-    if name == "demo":
-        return Source("demo", "demo", count or default)
+    if name == "demo" or (name.startswith("demo:") and len(name) > len("demo:")):
+        return Source("demo", name.removeprefix("demo:"), count or default)
     if name == "onevision":
         return Source("onevision", "onevision", count or default)
     if name.startswith("bench:") and len(name) > len("bench:"):
@@ -70,7 +70,7 @@ def parse_source(text: str, default: int) -> Source:
         return Source("file", name, count or default)
     raise UsageError(
         f"samples: unknown source {text!r}",
-        hint="one of demo, onevision, FILE.jsonl, bench:NAME, each with an optional :COUNT",
+        hint="one of demo[:SUITE], onevision, FILE.jsonl, bench:NAME, each with an optional :COUNT",
     )
 
 
@@ -148,6 +148,11 @@ def _drawn(
             f"no such file: {path}", hint="--samples takes demo, onevision, FILE.jsonl, bench:NAME"
         )
     records = list(read_records(Sample, path))
+    if source.kind == "demo" and source.name != "demo":
+        suites = sorted({str(r.extra.get("suite")) for r in records})
+        if source.name not in suites:
+            raise UsageError(f"samples: the demo has no suite {source.name}", hint=", ".join(suites))
+        records = [r for r in records if r.extra.get("suite") == source.name]
     return list(usable(shuffled(records, seed), source.count, on_skip))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kore import plot
 from kore.evaluate.frontier import pareto
 
 if TYPE_CHECKING:
@@ -16,20 +17,9 @@ MARKS = "kolrewxsafmc+*#"
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 
-def _canvas() -> Any:
-    try:
-        import matplotlib
-    except ImportError:
-        return None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
 def plot_frontier(study: Study, out: Path) -> Path | None:
     """K.A against K.R: rates on the validation split (lines: what is not beaten), rows of the test split."""
-    pyplot = _canvas()
+    pyplot = plot.pyplot()
     if pyplot is None:
         return None
     final = [r for r in study.rows if r["part"] == "methods" and r.get("k_a") is not None]
@@ -49,12 +39,12 @@ def plot_frontier(study: Study, out: Path) -> Path | None:
     axes.set_ylabel("K.R: old knowledge kept")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    return _saved(pyplot, figure, out / "frontier.png")
+    return plot.save(figure, out / "frontier.png")
 
 
 def plot_losses(losses: Curves, out: Path) -> Path | None:
     """Training loss of every row in one picture."""
-    pyplot = _canvas()
+    pyplot = plot.pyplot()
     known = {label: curve for label, curve in losses.items() if curve}
     if pyplot is None or not known:
         return None
@@ -67,19 +57,12 @@ def plot_losses(losses: Curves, out: Path) -> Path | None:
     axes.set_yscale("log")
     axes.legend(fontsize=7, ncols=2)
     axes.grid(alpha=0.3)
-    return _saved(pyplot, figure, out / "losses.png")
-
-
-def _saved(pyplot: Any, figure: Any, path: Path) -> Path:
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-    return path
+    return plot.save(figure, out / "losses.png")
 
 
 def plot_gains(gains: Sequence[Mapping[str, Any]], out: Path) -> Path | None:
     """What each suite's own constraint gains on it, and on the mean of the others (figure 6)."""
-    pyplot = _canvas()
+    pyplot = plot.pyplot()
     if pyplot is None or not gains:
         return None
     figure, axes = pyplot.subplots(figsize=(7, 4))
@@ -91,7 +74,7 @@ def plot_gains(gains: Sequence[Mapping[str, Any]], out: Path) -> Path | None:
     axes.set_xlabel("suite that the covariance is of")
     axes.set_ylabel("points above the general covariance")
     axes.legend(fontsize=8)
-    return _saved(pyplot, figure, out / "specific.png")
+    return plot.save(figure, out / "specific.png")
 
 
 def smoothed(curve: Sequence[tuple[int, float]], share: float = 0.8) -> list[tuple[int, float]]:

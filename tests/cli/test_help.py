@@ -49,7 +49,7 @@ PATHS = list(command_paths())
 
 def test_every_command_of_the_design_is_there() -> None:
     words = """augment calibrate train eval chat dashboard inject demo export study
-        show combine compare profiles data"""
+        show combine compare profiles data analyze"""
     assert {path[0] for path in PATHS if path} == set(words.split())
     assert {path[1] for path in PATHS if path[:1] == ("profiles",) and len(path) == 2} == {
         "list",
@@ -58,6 +58,7 @@ def test_every_command_of_the_design_is_there() -> None:
         "copy",
     }
     assert {path[1] for path in PATHS if path[:1] == ("data",) and len(path) == 2} == {"check", "fetch"}
+    assert {path[1] for path in PATHS if path[:1] == ("analyze",) and len(path) == 2} == {"capture", "heatmap"}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: " ".join(path) or "kore")
