@@ -6,8 +6,14 @@ F is the diagonal empirical Fisher information of the base's adapted weights ove
 the mean over samples of the squared gradient of that sample's loss, answers as labels, evaluation mode.
 At B = 0 the Fisher of LoRA's own factors would be zero in A, so it is taken of W0 and the penalty of
 Delta W = B A (one injection step; the continual setting of the literature does not define this).
-lambda = 1 would weigh a quadratic estimate of the old samples' loss like the new ones'; being diagonal it
-underestimates, so the default is larger.
+
+F is the square of a gradient, so its size says as much about the model's size and its loss as about what
+matters, and no one lambda suits two models. It is therefore told by its effect: a change of every weight by a
+tenth of its matrix's root mean square, which is about what plain LoRA does, costs `strength`:
+
+    lambda / 2 = strength / sum over matrices of (0.1 rms(W0))^2 sum_i F_i
+
+At the default of 1 the penalty stands beside a cross entropy of that size.
 """
 
 from __future__ import annotations
@@ -27,8 +33,8 @@ from kore.models.conversation import collate
 
 
 class EwcSettings(MethodSettings):
-    strength: float = Field(default=100.0, ge=0)
-    """lambda."""
+    strength: float = Field(default=1.0, ge=0)
+    """What a change of every weight by a tenth of its matrix's size costs."""
     samples: int = Field(default=256, ge=1)
     """At most so many retention samples."""
     fisher: Literal["full", "rows"] = "full"
@@ -49,6 +55,7 @@ class Ewc(Lora):
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
         super().__init__(values)
         self.fisher: dict[str, Tensor] = {}
+        self.half_lambda = 0.0
         self.last = 0.0
 
     def begin(self, setup: Setup) -> None:
@@ -72,31 +79,36 @@ class Ewc(Lora):
                     self.fisher[name] += grad.detach().float() ** 2 / len(old)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(before[name])
+        sizes = {n: float(w.detach().float().pow(2).mean()) for n, w in weights.items()}
+        cost = sum(TENTH**2 * sizes[n] * float(f.sum()) for n, f in self.fisher.items())
+        self.half_lambda = self.settings.strength / cost if cost else 0.0
         if self.settings.fisher == "rows":
             self.fisher = {n: SCALE * f.mean(1, keepdim=True) for n, f in self.fisher.items()}
         else:
             self.fisher = {n: squeezed(f) for n, f in self.fisher.items()}
 
     def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor) -> Tensor:
-        assert isinstance(self.settings, EwcSettings)
         total = logits.new_zeros((), dtype=torch.float32)
         for name, layer in lora_layers(model).items():
             fisher = self.fisher[name].to(total.device).float()
             total = total + (fisher * delta(layer) ** 2).sum()
-        value = self.settings.strength / 2 * total / SCALE
+        value = self.half_lambda * total / SCALE
         self.last = float(value.detach())
         return value
 
     def note(self) -> str:
-        return f"EWC's penalty at the last step: {self.last:.3g}"
+        return f"EWC's penalty at the last step: {self.last:.3g} (lambda {2 * self.half_lambda:.3g})"
 
     def state(self) -> dict[str, Tensor]:
-        return dict(self.fisher)
+        return {**self.fisher, HALF: torch.tensor(self.half_lambda, dtype=torch.float64)}
 
     def restore(self, state: Mapping[str, Tensor], model: Any) -> None:
-        self.fisher = dict(state)
+        self.fisher = {n: t for n, t in state.items() if n != HALF}
+        self.half_lambda = float(state[HALF])
 
 
+TENTH = 0.1
+HALF = "half lambda"
 SCALE = 2.0**16  # Fisher numbers are far below float16's smallest; they are kept times this
 
 

@@ -30,7 +30,10 @@ def write_report(study: Study) -> dict[str, Any]:
     """Write ``report/`` (study.md, study.csv, study.json, plots); returns what study.json holds."""
     out = study.out / FOLDER
     parts = list(dict.fromkeys(r["part"] for r in study.rows))
-    tables = {p: summary([r for r in study.rows if r["part"] == p], study.curves) for p in parts}
+    tables = {
+        p: summary([r for r in study.rows if r["part"] == p], study.curves if p == "methods" else {})
+        for p in parts
+    }
     losses = {
         r["label"]: r["losses"] for r in reversed(study.rows) if r["part"] == "methods" and "losses" in r
     }
@@ -129,7 +132,7 @@ def markdown(value: Mapping[str, Any]) -> list[str]:
         "over the suites that are not marked near.", "",
     ]  # fmt: skip
     for part, rows in tables.items():
-        lines += [f"## {PARTS.get(part, part)}", "", *_main(rows, level)]
+        lines += [f"## {PARTS.get(part, f'{part.capitalize()} (table 4)')}", "", *_main(rows, level)]
         if part == "methods":
             lines += [AREA, ""]
             lines += ["### By suite (table 2)", "", *_wide(rows, "by_suite")]

@@ -173,7 +173,7 @@ def penalty_of(
 def test_ewc_costs_nothing_at_the_start_and_pulls_back_afterwards(
     tiny_llava: Path, new: list[Sample], old: list[Sample]
 ) -> None:
-    method = Ewc({"strength": 1000})
+    method = Ewc({"strength": 10})
     model, _, penalty = penalty_of(tiny_llava, method, new, old)
     assert float(penalty().detach()) == 0.0
     shaken(model)
@@ -206,6 +206,11 @@ def test_ewcs_fisher_is_the_mean_of_squared_gradients_of_single_samples(
         squares += weight.grad**2 / len(old)
     kept = method.fisher[name].float() / 2.0**16
     assert torch.allclose(kept, squares, rtol=2e-3, atol=1e-6)
+    costs = 0.0
+    for linear, fisher in method.fisher.items():
+        change = 0.1 * again.linears[linear].weight.detach().double().pow(2).mean().sqrt()
+        costs += float((fisher.double() / 2.0**16 * change**2).sum())
+    assert method.half_lambda * costs == pytest.approx(1.0, rel=1e-2)
 
 
 def test_ewc_by_rows_needs_less_memory_and_agrees_where_all_columns_weigh_alike(
@@ -218,7 +223,7 @@ def test_ewc_by_rows_needs_less_memory_and_agrees_where_all_columns_weigh_alike(
     shaken(model)
     layers = lora_layers(model)
     expected = sum(float((method.fisher[n] * delta(m).detach() ** 2).sum()) for n, m in layers.items())
-    expected *= 50 / 2.0**16
+    expected *= method.half_lambda / 2.0**16
     assert math.isclose(float(penalty().detach()), expected, rel_tol=1e-4)
 
 
