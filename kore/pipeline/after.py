@@ -146,12 +146,15 @@ def protect(
         DataError: samples or covariance are no longer those that the run was trained with.
     """
     from kore.nullspace.combine import combine
+    from kore.nullspace.layers import parse_share
 
     run = find_run(path)
     batch = next(batches(run.folder))
     count = _check_data(run, batch)
     profile = resolved.profile
     own = {"samples": [f"{batch.data}:{count}"], "with_answers": True, "held_out": 0}
+    if parse_share(profile.calibrate.layers) is not None:
+        own["layers"] = "all"  # the sum keeps to the sites that the run's own covariance chose
     section = profile.calibrate.model_copy(update=own)
     summed = stages.calibrate(
         replace(resolved, profile=profile.model_copy(update={"calibrate": section})),
@@ -165,7 +168,9 @@ def protect(
         old = _check_covariance(run, batch.covariance)
     else:
         out = folder / "covariance-old"
-        old = stages.calibrate(resolved, out, progress, restart=restart, adapter=run.folder)
+        old = stages.calibrate(
+            resolved, out, progress, restart=restart, adapter=run.folder, new=batch.data
+        )
     out = folder / "covariance"
     total = combine([old.folder, summed.folder], out, restart=restart)
     progress("combine", 1, 1, total.label)
