@@ -130,7 +130,8 @@ def score_sites(backbone: Backbone, old: Sequence[Sample], new: Sequence[Sample]
             g = gradient.detach().flatten(0, -2).float()  # (T, d_out)
             energy[name] += float(((g @ g.T) * (scaled @ scaled.T)).sum())
 
-        y.register_hook(take)
+        hook: Any = y.register_hook
+        hook(take)
 
     with _frozen(backbone.model), torch.enable_grad(), _watched(linears, pull), _rooted(backbone):
         for sample in _spread(new):

@@ -173,7 +173,7 @@ def test_a_calibration_killed_at_each_layer_in_turn_ends_as_an_unbroken_one(
         died = subprocess.run(
             [sys.executable, "-c", DIE, str(layer), where, *broken],
             capture_output=True,
-            timeout=120,
+            timeout=1200,
             check=False,
         )
         assert died.returncode == -signal.SIGKILL, died.stderr
