@@ -154,7 +154,7 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
         covariance = folder / "covariance"
         samples = tree / "samples.jsonl"
         if request.after is not None:
-            protect(resolved, request.after, folder, progress, restart=restart)
+            protect(resolved, request.after, folder, progress, new=samples, restart=restart)
         else:
             stages.calibrate(resolved, covariance, progress, new=samples, restart=restart)
         if profile.adapter.basis == "contrast":
