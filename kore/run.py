@@ -28,6 +28,20 @@ def home() -> Path:
     return Path(os.environ.get("KORE_HOME") or "runs")
 
 
+def data_root() -> Path:
+    """Where benchmarks and data sets lie by default: ``$KORE_DATA``, else ``$LMUData``, else ``~/LMUData``
+    if it is there, else the user's data folder."""
+    for variable in ("KORE_DATA", "LMUData"):
+        if named := os.environ.get(variable):
+            return Path(named)
+    shared = Path.home() / "LMUData"
+    if shared.is_dir():
+        return shared
+    from platformdirs import user_data_path
+
+    return user_data_path("kore")
+
+
 @dataclass(frozen=True)
 class RunState:
     """What run.json holds: who works on the run and how far it is.

@@ -26,7 +26,7 @@ class ModelSection(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the GPU if there is one."""
     quantisation: Literal["none", "8bit", "4bit"] = "none"
-    """bitsandbytes, on GPUs only; the adapter needs no change to the base."""
+    """By bitsandbytes while the base is loaded; the adapter needs no change to it."""
     max_pixels: int | None = None
     """Upper limit on a picture's pixels, for families that resize freely (Qwen2.5-VL)."""
     vision_select_layer: int | None = None
@@ -122,7 +122,9 @@ class CalibrateSection(Section):
     normalise: Literal["none", "max"] = "none"
     """max divides each sample by its largest activation, as the released code does."""
     layers: str = "all"
-    """all, a range such as 0-3, a list, or auto[:SHARE]."""
+    """all, a range such as 0-3, a list, or auto[:SHARE]: the inputs that matter most to the new samples."""
+    new: str | None = None
+    """New samples (JSONL), which layers = auto looks at; kore inject knows its own."""
     seed: int = 233
     """Which samples of a source are drawn."""
     held_out: int = Field(default=0, ge=0)
@@ -147,7 +149,7 @@ class AdapterSection(Section):
     solver: Literal["auto", "exact", "fast"] = "auto"
     """Eigen-solver for the smallest directions; auto: exact, but fast for wide sites on a CPU."""
     layers: str = "all"
-    """As in [calibrate]."""
+    """all that was calibrated, a range or a list."""
     scale: float = Field(default=1.0, gt=0)
     """Multiplies A: 1 is the paper's."""
 

@@ -34,6 +34,9 @@ def calibrate(
         int | None, typer.Option("--held-out", help="More samples per source, to measure interference on.")
     ] = None,
     layers: Annotated[str | None, typer.Option("--layers", help="all, 0-3, 0,5,7 or auto[:SHARE].")] = None,
+    new: Annotated[
+        str | None, typer.Option("--new", metavar="FILE", help="New samples, which --layers auto looks at.")
+    ] = None,
     memory: Annotated[
         str | None, typer.Option("--memory", help="Budget for sums and hidden states, e.g. 8GiB.")
     ] = None,
@@ -53,27 +56,29 @@ def calibrate(
     Example: kore calibrate --samples demo
     """
     from kore.nullspace.job import CalibrateJob
+    from kore.nullspace.parallel import Ranks
     from kore.pipeline.after import read_earlier
     from kore.profile import resolve
     from kore_cli.output import Output
 
-    output = Output(json_mode=as_json, quiet=quiet)
+    given = {**options.overrides(setting), "model.id": model}
     if count is not None:
         # of onevision, -n counts each of the four categories
-        samples = [
-            f"onevision:{4 * count}" if text == "onevision" else text for text in samples or []
-        ] or None
+        named = samples or resolve(profile, given).profile.calibrate.samples
+        samples = [f"onevision:{4 * count}" if text == "onevision" else text for text in named]
     flags = {
         "calibrate.samples": samples,
         "calibrate.count": count,
         "calibrate.with_answers": with_answers,
         "calibrate.held_out": held_out,
         "calibrate.layers": layers,
+        "calibrate.new": new,
         "calibrate.memory": memory,
         "calibrate.seed": seed,
-        "model.id": model,
     }
-    resolved = resolve(profile, {**options.overrides(setting), **flags})
+    resolved = resolve(profile, {**given, **flags})
+    ranks = Ranks.join()
+    output = Output(json_mode=as_json, quiet=quiet or ranks.rank > 0)
     job = CalibrateJob(
         resolved.profile,
         out,
@@ -82,15 +87,20 @@ def calibrate(
         on_note=output.warn,
         earlier=read_earlier(adapter) if adapter else None,
     )
-    for line in job.plan.lines():
+    for line in job.lines():
         output.note(line)
     if dry_run:
-        output.result({"out": str(job.out), **job.plan.to_json()})
+        job.calibration.check_room(job.out)
+        choice = job.choice.to_json() if job.choice else None
+        if ranks.rank == 0:
+            output.result({"out": str(job.out), **job.plan.to_json(), "choice": choice})
         return
     if job.plan.tokens < job.widest:
         output.warn(f"{job.plan.tokens:,} tokens for inputs of width {job.widest:,}: take more samples")
     with output.progress("calibrate", job.plan.layers) as advance:
         made = job.run(restart=restart, on_layer=lambda done: advance(1, f"layer {done.layer}"))
+    if ranks.rank > 0:
+        return
     facts = made.manifest.facts
     output.result(
         {

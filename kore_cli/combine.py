@@ -15,6 +15,10 @@ def combine(
         list[Path], typer.Argument(metavar="FOLDER...", help="Parts of one tree, or covariances.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write.")],
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", metavar="W,W...", help="Of covariances: one positive number each."),
+    ] = None,
     restart: Restart = False,
     json_: Json = False,
     quiet: Quiet = False,
@@ -32,7 +36,9 @@ def combine(
         case "covariance":
             from kore_cli.combine_covariance import combine as combine_covariance
 
-            combine_covariance(folders, out, output, restart=restart)
+            combine_covariance(folders, out, output, weights=numbers(weights), restart=restart)
+        case "tree" if weights is not None:
+            raise UsageError("--weights are for covariances, these are parts of a tree")
         case "tree":
             from kore.augment.shards import join
 
@@ -42,3 +48,19 @@ def combine(
             raise UsageError(
                 f"folders of kind {kind} cannot be combined", hint="parts of a tree, or covariances"
             )
+
+
+def numbers(text: str | None) -> list[float] | None:
+    """``1,0.5`` as numbers.
+
+    Raises:
+        UsageError: not numbers.
+    """
+    from kore.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--weights {text}: expected numbers", hint="for example --weights 1,0.5") from error

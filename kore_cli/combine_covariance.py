@@ -23,6 +23,8 @@ def combine(
 
     with output.progress("combine") as advance:
         made = sum_up(folders, out, weights=weights, restart=restart, on_layer=lambda done, total: advance(1))
+    if left := made.manifest.facts.get("left_out"):
+        output.warn(f"{len(left)} sites are not in all of them and are left out (first {left[0]})")
     output.result(
         {
             "out": str(made.folder),

@@ -34,13 +34,14 @@ def check(
     from kore.errors import DataError, UsageError
     from kore.evaluate import library
     from kore.evaluate.benchmarks import NAMES, known
+    from kore.run import data_root
     from kore_cli.output import Output
 
     output = Output(json_mode=json_, quiet=quiet)
     for name in names or []:
         if not known(name):
             raise UsageError(f"unknown benchmark: {name}", hint=", ".join(NAMES))
-    data = data_dir or library.data_root()
+    data = data_dir or data_root()
     found = list(library.check(data, tuple(names) if names else NAMES))
     if output.human:
         columns = ("name", "state", "rows", "size", "md5", "path", "message")
@@ -85,6 +86,7 @@ def fetch(
     from kore.evaluate.bench import md5_of
     from kore.evaluate.benchmarks import SERVER, find, known
     from kore.evaluate.fetch import GIB, Limits
+    from kore.run import data_root
     from kore_cli.output import Output
 
     output = Output(json_mode=json_, quiet=quiet)
@@ -102,7 +104,7 @@ def fetch(
 
         return progress
 
-    data = data_dir or library.data_root()
+    data = data_dir or data_root()
     fetcher = library.Fetcher(data, limits, told, server or SERVER, (hub or library.HUB).rstrip("/"))
     for name in names:
         for path in fetcher.fetch(name):

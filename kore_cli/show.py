@@ -15,6 +15,10 @@ def show(
     id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="One item, sample or question of it.")
     ] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option("--rank", metavar="R", help="Of a covariance: the energy in the R smallest directions."),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Tell what any artefact is: items, tree, samples, covariance, adapter, run, result."""
@@ -32,7 +36,7 @@ def show(
         case "covariance":
             from kore_cli.show_covariance import show as show_covariance
 
-            show_covariance(path, output)
+            show_covariance(path, output, rank)
         case "records":
             from kore_cli.show_records import show_records
 

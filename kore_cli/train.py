@@ -24,7 +24,7 @@ def train(
         Path | None, typer.Option("--covariance", "-c", help="Folder made by kore calibrate.")
     ] = None,
     new_covariance: Annotated[
-        Path | None, typer.Option("--new-covariance", help="Of the new samples, for adapter.basis=contrast.")
+        Path | None, typer.Option("--new-covariance", help="Of the new samples, for --contrast.")
     ] = None,
     old: Annotated[
         Path | None, typer.Option("--old", help="Old samples, for methods that use them and for probes.")
@@ -36,6 +36,20 @@ def train(
     out: options.Out = None,
     model: options.Model = None,
     rank: Annotated[str | None, typer.Option("--rank", help="KORE's rank, or auto.")] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="Trainable parameters instead of a rank, e.g. 340M.")
+    ] = None,
+    keep_energy: Annotated[
+        float | None,
+        typer.Option("--keep-energy", help="Share of old-input energy to leave untouched, per layer: 0.95."),
+    ] = None,
+    contrast: Annotated[
+        float | None,
+        typer.Option("--contrast", help="Lean to directions that new samples use: 0 the paper's, 1 theirs."),
+    ] = None,
+    solver: Annotated[
+        str | None, typer.Option("--solver", help="Eigen-solver: exact, fast or auto (by size and device).")
+    ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate of the adapter.")] = None,
     epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the data.")] = None,
     max_steps: Annotated[int | None, typer.Option("--max-steps", help="Stop after so many steps.")] = None,
@@ -79,6 +93,11 @@ def train(
         "train.method": method,
         "model.id": model,
         "adapter.rank": rank,
+        "adapter.budget": budget,
+        "adapter.keep": keep_energy,
+        "adapter.basis": None if contrast is None else "contrast",
+        "adapter.contrast": contrast,
+        "adapter.solver": solver,
         "train.lr": lr,
         "train.epochs": epochs,
         "train.max_steps": max_steps,

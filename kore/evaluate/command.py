@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from kore.errors import MissingArtefact, UsageError
 from kore.evaluate.gate import check_gates, parse_gates
-from kore.evaluate.library import data_root
 from kore.evaluate.options import COMPATS, Compat
 from kore.evaluate.report import summary, write_summary
 from kore.evaluate.rescore import rescore
@@ -22,6 +21,7 @@ from kore.evaluate.task import Suite
 from kore.evaluate.wording import Style
 from kore.files import read_json
 from kore.manifest import Manifest, claim, read_manifest
+from kore.run import data_root
 
 if TYPE_CHECKING:
     from kore.evaluate.judge import Judge

@@ -51,20 +51,6 @@ class Found:
         return {**self.__dict__, "path": str(self.path) if self.path else None}
 
 
-def data_root() -> Path:
-    """Where data lies by default: ``$KORE_DATA``, else ``$LMUData``, else ``~/LMUData`` if it is there,
-    else the user's data folder."""
-    for variable in ("KORE_DATA", "LMUData"):
-        if named := os.environ.get(variable):
-            return Path(named)
-    shared = Path.home() / "LMUData"
-    if shared.is_dir():
-        return shared
-    from platformdirs import user_data_path
-
-    return user_data_path("kore")
-
-
 def check(data: Path, names: tuple[str, ...] = NAMES) -> Iterator[Found]:
     """Look at each benchmark's file: path, rows, size, MD5, and whether its structure holds."""
     from kore.evaluate.suites import Choice

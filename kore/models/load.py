@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,12 +187,12 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
     device = pick_device(section.device)
     options: dict[str, Any] = {"dtype": pick_dtype(section.dtype, device), "trust_remote_code": False}
     if section.quantisation != "none":
-        if device.type != "cuda":
-            raise UsageError("model.quantisation needs a GPU", hint="use --set model.quantisation=none")
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise UsageError("model.quantisation needs bitsandbytes", hint="pip install 'kore-inject[gpu]'")
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=section.quantisation == "8bit", load_in_4bit=section.quantisation == "4bit"
         )
-        options["device_map"] = {"": 0}
+        options["device_map"] = {"": device}
     logging.set_verbosity_error()
     try:
         model: Any = AutoModelForImageTextToText.from_pretrained(folder, **options)

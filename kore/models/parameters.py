@@ -13,7 +13,7 @@ from kore.models.families import Family, family_of, language_linears
 if TYPE_CHECKING:
     from torch import nn
 
-    from kore.profile import Profile
+    from kore.profile import AdapterSection, Profile
 
 TOTAL = "total"
 
@@ -38,7 +38,8 @@ def table(profile: Profile, *, ranks: Mapping[str, int] | None = None) -> list[d
     linears = language_linears(model, family)
     base = sum(p.numel() for p in model.parameters())
     full = profile.train.method == "full"
-    rows = _full(model, family) if full else _adapter(profile, linears, ranks)
+    section = net_section(profile, model, family)
+    rows = _full(model, family) if full else _adapter(profile, section, linears, ranks)
     if not full and profile.train.projector != "off" and family.projector:
         rows.append(_whole(model, family.projector, "projector"))
     trainable = sum(row["trainable"] for row in rows)
@@ -67,13 +68,28 @@ def total(rows: list[dict[str, Any]]) -> int:
     return int(rows[-1]["trainable"])
 
 
-def kore_rank(profile: Profile, linears: Mapping[str, nn.Linear]) -> int:
-    """The single rank that the profile names, or the largest that its budget pays for.
+def net_section(profile: Profile, model: nn.Module, family: Family) -> AdapterSection:
+    """The adapter's settings, its budget without what the projector takes of it.
+
+    Raises:
+        ProfileError: the projector alone costs more.
+    """
+    section = profile.adapter
+    if section.budget is None or profile.train.projector == "off" or not family.projector:
+        return section
+    projector = sum(p.numel() for p in model.get_submodule(family.projector).parameters())
+    left = parse_count(section.budget) - projector
+    if left < 1:
+        raise ProfileError(f"the projector alone takes {projector:,} parameters", where="adapter.budget")
+    return section.model_copy(update={"budget": str(left)})
+
+
+def kore_rank(section: AdapterSection, linears: Mapping[str, nn.Linear]) -> int:
+    """The single rank that the section names, or the largest that its budget pays for.
 
     Raises:
         ProfileError: the rank is left to a covariance, or the budget pays for nothing.
     """
-    section = profile.adapter
     if section.rank == "auto" or section.keep is not None:
         raise ProfileError(
             "the rank depends on a covariance", where="adapter.rank", hint="give one with --covariance DIR"
@@ -95,12 +111,15 @@ def equal_lora_rank(linears: Mapping[str, nn.Linear], rank: int) -> int:
 
 
 def _adapter(
-    profile: Profile, linears: Mapping[str, nn.Linear], ranks: Mapping[str, int] | None
+    profile: Profile,
+    section: AdapterSection,
+    linears: Mapping[str, nn.Linear],
+    ranks: Mapping[str, int] | None,
 ) -> list[dict[str, Any]]:
     train = profile.train
     alone = train.method == "kore" and train.constraint and not train.thaw_a
     if ranks is None:
-        rank = kore_rank(profile, linears)
+        rank = kore_rank(section, linears)
         if not (train.method == "kore" and train.constraint):
             rank = equal_lora_rank(linears, rank)
         ranks = dict.fromkeys(linears, rank)

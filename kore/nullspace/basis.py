@@ -70,6 +70,33 @@ def check(c: Tensor, name: str = "") -> None:
         raise DataError("the covariance is not symmetric", where=where)
 
 
+def check_rank(rank: int, d_in: int, name: str = "") -> None:
+    """Refuse a rank that is no number of directions.
+
+    Raises:
+        DataError: r < 1 or r > d_in; names the site.
+    """
+    if not 1 <= rank <= d_in:
+        raise DataError(f"rank {rank} does not fit {d_in} inputs", where=name or None)
+
+
+def refuse_indefinite(smallest: float, size: float, name: str = "") -> None:
+    """Refuse a matrix with an eigenvalue that is negative beyond rounding.
+
+    Args:
+        smallest: its smallest eigenvalue. size: its Frobenius norm.
+
+    Raises:
+        DataError: names the site.
+    """
+    if smallest < -INDEFINITE * size:
+        raise DataError(
+            f"the covariance is indefinite: smallest eigenvalue {smallest:.3g}, norm {size:.3g}",
+            where=name or None,
+            hint="it was summed in too low a precision; calibrate again with calibrate.accumulate=float64",
+        )
+
+
 def null_basis(c: Tensor, rank: int, *, solver: str = "exact", name: str = "") -> NullBasis:
     """The r eigenvectors of the smallest eigenvalues, deterministic in sign and among ties.
 
@@ -83,17 +110,11 @@ def null_basis(c: Tensor, rank: int, *, solver: str = "exact", name: str = "") -
     """
     check(c, name)
     d = c.shape[0]
-    if not 1 <= rank <= d:
-        raise DataError(f"rank {rank} does not fit {d} inputs", where=name or None)
+    check_rank(rank, d, name)
     c = c.double()
     size = float(c.norm())
     values, vectors, used = solve(c, rank, solver, tied=TIED * size)
-    if float(values[0]) < -INDEFINITE * size:
-        raise DataError(
-            f"the covariance is indefinite: smallest eigenvalue {float(values[0]):.3g}, norm {size:.3g}",
-            where=name or None,
-            hint="it was summed in too low a precision; calibrate again with calibrate.accumulate=float64",
-        )
+    refuse_indefinite(float(values[0]), size, name)
     vectors = fix_signs(vectors)
     trace = float(c.diagonal().sum())
     energy = float((vectors * (c @ vectors)).sum())

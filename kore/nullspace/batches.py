@@ -14,6 +14,8 @@ from kore.records import IMAGE_MARK, Sample
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kore.models.load import Backbone
+
 _KEEP = 512 << 20  # bytes of encoded samples to keep instead of opening pictures twice
 
 
@@ -66,6 +68,12 @@ def features(encoder: Encoder, sample: Sample, with_answers: bool) -> dict[str, 
     turns.append(next(m for m in sample.conversations if m.from_ == "human"))
     marks = sum(m.value.count(IMAGE_MARK) for m in turns)
     return encoder.prompt(turns, sample.images[:marks], sample.id)
+
+
+def placed(backbone: Backbone, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A batch where the model is, pictures in its type."""
+    dtype = backbone.model.dtype
+    return {k: v.to(backbone.device, dtype if v.is_floating_point() else v.dtype) for k, v in batch.items()}
 
 
 def make_batches(processor: Any, samples: Sequence[Sample], *, batch: int, with_answers: bool) -> Batches:

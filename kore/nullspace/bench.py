@@ -39,10 +39,11 @@ def draw_bench(
         MissingArtefact: no such file.
         DataError: not a TSV file with index, image and question.
     """
-    path = Path(name) if name.endswith(".tsv") else root / f"{name}.tsv"
+    path = Path(name) if name.endswith(".tsv") else _file(root, name)
     if not path.is_file():
         raise MissingArtefact(
-            f"no {path.name} in {path.parent}", hint=f"fetch it with: kore data fetch {path.stem}"
+            f"no {path.name} in {path.parent}",
+            hint=f"fetch it with: kore data fetch {path.stem}   (KORE_DATA points elsewhere)",
         )
     pointers = {row["index"]: _pointer(row) for row in _rows(path)}
     order = list(pointers)
@@ -60,6 +61,12 @@ def draw_bench(
                 if on_skip is not None:
                     on_skip(f"skipped: {error}")
     return found
+
+
+def _file(root: Path, name: str) -> Path:
+    """NAME.tsv, or the first file of one of its splits: OCRVQA is OCRVQA_TESTCORE.tsv."""
+    path = root / f"{name}.tsv"
+    return path if path.is_file() else min(root.glob(f"{name}_*.tsv"), default=path)
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

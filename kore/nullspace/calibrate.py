@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from kore.files import hash_json
 from kore.manifest import Manifest, State, claim
 from kore.models.families import language_layers, language_linears
 from kore.nullspace.accumulator import Accumulator
-from kore.nullspace.batches import Batches, make_batches, sample_hash
+from kore.nullspace.batches import Batches, make_batches, placed, sample_hash
 from kore.nullspace.covariance import KIND, Covariance, Site, read_sites, shard, write_shard
 from kore.nullspace.group import Group
 from kore.nullspace.layers import parse_layers
@@ -29,6 +30,7 @@ from kore.nullspace.weights import Held, Weights
 
 if TYPE_CHECKING:
     from kore.models.load import Backbone
+    from kore.nullspace.importance import Choice
     from kore.profile import CalibrateSection
     from kore.records import Sample
 
@@ -56,6 +58,7 @@ class Calibration:
         section: how.
         label: what the samples are, for people.
         weights: brings decoder layers into memory; by default they are there already.
+        choice: only its inputs are summed; by default all of the section's layers.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Calibration:
         *,
         label: str = "",
         weights: Weights | None = None,
+        choice: Choice | None = None,
     ) -> None:
         if not samples:
             raise UsageError("there is no sample to calibrate on")
@@ -76,7 +80,10 @@ class Calibration:
         self.samples = samples
         self.stack: nn.ModuleList = language_layers(backbone.model, backbone.family)
         self.weights: Weights = weights or Held(backbone.model)
-        self.layers = parse_layers(section.layers, len(self.stack))
+        self.choice = choice
+        self._all = _by_layer(backbone)
+        self.linears = self._chosen()
+        self.layers = list(self.linears)
         self.batches: Batches = make_batches(
             backbone.processor, samples, batch=section.batch, with_answers=section.with_answers
         )
@@ -98,12 +105,15 @@ class Calibration:
             "root": self.lineage.root,
             "lineage": list(self.lineage.chain),
         }
+        if self.choice is not None:
+            settings["sites"] = self.choice.names
         inputs = {"model": self.backbone.identity, "samples": hash_json(hashes)}
         facts = {
             "label": self.label,
             "tokens": self.batches.tokens,
             "samples": [{"id": s.id, "hash": h} for s, h in zip(self.samples, hashes, strict=True)],
             "plan": self.plan.to_json(),
+            "choice": self.choice.to_json() if self.choice else None,
         }
         sources = {"model": str(self.backbone.path)}
         if self.backbone.earlier is not None:
@@ -118,7 +128,7 @@ class Calibration:
         state: State = self.ranks.first(lambda: claim(out, manifest, restart=restart))
         if state == "done":
             return Covariance(out)
-        check_room(self.plan, out)
+        self.check_room(out)
         began = time.monotonic()
         with quiet_inference():
             self._run(out, on_layer)
@@ -127,6 +137,16 @@ class Calibration:
             manifest.finished(seconds=round(time.monotonic() - began, 2), sites=sites).write(out)
         self.ranks.barrier()
         return Covariance(out)
+
+    def check_room(self, out: Path) -> None:
+        """Refuse before starting what could not finish in the memory and on the disk of this machine.
+
+        Raises:
+            UsageError: with the figures.
+        """
+        written = sum(path.stat().st_size for path in out.glob("layer-*.safetensors"))
+        weights = 0 if self.weights.keeps_all else self.plan.weights
+        check_room(self.plan, out, weights=weights, written=written, processes=self.ranks.here)
 
     def _run(self, out: Path, on_layer: Callable[[LayerDone], None] | None) -> None:
         mine = self.ranks.share(len(self.batches.groups))
@@ -156,8 +176,9 @@ class Calibration:
                         on_layer(LayerDone(layer, done, len(self.layers), sites, seconds))
         finally:
             cache.clear()
-        if on_disk and self.ranks.rank == 0 and (out / _HIDDEN).exists():
-            (out / _HIDDEN).rmdir()
+        self.ranks.barrier()
+        if self.ranks.rank == 0:  # a killed run with a smaller budget may have left some too
+            shutil.rmtree(out / _HIDDEN, ignore_errors=True)
 
     def _begin(self, batch: int) -> Start:
         """Embeddings, vision tower and projector on one batch."""
@@ -166,7 +187,7 @@ class Calibration:
 
     def _stream(self, group: Group, mine: list[int]) -> dict[int, LayerTaps]:
         """All layers in one go, batch by batch: nothing needs to be kept."""
-        taps = {n: self._taps(n) for n in group.summed}
+        taps = {n: self._taps(self.linears[n]) for n in group.summed}
         for batch in mine:
             begun = self._begin(batch)
             hidden = begun.hidden
@@ -178,7 +199,7 @@ class Calibration:
         self, group: Group, mine: list[int], starts: dict[int, Start], cache: HiddenCache
     ) -> dict[int, LayerTaps]:
         """A stretch of layers from the kept hidden states to the next ones."""
-        taps = {n: self._taps(n) for n in group.summed}
+        taps = {n: self._taps(self.linears[n]) for n in group.summed}
         # weights that are here anyway: read and write the hidden states once per stretch
         stretches = [group.layers] if self.weights.keeps_all else [[n] for n in group.layers]
         for stretch in stretches:
@@ -225,13 +246,16 @@ class Calibration:
         self.ranks.barrier()
         return sites
 
-    def _taps(self, layer: int) -> LayerTaps:
-        prefix = f"{self.backbone.family.layers}.{layer}."
-        linears = {
-            k: v
-            for k, v in language_linears(self.backbone.model, self.backbone.family).items()
-            if k.startswith(prefix)
-        }
+    def _chosen(self) -> dict[int, dict[str, nn.Linear]]:
+        """The linears whose inputs are summed, by layer."""
+        if self.choice is None:
+            return {n: self._all[n] for n in parse_layers(self.section.layers, len(self.stack))}
+        wanted: dict[int, dict[str, nn.Linear]] = {}
+        for site in self.choice.chosen:
+            wanted.setdefault(site.layer, {}).update({n: self._all[site.layer][n] for n in site.linears})
+        return dict(sorted(wanted.items()))
+
+    def _taps(self, linears: Mapping[str, nn.Linear]) -> LayerTaps:
         dtype = getattr(torch, self.section.accumulate)
 
         def make(width: int) -> Accumulator:
@@ -239,29 +263,29 @@ class Calibration:
 
         return LayerTaps(linears, make, normalise=self.section.normalise == "max")
 
-    def _inputs(self, batch: int) -> dict[str, Any]:
-        dtype = self.backbone.model.dtype
-        return {
-            k: v.to(self.backbone.device, dtype if v.is_floating_point() else v.dtype)
-            for k, v in self.batches.inputs(batch).items()
-        }
+    def _inputs(self, batch: int) -> dict[str, Tensor]:
+        return placed(self.backbone, self.batches.inputs(batch))
 
     def _plan(self) -> Plan:
         """Find the sites of the first layer on the shortest batch, and count bytes."""
         with quiet_inference():
             with self.weights.outside():
                 begun = start(self.backbone.model, self.stack, self._inputs(0))
-            taps = self._taps(0)
+            taps = self._taps(self._all[0])
             with self.weights.layer(0), taps:
                 taps.start(begun.mask)
                 run_layer(self.stack[0], begun.hidden, begun.calls[0])
         per_token = begun.hidden.shape[-1] * begun.hidden.element_size()
         share = -(-self.batches.padded // self.ranks.world)
-        self.widest = max(tap.sum.d_in for tap in taps.taps)
+        kinds = [({_stem(name) for name in tap.linears}, tap.sum.d_in) for tap in taps.taps]
+        widths = [
+            [d_in for stems, d_in in kinds if stems & {_stem(name) for name in linears}]
+            for linears in self.linears.values()
+        ]
+        self.widest = max(max(each) for each in widths)
         first = self.batches.lengths[self.batches.groups[0][-1]] * len(self.batches.groups[0])
         return make_plan(
-            widths=[tap.sum.d_in for tap in taps.taps],
-            layers=len(self.layers),
+            widths=widths,
             samples=len(self.samples),
             tokens=self.batches.tokens,
             hidden=share * per_token,
@@ -269,7 +293,21 @@ class Calibration:
             weights=self.weights.peak_bytes,
             budget=parse_bytes(self.section.memory),
             item=8 if self.section.accumulate == "float64" else 4,
+            one_by_one=not self.weights.keeps_all,
         )
+
+
+def _by_layer(backbone: Backbone) -> dict[int, dict[str, nn.Linear]]:
+    """The adapted linears of each decoder layer, by full name."""
+    found: dict[int, dict[str, nn.Linear]] = {}
+    for name, module in language_linears(backbone.model, backbone.family).items():
+        layer = int(name.removeprefix(f"{backbone.family.layers}.").partition(".")[0])
+        found.setdefault(layer, {})[name] = module
+    return found
+
+
+def _stem(linear: str) -> str:
+    return linear.rpartition(".")[2]
 
 
 def calibrate(

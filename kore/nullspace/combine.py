@@ -1,4 +1,7 @@
-"""Sums of covariances: C = sum of w_i C_i over folders of one model or of one model's lineage."""
+"""Sums of covariances: C = sum of w_i C_i over folders of one model or of one model's lineage.
+
+A sum holds the sites that all its parts hold.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def combine(
 
     Raises:
         UsageError: fewer than two folders, weights that do not fit or are not positive.
-        DataError: covariances of models that are not one chain, or with different sites.
+        DataError: covariances of models that are not one chain, or without a site in common.
     """
     if len(folders) < 2:
         raise UsageError("give at least two covariances to combine")
@@ -37,7 +40,7 @@ def combine(
     if len(shares) != len(parts) or any(not w > 0 for w in shares):
         raise UsageError(f"{len(parts)} covariances need {len(parts)} positive weights")
     last = _last_of_chain(parts)
-    _same_sites(parts)
+    common = _common(parts)
     settings = {
         "lineage": last.manifest.settings.get("lineage", []),
         "root": last.lineage.root,
@@ -50,14 +53,18 @@ def combine(
     label = " + ".join(
         p.label if w == 1 else f"{w:g} x {p.label}" for w, p in zip(shares, parts, strict=True)
     )
-    facts = {"label": label, "tokens": sum(int(p.manifest.facts.get("tokens", 0)) for p in parts)}
+    facts = {
+        "label": label,
+        "tokens": sum(int(p.manifest.facts.get("tokens", 0)) for p in parts),
+        "left_out": sorted({s.name for part in parts for s in part.sites} - {s.name for s in common}),
+    }
     manifest = Manifest(KIND, settings, inputs, sources, facts=facts)
     if claim(out, manifest, restart=restart) == "done":
         return Covariance(out)
-    layers = sorted({s.layer for s in parts[0].sites})
+    layers = sorted({s.layer for s in common})
     for done, layer in enumerate(layers, 1):
         if not shard(out, layer).exists():
-            _sum_layer(parts, shares, layer, out)
+            _sum_layer([s for s in common if s.layer == layer], parts, shares, layer, out)
         if on_layer is not None:
             on_layer(done, len(layers))
     sites = [s.to_json() for n in layers for s in read_sites(shard(out, n))]
@@ -77,18 +84,29 @@ def _last_of_chain(parts: list[Covariance]) -> Covariance:
     return last
 
 
-def _same_sites(parts: list[Covariance]) -> None:
-    first = {s.name: (s.d_in, s.linears) for s in parts[0].sites}
-    for part in parts[1:]:
-        other = {s.name: (s.d_in, s.linears) for s in part.sites}
-        different = sorted(n for n in first.keys() | other.keys() if first.get(n) != other.get(n))
-        if different:
-            raise DataError(f"{part.folder} and {parts[0].folder} hold different sites", where=different[0])
+def _common(parts: list[Covariance]) -> list[Site]:
+    """The sites that every part holds: an adapter made from the sum touches no others.
+
+    Raises:
+        DataError: a site of one name is another input elsewhere, or none is common.
+    """
+    held = [{s.name: s for s in part.sites} for part in parts]
+    common = [s for s in parts[0].sites if all(s.name in each for each in held)]
+    for site in common:
+        for part, each in zip(parts, held, strict=True):
+            other = each[site.name]
+            if (other.d_in, other.linears) != (site.d_in, site.linears):
+                raise DataError(f"{part.folder} and {parts[0].folder} mean different inputs", where=site.name)
+    if not common:
+        raise DataError("these covariances have no site in common", where=str(parts[0].folder))
+    return common
 
 
-def _sum_layer(parts: list[Covariance], shares: list[float], layer: int, out: Path) -> None:
+def _sum_layer(
+    common: list[Site], parts: list[Covariance], shares: list[float], layer: int, out: Path
+) -> None:
     matrices, sites = {}, []
-    for site in (s for s in parts[0].sites if s.layer == layer):
+    for site in common:
         total = torch.zeros(site.d_in * (site.d_in + 1) // 2, dtype=torch.float64)
         tokens = 0
         for part, share in zip(parts, shares, strict=True):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kore.errors import DataError
-from kore.nullspace.basis import NullBasis, check, fix_signs, null_basis
+from kore.nullspace.basis import NullBasis, check, check_rank, fix_signs, null_basis, refuse_indefinite
 
 
 def contrast_basis(old: Tensor, new: Tensor, rank: int, strength: float, *, name: str = "") -> NullBasis:
@@ -26,7 +26,7 @@ def contrast_basis(old: Tensor, new: Tensor, rank: int, strength: float, *, name
         strength: s in [0, 1]; 0 is the paper's basis.
 
     Returns:
-        The basis, orthonormal; its energies are those in C_old.
+        The basis, orthonormal; its energies are those in C_old, its residual the eigenproblem's.
 
     Raises:
         DataError: as `null_basis`; or the two differ in size.
@@ -36,14 +36,17 @@ def contrast_basis(old: Tensor, new: Tensor, rank: int, strength: float, *, name
     check(new, name)
     if old.shape != new.shape:
         raise DataError(f"old inputs have width {old.shape[0]}, new ones {new.shape[0]}", where=name or None)
-    null_basis(old, rank, name=name)  # refuses what is no covariance
+    check(old, name)
+    check_rank(rank, old.shape[0], name)
     values, axes = torch.linalg.eigh(old.double())
+    refuse_indefinite(float(values[0]), float(values.norm()), name)
     values = values.clamp_min(0)
     floor = values[rank - 1].clamp_min(1e-12 * float(values[-1]))
     weight = ((values + floor) / floor).pow(-(1 - strength) / (2 * strength))  # (C_old + d)^(-p/2), scaled
     inner = weight[:, None] * (axes.T @ new.double() @ axes) * weight
-    _, best = torch.linalg.eigh(inner)
-    best = best.flip(1)[:, :rank]
+    ratios, best = torch.linalg.eigh(inner)
+    ratios, best = ratios.flip(0)[:rank], best.flip(1)[:, :rank]
+    residual = float((inner @ best - best * ratios).norm(dim=0).max())
     vectors, _ = torch.linalg.qr(axes @ (weight[:, None] * best))
     # smallest old energy first, as in the paper's basis
     energies, rotation = torch.linalg.eigh(vectors.T @ old.double() @ vectors)
@@ -53,7 +56,7 @@ def contrast_basis(old: Tensor, new: Tensor, rank: int, strength: float, *, name
         vectors,
         energies.clamp_min(0),
         f"contrast {strength:g}",
-        residual=0.0,
+        residual=residual / max(float(inner.norm()), 1e-300),
         orthonormality=float((vectors.T @ vectors - identity).abs().max()),
         energy_left=float(energies.clamp_min(0).sum() / values.sum()),
     )

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from kore.errors import DataError
+from kore.errors import DataError, UsageError
 from kore.models.load import dense
 from kore.nullspace.basis import NullBasis, adapter_factors, null_basis
 from kore.nullspace.covariance import Covariance, Site
 from kore.nullspace.layers import parse_layers, parse_share
+from kore.nullspace.solvers import fastest
 
 if TYPE_CHECKING:
     from kore.profile import AdapterSection
@@ -114,10 +114,15 @@ def chosen_sites(
     """The covariance's sites in the layers that the section adapts.
 
     Raises:
-        DataError: a chosen layer was not calibrated.
+        DataError: a chosen layer was not calibrated. UsageError: auto, which calibration decides.
     """
     present = sorted({s.layer for s in covariance.sites})
-    if layers is None and section.layers != "all" and parse_share(section.layers) is None:
+    if layers is None and section.layers != "all":
+        if parse_share(section.layers) is not None:
+            raise UsageError(
+                "adapter.layers: auto chooses before the inputs are summed",
+                hint=f"kore calibrate --layers {section.layers} --new NEW.jsonl; the adapter follows it",
+            )
         layers = parse_layers(section.layers, max(present) + 1)
     missing = [n for n in layers or [] if n not in present]
     if missing:
@@ -131,9 +136,7 @@ def chosen_sites(
 def _basis(
     covariance: Covariance, site: Site, rank: int, section: AdapterSection, new: Covariance | None
 ) -> NullBasis:
-    c = covariance.matrix(site)
-    if torch.cuda.is_available():
-        c = c.cuda()
+    c = fastest(covariance.matrix(site))
     if section.basis == "paper":
         return null_basis(c, rank, solver=section.solver, name=site.name)
     from kore.nullspace.contrast import contrast_basis

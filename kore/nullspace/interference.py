@@ -31,7 +31,7 @@ def interference(
         own: the covariance that A was made from, to show how far A fits it better than the held-out.
 
     Returns:
-        Rows ``{site, linear, kore, random, lora, energy, energy_own}``: the change for KORE's A, for a
+        Rows ``{site, linear, rank, kore, random, lora, energy, energy_own}``: the change for KORE's A, for a
         random A of the same norm, for LoRA's initial A; the share of the inputs' energy that the row
         space of A sees, held out and (if `own`) in the sums themselves.
     """
@@ -52,6 +52,7 @@ def interference(
         row = {
             "site": site.name,
             "linear": name,
+            "rank": rank,
             "kore": _norm(ours, c) / output,
             "random": _norm(random, c) / output,
             "lora": _norm(lora, c) / output,

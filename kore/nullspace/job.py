@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from kore.errors import MissingArtefact, UsageError
 from kore.files import write_json
 from kore.manifest import Manifest
 from kore.nullspace.calibrate import Calibration, LayerDone
 from kore.nullspace.covariance import Covariance
 from kore.nullspace.factors import build
+from kore.nullspace.importance import Choice, choose_sites, score_sites
 from kore.nullspace.interference import interference, summary
+from kore.nullspace.layers import parse_share
 from kore.nullspace.parallel import Ranks
 from kore.nullspace.sources import Source, collect, collect_others, parse_source
 from kore.nullspace.spectra import write_spectra
@@ -45,6 +50,7 @@ class CalibrateJob:
         samples: the samples, if they are drawn already.
         earlier: an adapter to put on the model first, so that its inputs are those of the model as it
             now is.
+        new: samples to learn, if the profile's layers are auto and it names none.
     """
 
     def __init__(
@@ -58,9 +64,16 @@ class CalibrateJob:
         backbone: Backbone | None = None,
         samples: list[Sample] | None = None,
         earlier: Earlier | None = None,
+        new: Path | None = None,
     ) -> None:
         section = profile.calibrate
         self.profile = profile
+        share = parse_share(section.layers)
+        if offload and share is not None:
+            raise UsageError(
+                "layers = auto follows gradients through the whole model", hint="leave --offload out"
+            )
+        wanted = read_new(Path(section.new) if section.new else new) if share is not None else []
         self.sources: list[Source] = [parse_source(text, section.count) for text in section.samples]
         self._pictures = Path(tempfile.mkdtemp(prefix="kore-samples-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._pictures, ignore_errors=True)
@@ -96,10 +109,20 @@ class CalibrateJob:
             if (weights := options.get("weights")) is not None:
                 weights.then = partial(earlier.put_whole, backbone.model)
         label = " + ".join(f"{s.label} {s.count}" for s in self.sources)
+        self.choice: Choice | None = None
+        if share is not None:
+            began = time.monotonic()
+            scores = Ranks.current().first(lambda: score_sites(backbone, drawn, wanted))
+            seconds = round(time.monotonic() - began, 2)
+            self.choice = options["choice"] = replace(choose_sites(scores, share), seconds=seconds)
         self.calibration = Calibration(backbone, drawn, section, label=label, **options)
         self.plan = self.calibration.plan
         self.manifest: Manifest = self.calibration.manifest()
         self.out = out or default_folder(self.sources, self.manifest)
+
+    def lines(self) -> list[str]:
+        """What will be summed, and what that takes, for people."""
+        return [*([self.choice.line()] if self.choice else []), *self.plan.lines()]
 
     @property
     def widest(self) -> int:
@@ -119,7 +142,7 @@ class CalibrateJob:
         if self.others:
             report, held = self._hold_out(covariance)
         spectra = self.out / SPECTRA
-        if self.calibration.ranks.rank == 0 and not spectra.exists():
+        if self.calibration.ranks.rank == 0 and (held is not None or not spectra.exists()):
             write_spectra(covariance, spectra, self.profile.adapter, report=report, held_out=held)
         return covariance
 
@@ -134,12 +157,15 @@ class CalibrateJob:
             section,
             label=f"{len(self.others)} held out",
             weights=self.calibration.weights,
+            choice=self.choice,
         )
         held = job.run(self.out / HELD_OUT)
         path = self.out / INTERFERENCE
         if self.calibration.ranks.rank != 0 or path.exists():
             return None, None
-        made = build(self.weight_of, covariance, self.profile.adapter)
+        # the contrast basis needs the new samples too: what is measured is the paper's
+        adapter = self.profile.adapter.model_copy(update={"basis": "paper"})
+        made = build(self.weight_of, covariance, adapter)
         rows = interference(self.weight_of, made.a, held, own=covariance)
         write_json(path, {"summary": summary(rows), "linears": rows})
         return made.report, {row["site"]: row["energy"] for row in rows}
@@ -158,3 +184,20 @@ def default_folder(sources: list[Source], manifest: Manifest) -> Path:
     """A folder of its own for each distinct calibration, so that the same command finds it again."""
     name = "-".join(source.label.replace(" ", "-") for source in sources)
     return home() / "covariance" / f"{name}-{manifest.fingerprint[:8]}"
+
+
+def read_new(path: Path | None) -> list[Sample]:
+    """The samples to learn, for layers = auto.
+
+    Raises:
+        UsageError: none named. MissingArtefact: no such file.
+    """
+    from kore.records import Sample, read_records
+
+    if path is None:
+        raise UsageError(
+            "layers = auto weighs new samples against old ones", hint="name the new ones: --new FILE.jsonl"
+        )
+    if not path.is_file():
+        raise MissingArtefact(f"no such file: {path}", hint="make samples with: kore augment ITEMS -o FOLDER")
+    return list(read_records(Sample, path))

@@ -32,12 +32,6 @@ class Subset:
     """
 
     def __init__(self, root: Path, name: str) -> None:
-        try:
-            import pyarrow.parquet as parquet
-        except ImportError as error:
-            raise KoreError(
-                "reading parquet files needs pyarrow", hint="pip install 'kore-inject[data]'"
-            ) from error
         self.name = name
         paths = sorted((root / name).glob("*.parquet"))
         if not paths:
@@ -45,6 +39,12 @@ class Subset:
                 f"no {name} in {root}",
                 hint=f"{FETCH} brings it; KORE_DATA or --set calibrate.onevision=DIR point elsewhere",
             )
+        try:
+            import pyarrow.parquet as parquet
+        except ImportError as error:
+            raise KoreError(
+                "reading parquet files needs pyarrow", hint="pip install 'kore-inject[data]'"
+            ) from error
         try:
             self._files = [parquet.ParquetFile(path) for path in paths]
         except (OSError, ValueError) as error:

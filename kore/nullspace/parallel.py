@@ -21,6 +21,11 @@ class Ranks:
     rank: int = 0
     world: int = 1
 
+    @property
+    def here(self) -> int:
+        """Processes on this machine."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", self.world)) if self.world > 1 else 1
+
     @staticmethod
     def current() -> Ranks:
         """From torch.distributed, if it is initialised."""

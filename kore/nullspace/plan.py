@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,7 @@ class Plan:
 
 def make_plan(
     *,
-    widths: list[int],
-    layers: int,
+    widths: Sequence[Sequence[int]],
     samples: int,
     tokens: int,
     hidden: int,
@@ -91,59 +91,72 @@ def make_plan(
     weights: int,
     budget: int,
     item: int = 8,
+    one_by_one: bool = False,
 ) -> Plan:
     """Choose how many layers to hold and where the hidden states go.
 
     Args:
-        widths: d_in of each site of one layer.
+        widths: d_in of each site, layer by layer.
         hidden: bytes of all hidden states; `extra`: of the layers' other arguments.
         weights: bytes of weights that are in memory.
         budget: bytes for sums, hidden states and arguments together.
         item: bytes per value of the running sum.
+        one_by_one: weights come from disk layer by layer, so holding more layers' sums gains nothing
+            and hidden states are kept between any two.
 
     Raises:
         UsageError: the sums of a single layer do not fit the budget.
     """
-    sums = sum(d * d for d in widths) * item
-    scratch = sum(d * d for d in set(widths)) * 4  # single-precision products, shared by all layers
+    layers = len(widths)
+    sums = max(sum(d * d for d in each) for each in widths) * item
+    # single-precision products, shared by all layers
+    scratch = sum(d * d for d in {d for each in widths for d in each}) * 4
     if sums + scratch > budget:
         raise UsageError(
             f"memory: one decoder layer's sums take {human(sums + scratch)}, the budget is {human(budget)}",
             hint=f"give at least --memory {-(-(sums + scratch) // 2**20)}MiB",
         )
-    disk = sum(d * (d + 1) // 2 for d in widths) * item * layers
+    disk = sum(d * (d + 1) // 2 for each in widths for d in each) * item
     everything = layers * sums + scratch
-    if everything <= budget:
+    if everything <= budget and not one_by_one:
         return Plan(layers, layers, samples, tokens, sums, 0, "memory", weights, disk, everything)
     in_memory = sums + scratch + hidden + extra <= budget
     room = budget - scratch - extra - (hidden if in_memory else 0)
-    at_once = max(1, min(layers, room // sums))
+    at_once = 1 if one_by_one else max(1, min(layers, room // sums))
     held = at_once * sums + scratch + extra + (hidden if in_memory else 0)
     where = "memory" if in_memory else "disk"
     return Plan(layers, at_once, samples, tokens, sums, hidden + extra, where, weights, disk, held)
 
 
-def check_room(plan: Plan, out: Path) -> None:
+def check_room(plan: Plan, out: Path, *, weights: int = 0, written: int = 0, processes: int = 1) -> None:
     """Refuse before starting what could not finish.
+
+    Args:
+        weights: bytes of weights that are still to be read.
+        written: bytes of the result that are on disk already.
+        processes: how many on this machine need as much memory each.
 
     Raises:
         UsageError: not enough free memory or disk, with the figures.
     """
     import psutil
 
-    free = psutil.virtual_memory().available
-    if plan.memory > free:
+    free, needed = psutil.virtual_memory().available, processes * (plan.memory + weights)
+    if needed > free:
+        what = f"{human(processes * plan.memory)} of memory beside the weights"
+        if weights:
+            what = f"{human(needed)} of memory, {human(processes * weights)} of it for weights"
         raise UsageError(
-            f"needs {human(plan.memory)} of memory beside the weights, {human(free)} are free",
+            f"needs {what}, {human(free)} are free",
             hint="give a smaller --memory, fewer samples, or fewer --layers",
         )
     parent = out
     while not parent.exists():
         parent = parent.parent
-    needed = plan.disk + (plan.hidden if plan.hidden_on == "disk" else 0)
+    kept = processes * plan.hidden if plan.hidden_on == "disk" else 0
     space = shutil.disk_usage(parent).free
-    if needed > space:
+    if max(plan.disk - written, 0) + kept > space:
         raise UsageError(
-            f"needs {human(needed)} of disk, {human(space)} are free at {parent}",
+            f"needs {human(plan.disk - written + kept)} of disk, {human(space)} are free at {parent}",
             hint="choose another place with -o",
         )

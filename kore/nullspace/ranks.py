@@ -11,6 +11,7 @@ from torch import Tensor
 from kore.errors import DataError, UsageError
 from kore.models.parameters import parse_count
 from kore.nullspace.covariance import Covariance, Site
+from kore.nullspace.solvers import fastest
 
 if TYPE_CHECKING:
     from kore.profile import AdapterSection
@@ -44,6 +45,7 @@ def choose_ranks(
         UsageError: a budget that pays for nothing.
     """
     budget = parse_count(section.budget) if section.budget else None
+    d_out = {linear: d_out[linear] for site in sites for linear in site.linears}
     if section.keep is None and section.rank != "auto":
         rank = section.rank if budget is None else single_rank(d_out, budget)
         for site in sites:
@@ -51,7 +53,7 @@ def choose_ranks(
             if rank > least:
                 raise DataError(f"rank {rank} does not fit a width of {least}", where=site.name)
         return {site.name: rank for site in sites}
-    spectra = {site.name: torch.linalg.eigvalsh(covariance.matrix(site)).clamp_min(0) for site in sites}
+    spectra = {s.name: torch.linalg.eigvalsh(fastest(covariance.matrix(s))).clamp_min(0).cpu() for s in sites}
     most = {s.name: min([s.d_in, *(d_out[x] for x in s.linears)]) for s in sites}
     width = {s.name: sum(d_out[x] for x in s.linears) for s in sites}
     share = 1 - (section.keep if section.keep is not None else AUTO_KEEP)

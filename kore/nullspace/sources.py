@@ -5,7 +5,6 @@ Draws are seeded; a sample whose picture cannot be opened is replaced by the nex
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.records import Sample, encode, read_records
+from kore.run import data_root
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,6 @@ class Source:
         """For people."""
         name = Path(self.name).stem if self.kind == "file" else self.name
         return f"{self.kind} {name}" if self.kind == "bench" else name
-
-
-def data_root() -> Path:
-    """Where benchmarks and data sets lie: ``$KORE_DATA``, else the user's data folder."""
-    if root := os.environ.get("KORE_DATA"):
-        return Path(root)
-    from platformdirs import user_data_path
-
-    return user_data_path("kore")
 
 
 def parse_source(text: str, default: int) -> Source:

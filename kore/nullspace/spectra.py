@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kore.files import write_json
 from kore.nullspace.covariance import Covariance
+from kore.nullspace.solvers import fastest
 
 if TYPE_CHECKING:
     from kore.profile import AdapterSection
@@ -39,7 +40,7 @@ def write_spectra(
     known = {row["site"]: row for row in report or []}
     sites = []
     for site in covariance.sites:
-        matrix = covariance.matrix(site)
+        matrix = fastest(covariance.matrix(site))
         index, values, tail = spectrum(matrix)
         row = known.get(site.name, {})
         rank = row.get("rank")

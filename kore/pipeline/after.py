@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.pipeline import stages
@@ -131,13 +131,22 @@ def batches(path: Path) -> Iterator[Batch]:
 
 
 def protect(
-    resolved: Resolved, path: Path, folder: Path, progress: Progress, *, restart: bool = False
+    resolved: Resolved,
+    path: Path,
+    folder: Path,
+    progress: Progress,
+    *,
+    new: Path | None = None,
+    restart: bool = False,
 ) -> Path:
     """A covariance of the old samples and of every earlier batch, in ``folder/covariance``.
 
     The run's own samples are summed with their answers, which hold the facts, on the model with the run's
     adapter in place, and added to what the run itself protected. A run that protected nothing gets the
     profile's old samples, summed on the same model.
+
+    Args:
+        new: samples to learn now, for layers that auto chooses.
 
     Returns:
         The folder of the sum.
@@ -146,12 +155,15 @@ def protect(
         DataError: samples or covariance are no longer those that the run was trained with.
     """
     from kore.nullspace.combine import combine
+    from kore.nullspace.layers import parse_share
 
     run = find_run(path)
     batch = next(batches(run.folder))
     count = _check_data(run, batch)
     profile = resolved.profile
-    own = {"samples": [f"{batch.data}:{count}"], "with_answers": True, "held_out": 0}
+    own: dict[str, Any] = {"samples": [f"{batch.data}:{count}"], "with_answers": True, "held_out": 0}
+    if parse_share(profile.calibrate.layers) is not None:
+        own["layers"] = "all"  # the sum keeps to the sites that the run's own covariance chose
     section = profile.calibrate.model_copy(update=own)
     summed = stages.calibrate(
         replace(resolved, profile=profile.model_copy(update={"calibrate": section})),
@@ -165,7 +177,7 @@ def protect(
         old = _check_covariance(run, batch.covariance)
     else:
         out = folder / "covariance-old"
-        old = stages.calibrate(resolved, out, progress, restart=restart, adapter=run.folder)
+        old = stages.calibrate(resolved, out, progress, restart=restart, adapter=run.folder, new=new)
     out = folder / "covariance"
     total = combine([old.folder, summed.folder], out, restart=restart)
     progress("combine", 1, 1, total.label)

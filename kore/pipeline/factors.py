@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError
-from kore.files import atomic_write
+from kore.files import atomic_write, read_json, write_json
 from kore.pipeline.launch import Place, wait
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kore.profile import AdapterSection
 
 NAME = "factors.safetensors"
+REPORT = "factors.json"
 
 
 def identity(
@@ -68,11 +69,31 @@ def run_factors(
 
     path = folder / NAME
     if here.first and not path.is_file():
-        from kore.nullspace.factors import factors
+        from kore.nullspace.factors import build
 
         check_model(covariance, backbone)
-        made = factors(backbone.weight, covariance, section, new=new)
+        made = build(backbone.weight, covariance, section, new=new)
+        write_json(folder / REPORT, made.report)
         with atomic_write(path, "wb") as stream:
-            stream.write(save({name: a.contiguous() for name, a in made.items()}))
+            stream.write(save({name: a.contiguous() for name, a in made.a.items()}))
     wait()
     return dict(load_file(path))
+
+
+def read_report(folder: Path) -> list[dict[str, Any]] | None:
+    """Per site: rank, old energy in it, solver, residual and orthonormality; None without a null space."""
+    path = folder / REPORT
+    return list(read_json(path)) if path.is_file() else None
+
+
+def copy_spectra(covariance: Covariance, folder: Path, target: Path) -> None:
+    """The covariance's spectra beside the run, marked with the ranks that this run took."""
+    source = covariance.folder / "spectra.json"
+    if target.exists() or not source.is_file():
+        return
+    taken = {row["site"]: row for row in read_report(folder) or []}
+    value = read_json(source)
+    for site in value["sites"]:
+        row = taken.get(site["name"])
+        site["rank"], site["energy_left"] = (row["rank"], row["energy_left"]) if row else (None, None)
+    write_json(target, value)

@@ -149,13 +149,19 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
     sources = {"items": request.items}
     stages.augment(planned.items, profile, tree, progress, seed=seed, restart=restart, sources=sources)
     lap("augment")
-    covariance = None
+    covariance = new_covariance = None
     if profile.train.method == "kore" and profile.train.constraint:
         covariance = folder / "covariance"
+        samples = tree / "samples.jsonl"
         if request.after is not None:
-            protect(resolved, request.after, folder, progress, restart=restart)
+            protect(resolved, request.after, folder, progress, new=samples, restart=restart)
         else:
-            stages.calibrate(resolved, covariance, progress, restart=restart)
+            stages.calibrate(resolved, covariance, progress, new=samples, restart=restart)
+        if profile.adapter.basis == "contrast":
+            new_covariance = folder / "new-covariance"
+            stages.calibrate_new(
+                resolved, samples, new_covariance, progress, restart=restart, adapter=request.after
+            )
         lap("calibrate")
     run = stages.train(
         resolved,
@@ -164,6 +170,7 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
         progress,
         covariance=covariance,
         after=request.after,
+        new_covariance=new_covariance,
         restart=restart,
         command=("kore", "inject", request.items, *after, "-o", str(folder)),
     )

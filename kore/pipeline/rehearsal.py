@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kore.errors import MissingArtefact
-from kore.pipeline.training import Inputs, TrainRequest, adapter_rank, read_inputs, spool
+from kore.pipeline.training import Inputs, TrainRequest, adapter_rank, net_section, read_inputs, spool
 
 
 def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
@@ -34,7 +34,8 @@ def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
         from kore.nullspace.factors import factors as make_factors
 
         check_model(inputs.covariance, backbone)
-        factors = make_factors(backbone.weight, inputs.covariance, profile.adapter, new=inputs.new_covariance)
+        adapter = net_section(profile, backbone)
+        factors = make_factors(backbone.weight, inputs.covariance, adapter, new=inputs.new_covariance)
     rank: int | Mapping[str, int]
     rank = {n: len(a) for n, a in factors.items()} if factors else adapter_rank(profile, backbone)
     work = prepare(
@@ -52,7 +53,7 @@ def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[
     from kore.train.order import step_count
 
     section = request.profile.train
-    rows = table(request.profile)
+    rows = table(request.profile, ranks=_ranks(request))
     parts = split(section, world_size())
     samples = len(inputs.samples) if inputs else None
     steps = step_count(samples, section.epochs, section.batch, section.max_steps) if samples else None
@@ -74,3 +75,24 @@ def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[
     length = f"{steps:,} steps" if steps else f"{section.epochs:g} epochs"
     lines += [f"batch {parts.batch} = {parts}; {length}", str(value["weights"])]
     return value, [*(inputs.skipped if inputs else []), *lines]
+
+
+def _ranks(request: TrainRequest) -> dict[str, int] | None:
+    """Ranks per linear that the request's covariance decides; None where it has none to decide."""
+    from kore.models.architectures import folder_of, skeleton
+    from kore.models.families import family_of, language_linears
+    from kore.models.parameters import net_section as net
+    from kore.nullspace.covariance import Covariance
+    from kore.nullspace.factors import chosen_sites
+    from kore.nullspace.ranks import choose_ranks
+
+    profile = request.profile
+    if request.covariance is None or profile.train.method != "kore" or not profile.train.constraint:
+        return None
+    covariance = Covariance(request.covariance)
+    model = skeleton(folder_of(profile.model))
+    section = net(profile, model, family_of(model))
+    widths = {name: linear.out_features for name, linear in language_linears(model).items()}
+    sites = chosen_sites(covariance, section)
+    ranks = choose_ranks(covariance, sites, widths, section)
+    return {linear: ranks[site.name] for site in sites for linear in site.linears}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +58,16 @@ def calibrate(
     out: Path,
     progress: Progress,
     *,
+    new: Path | None = None,
     restart: bool = False,
     stage: str = "calibrate",
     adapter: Path | None = None,
 ) -> Covariance:
-    """The covariance of what the model already knows, in `out`; with the adapter of a run in place."""
+    """The covariance of what the model already knows, in `out`; with the adapter of a run in place.
+
+    Args:
+        new: samples to learn, for layers that auto chooses.
+    """
     from kore.nullspace.job import CalibrateJob
     from kore.pipeline.after import read_earlier
 
@@ -70,11 +76,28 @@ def calibrate(
 
     progress(stage, 0)
     earlier = read_earlier(adapter) if adapter else None
-    with closing(CalibrateJob(resolved.profile, out, earlier=earlier)) as job:
+    with closing(CalibrateJob(resolved.profile, out, earlier=earlier, new=new)) as job:
         covariance = job.run(restart=restart, on_layer=tell)
     layers = resolved.profile.calibrate.layers
     progress(stage, 1, 1, f"{covariance.label} samples, layers {layers}")
     return covariance
+
+
+def calibrate_new(
+    resolved: Resolved,
+    data: Path,
+    out: Path,
+    progress: Progress,
+    *,
+    restart: bool = False,
+    adapter: Path | None = None,
+) -> Covariance:
+    """The covariance of the samples to learn, answers and all, in `out`: for the contrast basis."""
+    section = resolved.profile.calibrate
+    changes = {"samples": [str(data)], "with_answers": True, "layers": "all", "held_out": 0}
+    profile = resolved.profile.model_copy(update={"calibrate": section.model_copy(update=changes)})
+    named = replace(resolved, profile=profile)
+    return calibrate(named, out, progress, restart=restart, stage="calibrate new", adapter=adapter)
 
 
 def train(
@@ -84,6 +107,7 @@ def train(
     progress: Progress,
     *,
     covariance: Path | None = None,
+    new_covariance: Path | None = None,
     old: Path | None = None,
     probes: Path | None = None,
     after: Path | None = None,
@@ -100,6 +124,7 @@ def train(
         resolved=resolved,
         data=str(data),
         covariance=covariance,
+        new_covariance=new_covariance,
         old=old,
         probes=probes,
         after=after,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kore.models.load import Backbone
     from kore.nullspace.covariance import Covariance
     from kore.pipeline.launch import Place
-    from kore.profile import Profile, Resolved
+    from kore.profile import AdapterSection, Profile, Resolved
     from kore.records import Sample
     from kore.train.data import Located
     from kore.train.plan import Plan
@@ -167,7 +167,14 @@ def adapter_rank(profile: Profile, backbone: Backbone) -> int:
     from kore.models.families import language_linears
     from kore.models.parameters import kore_rank
 
-    return kore_rank(profile, language_linears(backbone.model, backbone.family))
+    return kore_rank(net_section(profile, backbone), language_linears(backbone.model, backbone.family))
+
+
+def net_section(profile: Profile, backbone: Backbone) -> AdapterSection:
+    """The adapter's settings, its budget without what the projector takes of it."""
+    from kore.models import parameters
+
+    return parameters.net_section(profile, backbone.model, backbone.family)
 
 
 def run_training(
@@ -184,6 +191,7 @@ def run_training(
     Returns:
         The result's numbers and paths.
     """
+    from kore.pipeline.factors import read_report
     from kore.pipeline.launch import together
 
     section = request.profile.train
@@ -216,7 +224,7 @@ def run_training(
                     raise
                 run.update(status="finished", ended=_now(), result=value)
                 events.write("status", phase="finished", text=f"adapter in {run.adapter}")
-                manifest.finished(**value).write(run.folder)
+                manifest.finished(**value, factors=read_report(run.folder)).write(run.folder)
         return {"run": str(run.folder), **value}
 
 
@@ -316,7 +324,7 @@ def _work(
     note: Callable[[str], None],
 ) -> dict[str, Any]:
     from kore.models.load import load
-    from kore.pipeline.factors import identity, run_factors
+    from kore.pipeline.factors import copy_spectra, identity, run_factors
     from kore.train.plan import describe
     from kore.train.trainer import train
 
@@ -329,12 +337,11 @@ def _work(
     if inputs.covariance is not None:
         if events:
             events.write("status", phase="null space", text="computing A from the covariance")
-        factors = run_factors(
-            run.folder, backbone, inputs.covariance, profile.adapter, here, inputs.new_covariance
-        )
+        adapter = net_section(profile, backbone)
+        factors = run_factors(run.folder, backbone, inputs.covariance, adapter, here, inputs.new_covariance)
         whole = identity(inputs.covariance, profile.adapter, inputs.new_covariance)
         if here.first:
-            _copy_spectra(inputs.covariance, run)
+            copy_spectra(inputs.covariance, run.folder, run.spectra)
     if inputs.earlier is not None:
         whole["after"] = inputs.earlier.fingerprint
     rank: int | Mapping[str, int]
@@ -369,13 +376,6 @@ def _work(
     )
     value = asdict(result)
     return {**value, "adapter": str(result.adapter), "method": section.method}
-
-
-def _copy_spectra(covariance: Covariance, run: Run) -> None:
-    made = covariance.folder / "spectra.json"
-    if made.is_file() and not run.spectra.exists():
-        with atomic_write(run.spectra, "wb") as stream:
-            stream.write(made.read_bytes())
 
 
 def _ended(run: Run, events: EventWriter, error: BaseException) -> None:

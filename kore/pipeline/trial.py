@@ -26,6 +26,7 @@ class Trial:
         method: as in ``kore train --method``.
         data: samples.jsonl to train on.
         covariance: what the null space is taken from; None for methods without one.
+        new_covariance: of the new samples, for the contrast basis.
         flags: settings beside the profile's, by dotted key.
     """
 
@@ -33,6 +34,7 @@ class Trial:
     method: str
     data: Path
     covariance: Path | None = None
+    new_covariance: Path | None = None
     old: Path | None = None
     flags: Mapping[str, Any] = field(default_factory=dict)
 
@@ -61,6 +63,7 @@ def run_trial(
         out,
         progress,
         covariance=trial.covariance,
+        new_covariance=trial.new_covariance,
         old=trial.old,
         probes=probes,
         restart=restart,

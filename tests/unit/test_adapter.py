@@ -85,3 +85,17 @@ def test_batched_and_single_answers_agree_and_the_adapter_can_be_off(tiny_llava:
     single = Engine(backbone, batch=1, max_new_tokens=6).answer(prompts, adapter=False)
     assert batched == single
     assert "".join(Engine(backbone, max_new_tokens=6).stream(prompts[0])).strip() == batched[0]
+
+
+def test_a_missing_or_unexpected_key_is_an_error(tiny_llava: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    backbone = with_adapter(tiny_llava)
+    adapter.save(backbone.model, tmp_path, {"base": backbone.fingerprint, "frozen_a": True})
+    path = tmp_path / "adapter_model.safetensors"
+    whole = load_file(path)
+    first = min(whole)
+    for weights in ({k: v for k, v in whole.items() if k != first}, {**whole, "stray": torch.zeros(1)}):
+        save_file(weights, path)
+        with pytest.raises(DataError, match="adapter and model do not fit"):
+            adapter.load_adapter(load(ModelSection(id=str(tiny_llava))), tmp_path)

@@ -99,8 +99,11 @@ def test_a_benchmark_gives_its_questions_with_shared_pictures(
     assert set(drawn) == {"MME/0", "MME/1", "MME/2"}
     assert drawn["MME/1"].images == drawn["MME/0"].images
     assert drawn["MME/2"].conversations[0].value == "<image>\nWhich?\nA. one\nB. two"
-    with pytest.raises(MissingArtefact, match=r"no POPE\.tsv"):
+    (tmp_path / "MME.tsv").rename(tmp_path / "OCRVQA_TESTCORE.tsv")
+    assert len(collect([parse_source("bench:OCRVQA:2", 1)], 1, tmp_path / "w")) == 2
+    with pytest.raises(MissingArtefact, match=r"no POPE\.tsv") as caught:
         collect([parse_source("bench:POPE", 1)], 0, tmp_path)
+    assert "kore data fetch POPE" in str(caught.value.hint)
 
 
 def test_several_sources_in_one_call_and_broken_pictures_replaced(tmp_path: Path) -> None:

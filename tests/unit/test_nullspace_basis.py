@@ -128,6 +128,17 @@ def test_contrast_trades_old_energy_for_new_energy_monotonically() -> None:
     assert news == sorted(news)
 
 
+def test_contrast_tells_what_it_reached_and_refuses_what_the_papers_basis_refuses() -> None:
+    old, new = symmetric(spectrum(40, seed=3)), symmetric(spectrum(40, decay=0.3, seed=4))
+    made = contrast_basis(old, new, 5, 0.5)
+    assert made.solver == "contrast 0.5"
+    assert 0 < made.residual < 1e-12 and made.orthonormality < 1e-12
+    for bad, rank, message in ((old - torch.eye(40).double(), 5, "indefinite"), (old, 41, "rank 41")):
+        with pytest.raises(DataError, match=message) as caught:
+            contrast_basis(bad, new, rank, 0.5, name="layers.2.o")
+        assert caught.value.where == "layers.2.o"
+
+
 class Net(nn.Module):
     """One linear with either form of the adapter between two fixed ones, float64."""
 

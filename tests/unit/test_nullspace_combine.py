@@ -60,6 +60,17 @@ def test_the_sum_of_covariances_is_the_covariance_of_the_union(tmp_path: Path) -
         assert site.trace == pytest.approx(float(x.square().sum() + 0.5 * y.square().sum()))
 
 
+def test_a_sum_holds_the_sites_that_all_its_parts_hold(tmp_path: Path) -> None:
+    whole, part = covariance(tmp_path / "a", 1), covariance(tmp_path / "b", 2)
+    (part.folder / "layer-0000.safetensors").unlink()
+    made = combine([whole.folder, part.folder], tmp_path / "c")
+    assert [s.name for s in made.sites] == ["layers.1.qkv"]
+    assert made.manifest.facts["left_out"] == ["layers.0.qkv"]
+    (whole.folder / "layer-0001.safetensors").unlink()
+    with pytest.raises(DataError, match="no site in common"):
+        combine([whole.folder, part.folder], tmp_path / "d")
+
+
 def test_sums_run_along_one_lineage_only(tmp_path: Path) -> None:
     base = covariance(tmp_path / "a", 1, model="m")
     later = covariance(tmp_path / "b", 2, model="m1", root="m", chain=("one",))

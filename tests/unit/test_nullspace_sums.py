@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +13,7 @@ from kore.errors import DataError, UsageError
 from kore.nullspace.accumulator import Accumulator, pack, unpack
 from kore.nullspace.group import Group
 from kore.nullspace.layers import parse_layers, parse_share
-from kore.nullspace.plan import make_plan, parse_bytes
+from kore.nullspace.plan import check_room, make_plan, parse_bytes
 from kore.nullspace.sites import LayerTaps, site_name
 
 
@@ -98,6 +101,28 @@ def test_padding_never_enters_the_sum() -> None:
     assert torch.allclose(taps.taps[0].sum.matrix(), kept.T @ kept, rtol=1e-5, atol=1e-5)
 
 
+def test_a_padded_batch_and_its_samples_alone_agree_to_1e_10_in_float64() -> None:
+    """Identical activations, whatever lies where the padding is."""
+    layer = Layer().double()
+    lengths = [3, 11, 7, 1, 9, 11, 5, 2]
+    alone = [rows(n, 6, seed=n) for n in lengths]
+    batch = 1e6 * rows(8 * 11, 6, seed=99).reshape(8, 11, 6)
+    mask = torch.zeros(8, 11, dtype=torch.bool)
+    for index, sample in enumerate(alone):
+        batch[index, : len(sample)] = sample
+        mask[index, : len(sample)] = True
+    sums = []
+    for passes in ([(batch, mask)], [(x[None], torch.ones(1, len(x), dtype=torch.bool)) for x in alone]):
+        with LayerTaps({"q_proj": layer.q_proj}, Accumulator) as taps, torch.no_grad():
+            for x, kept in passes:
+                taps.start(kept)
+                layer.q_proj(x)
+                taps.end()
+        sums.append(taps.taps[0].sum)
+    assert sums[0].tokens == sums[1].tokens == sum(lengths)
+    assert float((sums[0].matrix() - sums[1].matrix()).abs().max()) < 1e-10
+
+
 def test_normalising_divides_each_sample_by_its_largest_activation() -> None:
     layer = Layer()
     x = torch.randn(2, 4, 6)
@@ -126,16 +151,16 @@ def test_groups_cover_all_layers_up_to_the_last_wanted_one() -> None:
 
 
 def test_the_plan_holds_what_fits_and_says_so() -> None:
-    def plan(budget: int, layers: int = 8):  # type: ignore[no-untyped-def]
+    def plan(budget: int, layers: int = 8, **more: bool):  # type: ignore[no-untyped-def]
         return make_plan(
-            widths=[100, 100, 300],
-            layers=layers,
+            widths=[[100, 100, 300]] * layers,
             samples=1,
             tokens=1,
             hidden=500_000,
             extra=0,
             weights=0,
             budget=budget,
+            **more,
         )
 
     layer = (100**2 * 2 + 300**2) * 8
@@ -147,6 +172,33 @@ def test_the_plan_holds_what_fits_and_says_so() -> None:
     assert (tight.at_once, tight.hidden_on) == (1, "disk")
     with pytest.raises(UsageError, match="one decoder layer's sums take"):
         plan(layer)
+    ample = plan(1 << 40, one_by_one=True)
+    assert (ample.at_once, ample.hidden, ample.hidden_on) == (1, 500_000, "memory")
+    assert ample.memory == layer + scratch + 500_000
     assert parse_bytes("8GiB") == 8 << 30 and parse_bytes("1.5k") == 1500
     with pytest.raises(UsageError):
         parse_bytes("much")
+
+
+def test_too_little_memory_or_disk_is_refused_before_starting_with_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(
+        widths=[[100, 300]] * 4, samples=1, tokens=1, hidden=10**6, extra=0, weights=10**6, budget=1_500_000
+    )
+    assert plan.hidden_on == "disk"
+
+    def machine(memory: int, disk: int) -> None:
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=memory))
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=disk))
+
+    machine(plan.memory, plan.disk + plan.hidden)
+    check_room(plan, tmp_path / "not" / "yet")
+    with pytest.raises(UsageError, match=r"of memory, .* of it for weights"):
+        check_room(plan, tmp_path, weights=10**6)
+    with pytest.raises(UsageError, match="of memory beside the weights"):
+        check_room(plan, tmp_path, processes=2)
+    machine(plan.memory, plan.disk + plan.hidden - 1)
+    with pytest.raises(UsageError, match=r"of disk, .* are free at"):
+        check_room(plan, tmp_path)
+    check_room(plan, tmp_path, written=1)

@@ -38,7 +38,8 @@ def profile(architecture: str, rank: Any, *, projector: Any = 2e-5, **train: Any
     [
         ("llava-1.5-7b", 235, {}, 340_549_632),
         ("llava-1.5-7b", 256, {}, 369_106_944),
-        ("llava-1.5-7b", {"budget": "319.6M"}, {}, 340_549_632),
+        ("llava-1.5-7b", {"budget": "341M"}, {}, 340_549_632),
+        ("llava-1.5-7b", {"budget": "320M"}, {"projector": "off"}, 319_569_920),
         ("llava-1.5-7b", 235, {"method": "lora"}, 340_795_392),
         ("llava-1.5-13b", 235, {}, 531_998_720),
         ("llava-1.5-13b", 235, {"method": "ewc"}, 532_162_560),
@@ -62,6 +63,8 @@ def test_full_training_counts_everything_but_the_vision_tower() -> None:
 def test_what_cannot_be_counted_is_said() -> None:
     with pytest.raises(ProfileError, match="depends on a covariance"):
         table(profile("llava-1.5-7b", {"keep": 0.95}))
+    with pytest.raises(ProfileError, match="the projector alone takes 20,979,712"):
+        table(profile("llava-1.5-7b", {"budget": "20M"}))
     with pytest.raises(MissingArtefact, match="no such architecture: llava-9") as caught:
         table(profile("llava-9", 1))
     assert "llava-1.5-13b" in str(caught.value.hint)

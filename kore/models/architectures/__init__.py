@@ -21,15 +21,18 @@ def names() -> list[str]:
 
 
 def folder_of(section: ModelSection) -> Path:
-    """The folder whose config.json describes the profile's model.
+    """The folder whose config.json describes the profile's model: the model's own if it is here.
 
     Raises:
         MissingArtefact: neither a shipped architecture nor a model that is here.
     """
     from kore.models.load import model_folder
 
-    if section.architecture is None:
+    try:
         return model_folder(section.id)
+    except MissingArtefact:
+        if section.architecture is None:
+            raise
     shipped = Path(__file__).parent / section.architecture
     folder = shipped if shipped.is_dir() else Path(section.architecture)
     if not (folder / "config.json").is_file():

@@ -1,0 +1,68 @@
+"""A 4- or 8-bit base is calibrated and adapted as it is. Runs where bitsandbytes is; its CPU kernels suffice."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from kore.errors import UsageError
+from kore.models.adapter import attach
+from kore.models.families import language_linears
+from kore.models.load import load
+from kore.nullspace.calibrate import calibrate
+from kore.nullspace.factors import build, dense
+from kore.profile import AdapterSection, CalibrateSection, ModelSection
+from kore.records import Sample
+from tests.tiny import llava
+
+
+def asked(words: int) -> Sample:
+    turns = [{"from": "human", "value": "word " * words}, {"from": "gpt", "value": "Yes"}]
+    return Sample.from_json({"id": str(words), "conversations": turns})
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_the_adapter_of_a_quantised_base_is_made_from_its_own_weights_and_leaves_them_alone(
+    bits: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    folder = llava(tmp_path / "model", width=64)
+    backbone = load(ModelSection.model_validate({"id": str(folder), "quantisation": bits}))
+    linears = language_linears(backbone.model, backbone.family)
+    assert len(linears) == 14
+    name, linear = next(iter(linears.items()))
+    assert linear.weight.dtype in (torch.uint8, torch.int8)
+    before = linear.weight.detach().clone()
+    plain = load(ModelSection(id=str(folder))).model.get_submodule(name).weight.detach()
+    assert 0 < float((dense(linear) - plain).norm()) < 0.2 * float(plain.norm())
+    made = calibrate(backbone, [asked(n) for n in (20, 40, 60)], CalibrateSection(), tmp_path / "c")
+    factors = build(backbone.model, made, AdapterSection(rank=4), residual=True)
+    basis = factors.a[name].double()
+    projected = dense(linear).double() @ torch.linalg.pinv(basis) @ basis
+    assert torch.allclose(factors.b0[name].double() @ basis, projected, atol=1e-5)
+    ids = torch.randint(3, 300, (1, 7))
+    with torch.no_grad():
+        expected = backbone.model(input_ids=ids).logits
+        model = attach(backbone.model, backbone.family, rank=4, a=factors.a)
+        assert torch.equal(model(input_ids=ids).logits, expected)
+    assert torch.equal(weight_under(model, name), before)
+
+
+def weight_under(model: torch.nn.Module, name: str) -> torch.Tensor:
+    """The weight under the adapter."""
+    return model.get_submodule(f"base_model.model.{name}.base_layer").weight.detach()  # type: ignore[return-value]
+
+
+def test_without_bitsandbytes_the_error_names_it(tiny_llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *more: None if name == "bitsandbytes" else found(name, *more),
+    )
+    with pytest.raises(UsageError, match="needs bitsandbytes") as caught:
+        load(ModelSection(id=str(tiny_llava), quantisation="4bit"))
+    assert "kore-inject[gpu]" in str(caught.value.hint)
