@@ -29,7 +29,7 @@ def kore(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "kore_cli", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=2800,
+        timeout=280,
         check=False,
     )
 
@@ -87,7 +87,7 @@ def test_a_chained_injection_killed_at_every_stage_ends_as_an_unbroken_one(tmp_p
                 time.sleep(0.05)
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL, f"it ended before {seen}"
-    done = subprocess.run(command, capture_output=True, text=True, timeout=2800, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     one, other = (load_file(f / "run" / "adapter" / "adapter_model.safetensors") for f in (whole, broken))
     assert one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
