@@ -14,7 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 DATA = Path(__file__).parents[2] / "kore" / "demo" / "data"
-SMALL = ["train.max_steps=3", "augment.copies=1", "calibrate.count=24", "adapter.rank=8", "train.save_steps=2"]
+SMALL = [
+    "train.max_steps=3",
+    "train.save_steps=2",
+    "augment.copies=1",
+    "calibrate.count=24",
+    "adapter.rank=8",
+    "eval.max_new_tokens=4",
+]
 
 
 def kore(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -56,8 +63,6 @@ def test_a_chain_is_shown_made_and_asked(tmp_path: Path) -> None:
     assert [row["method"] for row in json.loads(done.stdout)["table"]] == ["base", "before", "kore"]
     asked = kore("chat", second / "run", "--once", "Where is Peru?", "--compare", "--json")
     assert asked.returncode == 0, asked.stderr
-    missing = kore(*inject(country(tmp_path, 2), tmp_path / "march", "--after", tmp_path / "nowhere"))
-    assert missing.returncode == 4 and "no run here" in missing.stderr
 
 
 @pytest.mark.slow
