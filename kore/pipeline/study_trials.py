@@ -154,7 +154,8 @@ class Bench:
         from kore.train.loop import NonFinite
 
         name = self.name(spec)
-        trial = Trial(name, spec.method, spec.samples, spec.covariance, self.data.old, self._settings(spec))
+        flags = self._settings(spec)
+        trial = Trial(name, spec.method, spec.samples, spec.covariance, old=self.data.old, flags=flags)
         run, evals, asked = Run(self.out / "runs" / name), self._evals(split), self.suites(split)
         try:
             if _finished(run):
