@@ -130,7 +130,7 @@ def smallest(
             seen = w @ c + DAMPING[method] * c.diagonal().mean() * w
             gram = seen @ (seen if method == "cosvd" else w).T
     _, vectors = torch.linalg.eigh((gram + gram.T) / 2)
-    chosen = vectors[:, :count]
+    chosen: Tensor = vectors[:, :count]
     return chosen if axes is None else axes @ chosen
 
 
