@@ -72,8 +72,9 @@ def capture(
     from kore.nullspace.capture import parse_drops, parse_methods
     from kore.pipeline.capture import run_capture
     from kore.pipeline.capture_plan import CapturePlan, CaptureRequest, parse_counts
-    from kore.pipeline.capture_report import files, tables
+    from kore.pipeline.capture_report import files
     from kore_cli.output import Output
+    from kore_cli.show_capture import print_capture
     from kore_cli.story import story
 
     output = Output(json_mode=as_json, quiet=quiet)
@@ -98,12 +99,7 @@ def capture(
             return
         with story(output) as progress:
             value = run_capture(plan, restart=restart, progress=progress)
-    if output.human:
-        for table in tables(value):
-            output.table(table.rows, table.columns, title=table.title)
-            output.line("")
-    else:
-        output.record({**value, "out": str(plan.out)})
+    print_capture({**value, "out": str(plan.out)}, output)
     for path in files(plan.out):
         output.note(f"written: {path}")
 

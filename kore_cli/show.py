@@ -41,6 +41,10 @@ def show(
             from kore_cli.show_records import show_records
 
             show_records(path, output, id)
+        case "capture":
+            from kore_cli.show_capture import show_capture
+
+            show_capture(path, output)
         case "run" | "adapter" | "eval" | "study" | "export" as kind:
             from kore_cli.show_result import show_result
 

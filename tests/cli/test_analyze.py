@@ -59,6 +59,9 @@ def test_a_study_of_the_embedded_model_is_one_object_in_a_pipe(tmp_path: Path) -
     assert {p.name for p in out.glob("capture.*")} == {f"capture.{k}" for k in ("json", "csv", "md", "png")}
     assert json.loads((out / "capture.json").read_text())["rows"] == value["rows"]
     assert "kore analyze capture" in (out / "capture.md").read_text()
+    (out / "capture.json").rename(tmp_path / "capture.json")
+    unfinished = kore("show", out)
+    assert unfinished.returncode == 4 and "is not finished" in said(unfinished)[0]
 
 
 @pytest.mark.parametrize(
