@@ -58,7 +58,10 @@ def test_every_command_of_the_design_is_there() -> None:
         "copy",
     }
     assert {path[1] for path in PATHS if path[:1] == ("data",) and len(path) == 2} == {"check", "fetch"}
-    assert {path[1] for path in PATHS if path[:1] == ("analyze",) and len(path) == 2} == {"capture", "heatmap"}
+    assert {path[1] for path in PATHS if path[:1] == ("analyze",) and len(path) == 2} == {
+        "capture",
+        "heatmap",
+    }
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: " ".join(path) or "kore")

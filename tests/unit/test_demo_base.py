@@ -115,7 +115,9 @@ def test_a_comparison_says_its_reason_first() -> None:
 
 def test_drills_label_only_what_follows_from_the_text(base: tuple[Any, Any]) -> None:
     encoder = Encoder(base[1].tokenizer)
-    world = SimpleNamespace(words=["Oslo", "Rome"], sample_words=lambda n, rng: rng.sample(["Oslo", "Rome"], n))
+    world = SimpleNamespace(
+        words=["Oslo", "Rome"], sample_words=lambda n, rng: rng.sample(["Oslo", "Rome"], n)
+    )
     ids, labels = repeat(world, encoder, random.Random(0))
     told = [k for k, label in enumerate(labels) if label != -100]
     assert all(ids[k] == labels[k] for k in told) and len(told) == ROUNDS * LENGTH
