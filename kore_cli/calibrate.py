@@ -43,6 +43,9 @@ def calibrate(
     offload: Annotated[
         bool, typer.Option("--offload", help="Read weights from disk one decoder layer at a time.")
     ] = False,
+    factors: Annotated[
+        bool, typer.Option("--factors", help="Make the adapter's frozen A too, for kore train to find.")
+    ] = False,
     seed: options.Seed = None,
     setting: options.Set = None,
     download: options.Download = False,
@@ -101,6 +104,10 @@ def calibrate(
         made = job.run(restart=restart, on_layer=lambda done: advance(1, f"layer {done.layer}"))
     if ranks.rank > 0:
         return
+    kept = None
+    if factors:
+        with output.progress("null space", len(made.sites)) as advance:
+            kept = job.keep_factors(made, lambda done, _: advance(1, made.sites[done - 1].name))
     facts = made.manifest.facts
     output.result(
         {
@@ -110,5 +117,6 @@ def calibrate(
             "tokens": facts["tokens"],
             "seconds": facts.get("seconds"),
             "fingerprint": made.manifest.fingerprint,
+            **({"factors": str(kept)} if kept else {}),
         }
     )

@@ -7,44 +7,45 @@ Sums in float16 or bfloat16 lose the small eigenvalues entirely, and float32 sum
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from kore.errors import DataError
 
 CHUNK = 8192  # tokens per product
-_BLOCKS = 4  # column blocks of the triangular product on a GPU
+STRIPE = 1024  # rows of the sum per product
 
-_WIDE = 1024  # below, half the work does not pay for waking a second library's threads
+
+def values_held(d_in: int) -> int:
+    """Values that the running sum of width `d_in` holds: the upper triangle in stripes."""
+    return sum(min(STRIPE, d_in - start) * (d_in - start) for start in range(0, d_in, STRIPE))
 
 
 class Accumulator:
     """Sums x^T x over the rows of many (n, d) blocks.
 
+    Only the upper triangle is computed and held, in stripes of rows from the diagonal to the right:
+    half the products and half the memory of the whole matrix.
+
     Args:
         d_in: width d of the inputs.
         dtype: type of the sum, float64 unless asked otherwise.
         device: where the sum lives.
-        scratch: buffers for products, by width; share one dictionary among accumulators.
 
     Attributes:
         tokens: how many rows were added.
     """
 
     def __init__(
-        self,
-        d_in: int,
-        *,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-        scratch: dict[tuple[int, torch.dtype], Any] | None = None,
+        self, d_in: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
     ) -> None:
         self.d_in = d_in
         self.tokens = 0
-        self._upper = torch.zeros(d_in, d_in, dtype=dtype, device=device)
-        self._scratch = {} if scratch is None else scratch
+        self._starts = range(0, d_in, STRIPE)
+        self._stripes = [
+            torch.zeros(min(STRIPE, d_in - start), d_in - start, dtype=dtype, device=device)
+            for start in self._starts
+        ]
 
     def add(self, rows: Tensor) -> None:
         """Add the rows of `rows`, (n, d_in).
@@ -62,60 +63,32 @@ class Accumulator:
             chunk = rows[first : first + CHUNK].contiguous()
             if not bool(torch.isfinite(chunk).all()):
                 raise DataError("an activation is nan or infinite")
-            self._add_chunk(chunk)
+            for start, stripe in zip(self._starts, self._stripes, strict=True):
+                stripe.add_(chunk[:, start : start + len(stripe)].T @ chunk[:, start:])
         self.tokens += rows.shape[0]
-
-    def _add_chunk(self, chunk: Tensor) -> None:
-        if chunk.device.type == "cpu" and self.d_in >= _WIDE:
-            self._upper.add_(self._symmetric_product(chunk))
-            return
-        if self.d_in < _WIDE:
-            self._upper.add_(chunk.T @ chunk)
-            return
-        step = -(-self.d_in // _BLOCKS)
-        for start in range(0, self.d_in, step):
-            stop = min(start + step, self.d_in)
-            self._upper[start:stop, start:].add_(chunk[:, start:stop].T @ chunk[:, start:])
-
-    def _symmetric_product(self, chunk: Tensor) -> Tensor:
-        """The upper triangle of chunk^T chunk, at half the cost of the full product."""
-        import numpy
-        from scipy.linalg import blas
-
-        key = (self.d_in, chunk.dtype)
-        if key not in self._scratch:
-            self._scratch[key] = numpy.zeros((self.d_in, self.d_in), chunk.numpy().dtype, order="F")
-        # chunk is (n, d) in rows, so its transpose is (d, n) in columns, as BLAS wants it: no copy
-        update = blas.ssyrk if chunk.dtype == torch.float32 else blas.dsyrk
-        lower = update(1.0, chunk.numpy().T, beta=0.0, c=self._scratch[key], overwrite_c=1, lower=1)
-        return torch.from_numpy(lower.T)
 
     def reduce(self) -> None:
         """Sum over all processes of a torch.distributed group, if there is one."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(self._upper)
-            count = torch.tensor([self.tokens], dtype=torch.int64, device=self._upper.device)
+            for stripe in self._stripes:
+                torch.distributed.all_reduce(stripe)
+            count = torch.tensor([self.tokens], dtype=torch.int64, device=self._stripes[0].device)
             torch.distributed.all_reduce(count)
             self.tokens = int(count)
 
     def packed(self) -> Tensor:
-        """The upper triangle, row by row, d (d + 1) / 2 values."""
-        return pack(self._upper)
+        """The upper triangle, row by row, d (d + 1) / 2 values, on the CPU."""
+        flat = torch.empty(self.d_in * (self.d_in + 1) // 2, dtype=self._stripes[0].dtype)
+        end = 0
+        for stripe in self._stripes:
+            for index, row in enumerate(stripe.cpu()):
+                begin, end = end, end + len(row) - index
+                flat[begin:end] = row[index:]
+        return flat
 
     def matrix(self) -> Tensor:
         """The whole symmetric matrix, (d, d)."""
         return unpack(self.packed(), self.d_in)
-
-
-def pack(matrix: Tensor) -> Tensor:
-    """The upper triangle of a symmetric (d, d) matrix as one row of d (d + 1) / 2 values, on the CPU."""
-    d = matrix.shape[0]
-    flat = torch.empty(d * (d + 1) // 2, dtype=matrix.dtype)
-    start = 0
-    for row in range(d):
-        flat[start : start + d - row] = matrix[row, row:]
-        start += d - row
-    return flat
 
 
 def unpack(flat: Tensor, d: int) -> Tensor:
@@ -127,10 +100,13 @@ def unpack(flat: Tensor, d: int) -> Tensor:
     if flat.numel() != d * (d + 1) // 2:
         raise DataError(f"{flat.numel()} values are no triangle of width {d}")
     matrix = torch.empty(d, d, dtype=flat.dtype)
-    start = 0
+    end = 0
     for row in range(d):
-        part = flat[start : start + d - row]
-        matrix[row, row:] = part
-        matrix[row:, row] = part
-        start += d - row
+        begin, end = end, end + d - row
+        matrix[row, row:] = flat[begin:end]
+    for start in range(0, d, STRIPE):  # the other half block by block: column by column would crawl
+        stop = min(start + STRIPE, d)
+        corner = matrix[start:stop, start:stop].triu()
+        matrix[start:stop, start:stop] = corner + corner.triu(1).T
+        matrix[stop:, start:stop] = matrix[start:stop, stop:].T
     return matrix

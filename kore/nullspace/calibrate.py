@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +89,6 @@ class Calibration:
         )
         self.ranks = Ranks.current()
         self.widest = 0
-        self._scratch: dict[tuple[int, torch.dtype], Any] = {}
         self.plan: Plan = self._plan()
 
     def manifest(self) -> Manifest:
@@ -259,7 +258,7 @@ class Calibration:
         dtype = getattr(torch, self.section.accumulate)
 
         def make(width: int) -> Accumulator:
-            return Accumulator(width, dtype=dtype, device=self.backbone.device, scratch=self._scratch)
+            return Accumulator(width, dtype=dtype, device=self.backbone.device)
 
         return LayerTaps(linears, make, normalise=self.section.normalise == "max")
 

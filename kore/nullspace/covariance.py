@@ -60,7 +60,7 @@ class Site:
         """The record of a site from its packed matrix."""
         ends = torch.arange(d_in)
         diagonal = packed[ends * d_in - ends * (ends - 1) // 2].double()
-        square = 2 * float(packed.double().square().sum()) - float(diagonal.square().sum())
+        square = 2 * float(packed.double().norm()) ** 2 - float(diagonal.square().sum())
         name = f"layers.{layer}.{site}"
         return Site(name, layer, site, tuple(linears), d_in, tokens, float(diagonal.sum()), square)
 
@@ -72,11 +72,12 @@ def shard(folder: Path, layer: int) -> Path:
 
 def write_shard(folder: Path, layer: int, matrices: Mapping[str, Tensor], sites: list[Site]) -> None:
     """Write one layer's packed matrices, by site, atomically."""
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     header = {"sites": json.dumps([asdict(s) for s in sites])}
     with atomic_write(shard(folder, layer), "wb") as stream:
-        stream.write(save({k: v.contiguous() for k, v in matrices.items()}, metadata=header))
+        # by name: through the stream it would all be copied into one piece of bytes first
+        save_file({k: v.contiguous() for k, v in matrices.items()}, stream.name, metadata=header)
 
 
 def read_sites(path: Path) -> list[Site]:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, cast
 from kore.errors import MissingArtefact, UsageError
 from kore.files import write_json
 from kore.manifest import Manifest
+from kore.models.parameters import net_section
 from kore.nullspace.calibrate import Calibration, LayerDone
 from kore.nullspace.covariance import Covariance
 from kore.nullspace.factors import build
 from kore.nullspace.importance import Choice, choose_sites, score_sites
 from kore.nullspace.interference import interference, summary
+from kore.nullspace.kept import keep
 from kore.nullspace.layers import parse_share
 from kore.nullspace.parallel import Ranks
 from kore.nullspace.sources import Source, collect, collect_others, parse_source
@@ -169,6 +171,16 @@ class CalibrateJob:
         rows = interference(self.weight_of, made.a, held, own=covariance)
         write_json(path, {"summary": summary(rows), "linears": rows})
         return made.report, {row["site"]: row["energy"] for row in rows}
+
+    def keep_factors(
+        self, covariance: Covariance, on_site: Callable[[int, int], None] | None = None
+    ) -> Path | None:
+        """Make the adapter's frozen A too, and keep it beside the covariance (first process only)."""
+        if self.calibration.ranks.rank != 0:
+            return None
+        backbone = self.calibration.backbone
+        section = net_section(self.profile, backbone.model, backbone.family)
+        return keep(self.weight_of, covariance, section, on_site=on_site)
 
     def weight_of(self, linear: str) -> Tensor:
         """W0 of a linear of the calibrated model, wherever its weights lie."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kore.errors import UsageError
+from kore.nullspace.accumulator import STRIPE, values_held
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 _BINARY = {"ki": 1024, "mi": 1024**2, "gi": 1024**3, "ti": 1024**4}
@@ -108,9 +109,8 @@ def make_plan(
         UsageError: the sums of a single layer do not fit the budget.
     """
     layers = len(widths)
-    sums = max(sum(d * d for d in each) for each in widths) * item
-    # single-precision products, shared by all layers
-    scratch = sum(d * d for d in {d for each in widths for d in each}) * 4
+    sums = max(sum(values_held(d) for d in each) for each in widths) * item
+    scratch = max(min(STRIPE, d) * d for each in widths for d in each) * 4  # one product in single precision
     if sums + scratch > budget:
         raise UsageError(
             f"memory: one decoder layer's sums take {human(sums + scratch)}, the budget is {human(budget)}",

@@ -70,9 +70,11 @@ def run_factors(
     path = folder / NAME
     if here.first and not path.is_file():
         from kore.nullspace.factors import build
+        from kore.nullspace.kept import find
 
         check_model(covariance, backbone)
-        made = build(backbone.weight, covariance, section, new=new)
+        kept = find(covariance, section) if section.basis == "paper" else None
+        made = kept or build(backbone.weight, covariance, section, new=new)
         write_json(folder / REPORT, made.report)
         with atomic_write(path, "wb") as stream:
             stream.write(save({name: a.contiguous() for name, a in made.a.items()}))

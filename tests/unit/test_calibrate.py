@@ -18,7 +18,10 @@ from kore.models.shards import open_skeleton
 from kore.nullspace.calibrate import Calibration, calibrate
 from kore.nullspace.covariance import Covariance, shard
 from kore.nullspace.factors import build, factors
+from kore.nullspace.kept import find, keep
 from kore.nullspace.spectra import write_spectra
+from kore.pipeline.factors import run_factors
+from kore.pipeline.launch import Place
 from kore.profile import AdapterSection, CalibrateSection, ModelSection
 from kore.records import Sample
 
@@ -221,3 +224,24 @@ def test_weights_from_disk_layer_by_layer_give_the_same_matrices(
         for source, covariance in ((whole.model, first), (weights.shards.weight, second))
     )
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_factors_kept_beside_a_covariance_are_those_that_training_takes(
+    tiny_llava: Path, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, section = ModelSection(id=str(tiny_llava)), AdapterSection(rank=3)
+    backbone, weights = open_skeleton(model)
+    job = Calibration(backbone, samples, CalibrateSection(batch=4), weights=weights)
+    covariance = job.run(tmp_path / "c")
+    assert find(covariance, section) is None
+    keep(weights.shards.weight, covariance, section)
+    whole = load(model)
+    computed = build(whole.model, covariance, section)
+    assert find(covariance, AdapterSection(rank=2)) is None
+    monkeypatch.setattr("kore.nullspace.factors.build", None)  # nothing is computed again
+    (tmp_path / "run").mkdir()
+    taken = run_factors(tmp_path / "run", whole, covariance, section, Place(0, 0, 1))
+    assert taken.keys() == computed.a.keys()
+    assert all(torch.equal(taken[name], computed.a[name]) for name in taken)
+    found = find(covariance, section)
+    assert found is not None and found.report == computed.report
