@@ -87,12 +87,15 @@ class Choice:
         )
 
 
-def score_sites(backbone: Backbone, old: Sequence[Sample], new: Sequence[Sample]) -> list[SiteScore]:
+def score_sites(
+    backbone: Backbone, old: Sequence[Sample], new: Sequence[Sample], *, with_answers: bool = False
+) -> list[SiteScore]:
     """Score every site of the language layers.
 
     Args:
         backbone: wholly in memory.
-        old: samples to protect, their questions are read. new: samples to learn, answers and all.
+        old: samples to protect, read as they will be summed. new: samples to learn, answers and all.
+        with_answers: the old ones' answers are read too.
 
     Raises:
         DataError: no gradient reaches a linear, or it is not finite; names it.
@@ -111,7 +114,7 @@ def score_sites(backbone: Backbone, old: Sequence[Sample], new: Sequence[Sample]
 
     with torch.no_grad(), _watched(linears, see):
         for sample in _spread(old):
-            inputs = placed(backbone, collate([features(encoder, sample, False)], encoder.pad_id))
+            inputs = placed(backbone, collate([features(encoder, sample, with_answers)], encoder.pad_id))
             backbone.model(**inputs, use_cache=False)
             rows += inputs["input_ids"].shape[1]
 

@@ -114,7 +114,9 @@ class CalibrateJob:
         self.choice: Choice | None = None
         if share is not None:
             began = time.monotonic()
-            scores = Ranks.current().first(lambda: score_sites(backbone, drawn, wanted))
+            scores = Ranks.current().first(
+                lambda: score_sites(backbone, drawn, wanted, with_answers=section.with_answers)
+            )
             seconds = round(time.monotonic() - began, 2)
             self.choice = options["choice"] = replace(choose_sites(scores, share), seconds=seconds)
         self.calibration = Calibration(backbone, drawn, section, label=label, **options)

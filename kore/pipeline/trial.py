@@ -34,9 +34,9 @@ class Trial:
     method: str
     data: Path
     covariance: Path | None = None
-    new_covariance: Path | None = None
     old: Path | None = None
     flags: Mapping[str, Any] = field(default_factory=dict)
+    new_covariance: Path | None = None
 
     def resolved(self, profile: str) -> Resolved:
         """The profile with this trial's settings."""
