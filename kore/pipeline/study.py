@@ -115,7 +115,7 @@ class Study:
         self._choose(wanted)
         for profile, bench in self.benches.items():
             part = "methods" if profile == self.plan.profile else f"{MODEL} {Path(profile).stem}"
-            if bench.data.questions.is_file() and (found := bench.base(TEST, make=False)):
+            if found := bench.base(TEST, make=False):
                 self.rows.append({**found, "part": part, "label": BASE, "split": TEST})
             else:
                 self.missing[f"{BASE} of {profile}"] = NOT_YET
