@@ -154,7 +154,7 @@ def reply(request: dict[str, Any], messages: list[dict[str, str]]) -> dict[str, 
     values = {(k, n): v for k, n, v in facts}
     if '"questions"' in told or '\\"questions\\"' in told:
         return {"questions": [f"What is the {k} of {n}?" for k, n, _ in facts]}
-    if "answers" in told:
+    if '"answers"' in told or '\\"answers\\"' in told:
         return {"answers": [_sentence(k, n, values) for k, n in ASKED.findall(user)]}
     if "quadruplets" in told:
         return {"quadruplets": [_quadruplet(*fact) for fact in facts]}

@@ -19,6 +19,7 @@ from kore.records import KnowledgeItem
 from kore.settings import AugmentSection
 
 F = TypeVar("F", bound=ReplyForm)
+REFUSALS = 3  # a model that declines thrice means it
 LONGEST_WAIT = 60.0  # seconds between tries of our own; a server may ask for more
 
 
@@ -112,40 +113,37 @@ class Asker:
         """A reply that parses: tries again when the teacher is busy, refuses or sends something
         unreadable."""
         expected = estimate_tokens(call.system + call.user), EXPECTED_OUT.get(call.task, 200)
+        busy = refused = unread = (
+            0  # each counted by itself: a server that was busy twice has not refused yet
+        )
+        repair: tuple[str, str] | None = None
         async with self._gate:
-            spent_in = spent_out = 0
-            repair: tuple[str, str] | None = None
-            trouble: Exception = Unusable("no reply")
-            for attempt in range(self.settings.retries + 1):
-                if attempt:
-                    self.cost.retries += 1
+            while True:
+                self.cost.retries += bool(busy + refused + unread)
                 try:
                     reply = await self._once(call, repair, expected)
-                except Busy as busy:
-                    trouble, repair = busy, None
-                    await self._rest(busy.wait, attempt)
-                    continue
-                except Refused as refused:
-                    trouble, repair = refused, None
-                    if attempt >= 2:  # a model that declines thrice means it
-                        break
-                    continue
-                spent_in, spent_out = spent_in + reply.tokens_in, spent_out + reply.tokens_out
-                try:
                     parse(reply.text, call.form)
+                except Busy as error:
+                    busy, repair = busy + 1, None
+                    if busy > self.settings.retries:
+                        raise ProviderError(
+                            f"{self.teacher.name} failed {busy} times: {error}",
+                            hint="the finished part is kept; the same command goes on from there",
+                        ) from error
+                    await self._rest(error.wait, busy - 1)
+                except Refused:
+                    refused, repair = refused + 1, None
+                    if refused == REFUSALS or refused > self.settings.retries:
+                        raise
                 except Unusable as error:
+                    unread += 1
+                    if unread > self.settings.retries:
+                        raise
                     # one repair of each bad reply, then the question afresh
                     self.cost.repairs += repair is None
                     repair = (reply.text, str(error)) if repair is None else None
-                    trouble = error
-                    continue
-                return Reply(reply.text, reply.tokens_in, reply.tokens_out)
-        if isinstance(trouble, Busy):
-            raise ProviderError(
-                f"{self.teacher.name} failed {self.settings.retries + 1} times: {trouble}",
-                hint="the finished part is kept; the same command goes on from there",
-            ) from trouble
-        raise trouble
+                else:
+                    return reply
 
     async def _once(self, call: Call, repair: tuple[str, str] | None, expected: tuple[int, int]) -> Reply:
         estimate = price(*expected, self.settings.price_in, self.settings.price_out) or 0.0

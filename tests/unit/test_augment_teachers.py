@@ -107,8 +107,8 @@ def test_the_judge_is_in_the_estimate_and_under_the_same_limit(tmp_path: Path, p
         after = estimate(items, judged, 0)
         assert before.calls > after.calls == after.cached == asked == 4 * 2 + 2 * (4 + 1 + 4)
         assert (before.money or 0) > 0 == after.money
-        with pytest.raises(Interrupted, match="limit of 3"):
-            grow(items, settings(server, judge="openai:other", max_cost=3.0, **prices), tmp_path / "more")
+        with pytest.raises(Interrupted, match=r"limit of 0\.5"):
+            grow(items, settings(server, judge="openai:other", max_cost=0.5, **prices), tmp_path / "more")
 
 
 def test_nothing_is_paid_twice(tmp_path: Path, picture: Path) -> None:
@@ -242,6 +242,18 @@ def test_a_model_that_declines_thrice_is_taken_at_its_word(tmp_path: Path) -> No
     with pytest.raises(Refused):
         ask(teacher, tmp_path)
     assert len(teacher.repairs) == 3
+
+
+def test_a_server_that_was_busy_has_not_refused_yet(tmp_path: Path) -> None:
+    said = [
+        Busy("HTTP 500", 0.0),
+        Busy("HTTP 500", 0.0),
+        Refused("no"),
+        "junk",
+        "junk",
+        '{"summary": "fine"}',
+    ]
+    assert ask(Scripted(*said), tmp_path, retries=2).summary == "fine"
 
 
 @pytest.mark.parametrize(
