@@ -12,7 +12,6 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.reactive import reactive
-from textual.widgets import Static
 from textual_hires_canvas import Canvas
 from textual_plot import AxisFormatter, HiResMode, NumericAxisFormatter, PlotWidget
 
@@ -237,6 +236,12 @@ class Chart(PlotWidget, inherit_bindings=False):
         canvas = self.query_one("#plot", Canvas)
         if canvas._canvas_size is None or canvas.size.width < 4 or canvas.size.height < 3:
             return
+        if not self._datasets:
+            canvas.reset()  # axes around nothing say nothing
+            words = "nothing to draw yet"
+            left = max(0, (canvas.size.width - len(words)) // 2)
+            canvas.write_text(left, canvas.size.height // 2, f"[dim]{words}[/dim]")
+            return
         super()._render_plot()
         right, bottom = self._scale_rectangle.right, self._scale_rectangle.bottom
         for x in range(canvas.size.width):
@@ -244,9 +249,8 @@ class Chart(PlotWidget, inherit_bindings=False):
         for y in range(canvas.size.height):
             if right < canvas.size.width:
                 canvas.set_pixel(right, y, " ")
-        if self._datasets:
-            self._paint_shade(canvas)
-            self._paint_notches(canvas, bottom)
+        self._paint_shade(canvas)
+        self._paint_notches(canvas, bottom)
 
     def _paint_shade(self, canvas: Canvas) -> None:
         if self._shade is None:
@@ -279,11 +283,3 @@ class Chart(PlotWidget, inherit_bindings=False):
 
     def _render_y_label(self) -> None:
         """The frame's title names the axes."""
-
-
-class Placeholder(Static):
-    """What a panel says while there is nothing to draw."""
-
-    DEFAULT_CSS = """
-    Placeholder { width: 1fr; height: 1fr; content-align: center middle; color: $foreground 50%; }
-    """

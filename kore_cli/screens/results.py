@@ -110,9 +110,7 @@ def _group(dimension: str, group: list[EvalRow], width: int) -> list[Content]:
         tone = (
             "$foreground 40%"
             if row.label == BASE
-            else "$success"
-            if not _worse(row.score, base)
-            else "$error"
+            else _tone(0.0 if row.score is None or base is None else row.score - base)
         )
         room = max(8, width - name_width - 26)
         filled, empty = bar(None if row.score is None else row.score / 100, room)
@@ -134,8 +132,9 @@ def _group(dimension: str, group: list[EvalRow], width: int) -> list[Content]:
     return out
 
 
-def _worse(score: float | None, base: float | None) -> bool:
-    return score is not None and base is not None and score < base
+def _tone(change: float) -> str:
+    """The colour of a change in points: less than one is nothing to be glad or sorry about."""
+    return "$foreground 70%" if abs(change) < 1 else "$success" if change > 0 else "$error"
 
 
 def _change(row: EvalRow, base: float | None) -> Content:
@@ -144,6 +143,4 @@ def _change(row: EvalRow, base: float | None) -> Content:
     change = row.score - base
     if abs(change) < 0.05:
         return Content.styled("  =", "$foreground 50%")
-    return Content.styled(
-        f" {'▲' if change > 0 else '▼'}{abs(change):5.1f}", "$success" if change > 0 else "$error"
-    )
+    return Content.styled(f" {'▲' if change > 0 else '▼'}{abs(change):5.1f}", _tone(change))

@@ -101,6 +101,7 @@ class TrainScreen(View):
     def _about(self, snapshot: Snapshot) -> None:
         panel = self.query_one("#about", Static)
         panel.border_title = "run"
+        panel.border_subtitle = "y copies next" if asks(snapshot) else ""
         panel.update(about(snapshot, max(12, panel.content_size.width)))
 
     def _chart(self, snapshot: Snapshot) -> None:
@@ -296,6 +297,11 @@ def notches(state: DashboardState) -> list[Notch]:
     return found
 
 
+def asks(snapshot: Snapshot) -> bool:
+    """Whether the next command is told among the facts: in other states the banner tells it."""
+    return snapshot.liveness.name in ("starting", "running")
+
+
 def about(snapshot: Snapshot, width: int) -> Content:
     """Which run this is: method, model and the settings that decide most."""
     run, state = snapshot.run, snapshot.state
@@ -303,6 +309,7 @@ def about(snapshot: Snapshot, width: int) -> Content:
         return Content.styled("not started", "$foreground 45%")
     values = _flat(run.profile)
     facts = [
+        *((("next", snapshot.liveness.command),) if asks(snapshot) else ()),
         ("method", run.method),
         *((label, values[key]) for label, key in SETTINGS if values.get(key) is not None),
     ]
@@ -321,8 +328,6 @@ def about(snapshot: Snapshot, width: int) -> Content:
         Content.assemble((f"{name:<11}", "$foreground 55%"), fit(str(value), width - 11))
         for name, value in facts
     ]
-    if live.command and live.name in ("starting", "running"):  # the banner tells it in other states
-        rows += [Content.styled("next, y copies it", "$foreground 55%"), Content.styled(live.command, "bold")]
     return Content("\n").join(rows)
 
 
