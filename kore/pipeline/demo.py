@@ -45,7 +45,7 @@ class Bench:
 
 
 # learning rates, chosen by benchmarks/frontier.py on the validation split at seed 0
-RATES = {"lora-raw": 1e-3, "lora": 2e-3, "kore": 2e-2}
+RATES = {"lora-raw": 2e-3, "lora": 4e-3, "kore": 4e-2}
 
 
 def package_data() -> Path:
