@@ -49,6 +49,13 @@ def inject(items: Path, out: Path, *more: str | Path) -> list[str | Path]:
     return ["inject", items, "-o", out, "--suite", questions, "--json", *chosen, *more]
 
 
+def test_a_run_that_is_not_there_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    done = kore(*inject(country(tmp_path, 0), tmp_path / "out", "--after", tmp_path / "nowhere"))
+    assert done.returncode == 4 and "no run here" in done.stderr and not done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
 def test_a_chain_is_shown_made_and_asked(tmp_path: Path) -> None:
     first, second = tmp_path / "january", tmp_path / "february"
     done = kore(*inject(country(tmp_path, 0), first))

@@ -51,6 +51,7 @@ def request(folder: Path, model: Path, title: str, after: Path | None = None, **
     chosen = {
         "model.id": str(model),
         "calibrate.samples": [f"{old}:4"],
+        "calibrate.with_answers": False,
         "adapter.rank": 4,
         "train.max_steps": 2,
         "train.batch": 4,
