@@ -13,7 +13,7 @@ from torch import Tensor
 from kore.errors import DataError
 
 CHUNK = 8192  # tokens per product
-STRIPE = 1024  # rows of the sum per product
+STRIPE = 512  # rows of the sum per product
 
 
 def values_held(d_in: int) -> int:
