@@ -13,6 +13,7 @@ forward and backward pass. On a GPU memory is the allocator's peak; on a CPU the
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import json
 import statistics
@@ -77,7 +78,11 @@ def worker(arguments: argparse.Namespace) -> dict[str, Any]:
             peak[0] = max(peak[0], process.memory_info().rss)
 
     kept, tokens = saved_bytes(backbone, samples, section, arguments, factors)
+    del backbone
+    gc.collect()
     backbone = load(ModelSection(id=arguments.model))
+    for parameter in backbone.model.parameters():
+        parameter.detach().sum()  # weights are mapped from their file: read them, so that they are counted here
     before = peak[0] = process.memory_info().rss
     cuda = backbone.device.type == "cuda"
     if cuda:
