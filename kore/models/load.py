@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kore.profile import ModelSection
 
 EMBEDDED = "kore-tiny"
+_UNITS = 1024  # unit vectors at a time
 
 
 @dataclass
@@ -62,13 +63,20 @@ class Backbone:
 
 
 def dense(linear: Any) -> torch.Tensor:
-    """W0 of a linear, (d_out, d_in); a 4- or 8-bit one is read as it is, through bitsandbytes."""
-    weight: torch.Tensor = linear.weight
-    if type(weight).__name__ in ("Params4bit", "Int8Params"):
-        from peft.utils.integrations import dequantize_module_weight
+    """W0 of a linear, (d_out, d_in), as the model computes with it.
 
-        weight = dequantize_module_weight(linear)
-    return weight.detach()
+    A 4- or 8-bit one is asked for its outputs on unit vectors: after its first pass bitsandbytes may keep
+    it packed in another order, which only its own forward knows how to read.
+    """
+    import torch
+
+    weight: torch.Tensor = linear.weight
+    if type(weight).__name__ not in ("Params4bit", "Int8Params"):
+        return weight.detach()
+    with torch.no_grad():
+        units = torch.eye(linear.in_features, device=weight.device)
+        rows = torch.cat([linear.forward(part) for part in units.split(_UNITS)])
+        return rows.T if linear.bias is None else (rows - linear.bias).T
 
 
 def embedded_base() -> Path:

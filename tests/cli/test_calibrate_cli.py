@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from PIL import Image
 from kore.jsonl import write_jsonl
 from kore.nullspace.covariance import Covariance
 from kore.nullspace.onevision import CATEGORIES
-from tests.cli.command import kore, said
+from tests.cli.command import kore as run_kore
+from tests.cli.command import said
 from tests.tiny import llava
+
+kore = partial(run_kore, timeout=900)
 
 
 def png(shade: int) -> bytes:
@@ -84,7 +88,18 @@ def test_three_sources_in_one_call_then_shown_summed_and_refused(
 ) -> None:
     model = ["--model", tiny_llava]
     call = ["calibrate", *model, "--samples", "onevision:8", "--samples", "bench:MME:2"]
-    call += ["--samples", f"{mine}:3", "--seed", "5", "--held-out", "2", "-o", tmp_path / "a"]
+    call += [
+        "--samples",
+        f"{mine}:3",
+        "--seed",
+        "5",
+        "--held-out",
+        "2",
+        "--set",
+        "adapter.rank=4",
+        "-o",
+        tmp_path / "a",
+    ]
     dry = kore(*call, "--dry-run", "--json", KORE_DATA=str(data))
     assert dry.returncode == 0, dry.stderr
     plan = json.loads(dry.stdout)
@@ -193,7 +208,7 @@ def test_two_processes_sum_the_matrices_of_one(mine: Path, tiny_llava: Path, tmp
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     two = subprocess.run(
         [*launch, "-m", "kore_cli", *call, "-o", str(tmp_path / "two")],
-        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=900, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert two.returncode == 0, two.stderr
     assert json.loads(two.stdout)["sites"] == 8  # one process speaks

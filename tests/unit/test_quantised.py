@@ -11,9 +11,9 @@ import torch
 from kore.errors import UsageError
 from kore.models.adapter import attach
 from kore.models.families import language_linears
-from kore.models.load import load
+from kore.models.load import dense, load
 from kore.nullspace.calibrate import calibrate
-from kore.nullspace.factors import build, dense
+from kore.nullspace.factors import build
 from kore.profile import AdapterSection, CalibrateSection, ModelSection
 from kore.records import Sample
 from tests.tiny import llava
@@ -35,7 +35,7 @@ def test_the_adapter_of_a_quantised_base_is_made_from_its_own_weights_and_leaves
     assert len(linears) == 14
     name, linear = next(iter(linears.items()))
     assert linear.weight.dtype in (torch.uint8, torch.int8)
-    before = linear.weight.detach().clone()
+    before = dense(linear)
     plain = load(ModelSection(id=str(folder))).model.get_submodule(name).weight.detach()
     assert 0 < float((dense(linear) - plain).norm()) < 0.2 * float(plain.norm())
     made = calibrate(backbone, [asked(n) for n in (20, 40, 60)], CalibrateSection(), tmp_path / "c")
@@ -48,12 +48,7 @@ def test_the_adapter_of_a_quantised_base_is_made_from_its_own_weights_and_leaves
         expected = backbone.model(input_ids=ids).logits
         model = attach(backbone.model, backbone.family, rank=4, a=factors.a)
         assert torch.equal(model(input_ids=ids).logits, expected)
-    assert torch.equal(weight_under(model, name), before)
-
-
-def weight_under(model: torch.nn.Module, name: str) -> torch.Tensor:
-    """The weight under the adapter."""
-    return model.get_submodule(f"base_model.model.{name}.base_layer").weight.detach()  # type: ignore[return-value]
+    assert torch.equal(dense(model.get_submodule(f"base_model.model.{name}.base_layer")), before)
 
 
 def test_without_bitsandbytes_the_error_names_it(tiny_llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
