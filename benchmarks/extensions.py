@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-SHARES, STRENGTHS, KEEPS = (0.25, 0.5, 0.75, 1.0), (0.25, 0.5, 1.0), (0.9, 0.95, 0.99)
+SHARES, STRENGTHS, KEEPS = (0.25, 0.5, 0.75, 1.0), (0.25, 0.5, 1.0), (0.9, 0.95, 0.99, 0.999)
 SETTINGS: dict[str, dict[str, Any]] = {
     "paper": {},  # every layer, the r smallest directions: auto:1 and contrast 0
     **{f"auto:{s:g}": {"calibrate.layers": f"auto:{s:g}"} for s in SHARES if s < 1},
@@ -28,7 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 CURVES = {
     "share of the parameters (--layers auto)": ["auto:0.25", "auto:0.5", "auto:0.75", "paper"],
     "contrast": ["paper", "contrast 0.25", "contrast 0.5", "contrast 1"],
-    "energy kept (--keep-energy)": ["keep 0.9", "keep 0.95", "keep 0.99"],
+    "energy kept (--keep-energy)": ["keep 0.9", "keep 0.95", "keep 0.99", "keep 0.999"],
 }
 
 
