@@ -32,7 +32,8 @@ from packaging.requirements import Requirement
 from kore.files import write_json
 
 OWN = ("--help", "--version", "train --help", "dashboard --help")
-OTHERS = {"llm": "llm", "litgpt": "litgpt", "lm-eval": "lm-eval"}
+# what to install for a program; litgpt imports requests without asking for it
+OTHERS = {"llm": ["llm"], "litgpt": ["litgpt", "requests"], "lm-eval": ["lm-eval"]}
 
 
 def own_commands() -> dict[str, list[str]]:
@@ -64,14 +65,14 @@ def other_commands(folder: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
     commands, versions = {}, {}
     if not (folder / "torch").exists():
         borrow(folder / "torch", "torch")
-    for program, package in OTHERS.items():
+    for program, packages in OTHERS.items():
         home = folder / program
         if not (home / "bin" / program).exists():
             venv.create(home, with_pip=True)
             inside = home / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
             (inside / "borrowed.pth").write_text(f"{folder / 'torch'}\n")
-            subprocess.run([home / "bin" / "pip", "install", "-q", package], check=True)
-        ask = f"import importlib.metadata as m; print(m.version('{package}'))"
+            subprocess.run([home / "bin" / "pip", "install", "-q", *packages], check=True)
+        ask = f"import importlib.metadata as m; print(m.version('{packages[0]}'))"
         told = subprocess.run(
             [home / "bin" / "python", "-c", ask], check=True, capture_output=True, text=True
         )

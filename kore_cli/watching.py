@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from kore.errors import UsageError
 from kore_cli.source import tail_lines
+
+YIELDING = 10  # how much lower than the training's the dashboard's priority is
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,9 @@ def watch(argv: Sequence[str], folder: Path, *, theme: str = "kore-dark", images
     from kore_cli.source import RunSource
 
     child = start(argv)
+    # training comes first: this process, and not the child that runs already, takes what is left
+    with contextlib.suppress(OSError):
+        os.nice(YIELDING)
     probe = Monitor(child.process.pid)
     try:
         source = RunSource(folder, probe=probe, complaint=child.complaint)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kore.evaluate.adaptation import cem_clean
+from kore.files import hash_bytes
 from kore.records import IMAGE_MARK, Question, Sample, read_records
 from kore.train.probes import Probe, Probing, read_probes
 
@@ -49,10 +50,12 @@ def find_probes(
 
 
 def _spread(probes: list[Probe]) -> list[Probe]:
-    """At most `NEW` of them, evenly from first to last."""
-    if len(probes) <= NEW:
-        return probes
-    return [probes[i * len(probes) // NEW] for i in range(NEW)]
+    """At most `NEW` of them, in their order: a choice that is the same every time and follows no pattern.
+
+    Questions come item by item with the same types in each, so that every n-th could be of one type alone.
+    """
+    chosen = sorted(range(len(probes)), key=lambda i: hash_bytes(probes[i].id.encode()))[:NEW]
+    return [probes[i] for i in sorted(chosen)]
 
 
 def _from_question(question: Question) -> Probe:

@@ -32,5 +32,10 @@ class HelpScreen(ModalScreen[None]):
                 if self._only and place not in self._only:
                     continue
                 rows = [Content.styled(place, "bold $accent")]
-                rows += [Content.assemble((f"  {k.shown:<8}", "bold $primary"), k.about) for k in keys]
+                rows += [
+                    Content.assemble(
+                        (f"  {k.shown:<8}", "bold $primary"), f"{k.words}: ", (k.about, "$foreground 70%")
+                    )
+                    for k in keys
+                ]
                 yield Static(Content("\n").join(rows), classes="help-block")

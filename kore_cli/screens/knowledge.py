@@ -112,7 +112,9 @@ class KnowledgeScreen(View):
             options.highlighted = 0
         else:
             self._chosen = self._drawn = None
-            self.query_one("#item", Static).update(Content.styled("nothing here", "$foreground 50%"))
+            words = "nothing matches" if wanted else "nothing was rejected" if self._rejected else "no items"
+            self.query_one("#item", Static).update(Content.styled(words, "$foreground 50%"))
+            self.query_one("#tree-box").border_title = ""
             self.query_one("#tree", Static).update("")
             self.query_one("#picture", Picture).show(None)
 
@@ -142,7 +144,7 @@ class KnowledgeScreen(View):
         self.query_one("#picture", Picture).show(image_of(record, self._folder))
         box.border_title = "why it was rejected" if entry.rejected else "knowledge tree"
         if entry.rejected:
-            self.query_one("#item", Static).update(Content.styled(entry.title, "bold"))
+            self.query_one("#item", Static).update(rejected_text(record, entry))
             self.query_one("#tree", Static).update(rejection(record))
         else:
             self.query_one("#item", Static).update(item_text(record.get("item") or {}))
@@ -170,15 +172,15 @@ def item_text(item: dict[str, Any]) -> Content:
     """Title, kind, text and facts."""
     rows = [
         Content.styled(str(item.get("title", "?")), "bold"),
-        Content.styled(
-            " · ".join(str(item[k]) for k in ("kind", "type", "date", "source") if item.get(k)), "$accent"
-        ),
+        Content.styled(" · ".join(str(item[k]) for k in ("kind", "type", "date") if item.get(k)), "$accent"),
         Content(""),
         Content(str(item.get("text", ""))),
     ]
     for name, value in (item.get("facts") or {}).items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         rows.append(Content.assemble((f"{name}: ", "$foreground 55%"), shown))
+    if item.get("source"):
+        rows.append(Content.styled(str(item["source"]), "$foreground 45%"))
     return Content("\n").join(rows)
 
 
@@ -226,6 +228,13 @@ def _hung(text: str, style: str, first: str, rest: str, width: int) -> list[Cont
         Content.assemble((stem, "$foreground 40%"), (line, style))
         for stem, line in zip(stems, lines, strict=True)
     ]
+
+
+def rejected_text(record: dict[str, Any], entry: Entry) -> Content:
+    """What was rejected: where it belongs, what it asked and answered."""
+    rows = [Content.styled(entry.title, "bold"), Content.styled(entry.type, "$accent"), Content("")]
+    rows += [Content(str(record[name])) for name in ("question", "answer", "text") if record.get(name)]
+    return Content("\n").join(rows)
 
 
 def rejection(record: dict[str, Any]) -> Content:

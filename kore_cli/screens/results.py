@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -52,7 +53,7 @@ class ResultsScreen(View):
         nothing = self.query_one("#nothing", Static)
         box.display, nothing.display = bool(rows), not rows
         if not rows:
-            run = snapshot.folder.name if snapshot.folder else "RUN"
+            run = shlex.quote(str(snapshot.folder)) if snapshot.folder else "RUN"
             nothing.update(f"no results yet: kore eval {run} writes them, and so does kore demo")
             return
         wanted = self.wanted

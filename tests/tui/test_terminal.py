@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -36,6 +39,15 @@ def loaded_torch(pid: int) -> bool:
     return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
 
 
+def ended(seen: Any, seconds: float = 30.0) -> int | None:
+    """The exit code, waited for."""
+    end = time.monotonic() + seconds
+    while seen.exit_code is None and time.monotonic() < end:
+        time.sleep(0.2)
+    code: int | None = seen.exit_code
+    return code
+
+
 def test_every_size_and_screen_is_borne_and_q_leaves_with_zero(
     terminals: ModuleType, make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -52,10 +64,7 @@ def test_every_size_and_screen_is_borne_and_q_leaves_with_zero(
         seen.wait_for("Escape closes", 20)
         assert not loaded_torch(seen.pid)
         seen.press("Escape", "q", pause=1.0)
-        end = time.monotonic() + 20
-        while seen.exit_code is None and time.monotonic() < end:
-            time.sleep(0.2)
-        assert seen.exit_code == 0, seen.text()
+        assert ended(seen) == 0, seen.text()
 
 
 def test_watch_shows_the_training_and_leaving_leaves_it_running(
@@ -72,20 +81,17 @@ def test_watch_shows_the_training_and_leaving_leaves_it_running(
     words += ["--max-steps", "100000", "--epochs", "1e6", "--set", "train.batch=2", "-o", str(run)]
     with terminals.Terminal([sys.executable, "-m", "kore_cli", *words], (120, 35)) as seen:
         seen.wait_for(r"step [1-9]", 120)
-        assert not loaded_torch(seen.pid)
         state = Run(run).state()
-        assert state.status == "running" and loaded_torch(state.pid)
-        seen.press("q")
-        seen.wait_for("training goes on", 60)
-        assert seen.exit_code == 0 and f"kill -INT {state.pid}" in seen.text().replace("\n", " ")
-        assert Run(run).state().alive
-    # the terminal is closed now, and training still goes on
-    import os
-    import signal
-
-    assert Run(run).state().alive
-    os.kill(state.pid, signal.SIGINT)
-    end = time.monotonic() + 60
-    while Run(run).state().status == "running" and time.monotonic() < end:
-        time.sleep(0.5)
+        try:
+            assert state.status == "running" and loaded_torch(state.pid) and not loaded_torch(seen.pid)
+            seen.press("q")
+            seen.wait_for("training goes on", 60)
+            assert ended(seen) == 0 and f"kill -INT {state.pid}" in seen.text().replace("\n", " ")
+            seen.__exit__()  # now the terminal is closed, too
+            assert loaded_torch(state.pid) and Run(run).state().status == "running"
+        finally:
+            os.kill(state.pid, signal.SIGINT)
+        end = time.monotonic() + 60
+        while Run(run).state().status == "running" and time.monotonic() < end:
+            time.sleep(0.5)
     assert Run(run).state().status == "interrupted"
