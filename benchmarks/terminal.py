@@ -103,7 +103,8 @@ class Terminal:
     def exit_code(self) -> int | None:
         """The program's exit code once it has ended."""
         dead, _, code = self._tmux("display", "-p", "#{pane_dead} #{pane_dead_status}").partition(" ")
-        return int(code) if dead == "1" else None
+        known = dead == "1" and code.strip()  # tmux sees the end a moment before it knows the code
+        return int(code) if known else None
 
     @property
     def pid(self) -> int:
