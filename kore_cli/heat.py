@@ -40,11 +40,11 @@ class Scale:
     logarithmic: bool
 
     @staticmethod
-    def of(*pictures: Rows) -> Scale:
-        """One scale for all values of some matrices."""
+    def of(*pictures: Rows, decades: float = 3) -> Scale:
+        """One scale for all values of some matrices, logarithmic beyond so many decades."""
         known = [v for rows in pictures for row in rows for v in row if math.isfinite(v)]
         low, high = (min(known), max(known)) if known else (0.0, 1.0)
-        return Scale(low, high, low > 0 and high / low > 1000)
+        return Scale(low, high, low > 0 and high / low > 10**decades)
 
     def level(self, value: float, steps: int) -> int | None:
         """A step from 0 to `steps` - 1; None for what is no number."""
@@ -83,7 +83,7 @@ def line(
 def side_by_side(
     pictures: Iterable[tuple[str, Rows]], width: int, *, colour: bool = True
 ) -> list[list[Segment]]:
-    """Titled matrices beside each other on one scale, as many as fit into `width` columns, then below.
+    """Titled matrices on one logarithmic scale, as many beside each other as fit into `width` columns.
 
     Returns:
         The lines, each a list of segments.
@@ -91,7 +91,7 @@ def side_by_side(
     titled = [(title, rows) for title, rows in pictures if rows]
     if not titled:
         return []
-    scale = Scale.of(*(rows for _, rows in titled))
+    scale = Scale.of(*(rows for _, rows in titled), decades=0)
     wide = max(len(rows[0]) for _, rows in titled)
     across = max(1, (width + 2) // (wide + 2))
     found: list[list[Segment]] = []

@@ -84,14 +84,14 @@ class Output:
     def pictures(self, titled: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> None:
         """Matrices side by side as heat maps, in colour or in shades."""
         from rich.console import Console
-        from rich.segment import Segments
+        from rich.segment import Segment, Segments
 
         from kore_cli.heat import side_by_side
 
         console = Console(highlight=False)
-        colour = console.color_system is not None and not console.no_color
+        colour = console.color_system in ("256", "truecolor") and not console.no_color
         for cells in side_by_side(titled, console.width, colour=colour):
-            console.print(Segments([*cells]), soft_wrap=True)
+            console.print(Segments([*cells, Segment.line()]), end="")
 
     @contextmanager
     def progress(self, label: str, total: int | None = None) -> Iterator[Callable[..., None]]:

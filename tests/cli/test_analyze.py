@@ -174,6 +174,16 @@ def test_a_terminal_shows_maps_side_by_side_in_colours_or_shades() -> None:
     assert len(side_by_side([("first", ramp), ("second", ramp)], 2)) == 4
 
 
+def test_maps_are_printed_line_by_line_in_shades_where_there_is_no_colour(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kore_cli.output import Output
+
+    monkeypatch.setenv("COLUMNS", "40")
+    Output().pictures([("a", [[1.0, 10.0, 100.0]] * 4), ("b", [[100.0, 10.0, 1.0]] * 4)])
+    assert capsys.readouterr().out.splitlines() == ["a    b", " ▒█  █▒ ", " ▒█  █▒ "]
+
+
 def cells(out: Path) -> set[str]:
     return {p.stem for p in (out / "cells").glob("*.json")}
 
