@@ -75,7 +75,7 @@ def dense(linear: Any) -> torch.Tensor:
         return weight.detach()
     with torch.no_grad():
         units = torch.eye(linear.in_features, device=weight.device)
-        rows = torch.cat([linear.forward(part) for part in units.split(_UNITS)])
+        rows = torch.cat([linear.forward(part) for part in torch.split(units, _UNITS)])
         return rows.T if linear.bias is None else (rows - linear.bias).T
 
 
