@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shlex
+import signal
 import subprocess
 import time
 import uuid
@@ -102,9 +103,10 @@ class Terminal:
     @property
     def exit_code(self) -> int | None:
         """The program's exit code once it has ended."""
-        dead, _, code = self._tmux("display", "-p", "#{pane_dead} #{pane_dead_status}").partition(" ")
-        known = dead == "1" and code.strip()  # tmux sees the end a moment before it knows the code
-        return int(code) if known else None
+        server, dead, *code = self._tmux("display", "-p", "#{pid} #{pane_dead} #{pane_dead_status}").split()
+        if dead == "1" and not code:  # tmux may miss the signal, and then never asks for the code
+            os.kill(int(server), signal.SIGCHLD)
+        return int(code[0]) if dead == "1" and code else None
 
     @property
     def pid(self) -> int:
