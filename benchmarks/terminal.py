@@ -97,8 +97,9 @@ class Terminal:
         time.sleep(pause)
 
     def text(self) -> str:
-        """What is seen, without colours."""
-        return self._tmux("capture-pane", "-p")
+        """What is seen, without colours; of a program that ended, also what its end scrolled away."""
+        dead = self._tmux("display", "-p", "#{pane_dead}").strip() == "1"
+        return self._tmux("capture-pane", "-p", "-J", *(["-S", "-"] if dead else []))
 
     @property
     def exit_code(self) -> int | None:

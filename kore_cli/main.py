@@ -5,9 +5,12 @@ Imports nothing heavy: torch, transformers, openai and textual are loaded by the
 
 from __future__ import annotations
 
+import atexit
 import importlib
+import os
 import sys
-from typing import Annotated
+import threading
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -61,7 +64,23 @@ def main() -> None:
     from kore_cli.output import keep_stdout_clean
 
     keep_stdout_clean()
-    sys.exit(ended(lambda: app(standalone_mode=False)))
+    code = ended(lambda: app(standalone_mode=False))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _leave(code)
+    sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End one of several processes without the interpreter's own end.
+
+    gloo's threads outlive the process group where DeepSpeed still holds it; one that wants Python back
+    while it is taken down aborts a process that has done all its work, and the launcher then ends the others.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
