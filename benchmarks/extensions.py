@@ -186,14 +186,14 @@ def main() -> int:
             print(f"{name}, seed {seed}: done", flush=True)
     found = [figures(each) for each in rows.values()]
     args.out.mkdir(parents=True, exist_ok=True)
-    command = "python benchmarks/extensions.py"
+    told = "python benchmarks/extensions.py"
     if args.seeds != [0]:
-        command += " --seeds " + " ".join(map(str, args.seeds))
-    value = {"command": command, "seeds": args.seeds, "settings": found, "rows": rows}
+        told += " --seeds " + " ".join(map(str, args.seeds))
+    value = {"command": told, "seeds": args.seeds, "settings": found, "rows": rows}
     (args.out / "extensions.json").write_text(json.dumps(value, indent=1) + "\n")
-    (args.out / "extensions.md").write_text(markdown(found, command))
+    (args.out / "extensions.md").write_text(markdown(found, told))
     draw(found, args.out / "extensions.png")
-    print(markdown(found, command))
+    print(markdown(found, told))
     return 0
 
 

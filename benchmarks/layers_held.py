@@ -176,8 +176,8 @@ def main() -> None:
             if done.returncode:
                 sys.exit(done.stderr)
             rows.append(json.loads(done.stdout.splitlines()[-1]))
-    command = " ".join(["python", "benchmarks/layers_held.py", *sys.argv[1:]])
-    result = {"command": command, **sizes, "samples": arguments.samples, "rows": rows}
+    told = " ".join(["python", "benchmarks/layers_held.py", *sys.argv[1:]])
+    result = {"command": told, **sizes, "samples": arguments.samples, "rows": rows}
     if not arguments.quick:
         RESULT.parent.mkdir(parents=True, exist_ok=True)
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
