@@ -106,7 +106,8 @@ def markdown(found: list[dict[str, Any]], command: str) -> str:
     lines = [
         "# What the extensions trade",
         "",
-        f"`{command}`; means over the seeds, test split of the demo.",
+        f"`{command}`; means over the seeds, test split of the demo. Seconds include whatever else "
+        "the machine did meanwhile.",
         "",
         "| setting | rate | trained | ranks | layers | old energy in A's rows | calibration s | training s "
         "| K.A | K.R far | near |",
