@@ -306,11 +306,12 @@ def locate(name: str, section: ModelSection) -> Target:
     from dataclasses import replace
 
     from kore.evaluate.target import find_target
-    from kore.run import home
+    from kore.run import home, run_at
 
     path = Path(name)
     if not path.exists() and (home() / name / "run.json").is_file():
         path = home() / name
+    path = run.folder if (run := run_at(path)) else path
     checkpoint = newest_checkpoint(path)
     if checkpoint is not None:
         target = find_target(str(checkpoint), section)

@@ -192,6 +192,11 @@ class Run:
             yield
 
 
+def run_at(folder: Path) -> Run | None:
+    """The run in a folder, or in the folder that ``kore inject`` made around one."""
+    return next((Run(p) for p in (folder, folder / "run") if (p / NAME).is_file()), None)
+
+
 def leave_pointer(run: Run) -> None:
     """Make a run that lives elsewhere known under the runs folder, so that 'newest' finds it."""
     base = home()

@@ -45,6 +45,8 @@ def inject(
 
     Example: kore inject items.jsonl --profile tiny -o runs/mine
     """
+    import sys
+
     from kore.pipeline.inject import Request, plan, run_inject
     from kore.profile import resolve
     from kore_cli.output import Output
@@ -63,6 +65,7 @@ def inject(
         data_dir=data_dir,
         image_root=image_root,
         restart=restart,
+        command=("kore", *sys.argv[1:]),
     )
     for note in (planned := plan(request)).notes:
         output.warn(note)

@@ -67,7 +67,9 @@ def judge(
         if folder is None:
             return Liveness("waiting", "waiting for a first run", "kore demo")
         return Liveness(
-            "waiting", f"waiting for a run in {folder}", f"kore train SAMPLES -o {shlex.quote(str(folder))}"
+            "waiting",
+            f"waiting for a run in {folder}",
+            f"kore train --data SAMPLES -o {shlex.quote(str(folder))}",
         )
     place = shlex.quote(str(folder)) if folder else "RUN"
     last = max(filter(None, (state.last_t, run.started)), default=now)

@@ -11,6 +11,7 @@ from kore.errors import DataError, MissingArtefact
 if TYPE_CHECKING:
     from kore.models.load import Backbone
     from kore.profile import ModelSection
+    from kore.run import Run
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,11 @@ def find_target(name: str, section: ModelSection) -> Target:
     Raises:
         MissingArtefact: a run that has no adapter yet, or no such thing.
     """
+    from kore.run import run_at
+
     folder = Path(name)
-    if (folder / "run.json").is_file():
-        return _run(folder, section)
+    if (run := run_at(folder)) is not None:
+        return _run(run, section)
     if (folder / "adapter_config.json").is_file():
         return _adapter(folder, folder.resolve().name, section, None)
     if folder.is_dir() and not (folder / "config.json").is_file():
@@ -52,15 +55,12 @@ def find_target(name: str, section: ModelSection) -> Target:
     return Target("base", name)
 
 
-def _run(folder: Path, section: ModelSection) -> Target:
-    from kore.run import Run
-
-    run = Run(folder)
+def _run(run: Run, section: ModelSection) -> Target:
     state = run.state()
     if not (run.adapter / "adapter_config.json").is_file():
         raise MissingArtefact(
-            f"{folder} has no finished adapter (status: {state.status})",
-            hint=f"finish it with: kore train -o {folder}",
+            f"{run.folder} has no finished adapter (status: {state.status})",
+            hint=f"finish it with: {' '.join(state.command) or f'kore train -o {run.folder}'}",
         )
     questions = next((Path(v["path"]) for k, v in state.inputs.items() if k == "questions"), None)
     named = state.profile.get("model", {})

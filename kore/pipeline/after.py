@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, MissingArtefact, UsageError
+from kore.jsonl import write_jsonl
 from kore.pipeline import stages
-from kore.run import NAME, Run
+from kore.run import Run, run_at
 
 if TYPE_CHECKING:
     from kore.methods.method import Method
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from kore.nullspace.covariance import Covariance
     from kore.profile import Resolved
     from kore.progress import Progress
+    from kore.records import Sample
 
 AFTER = "after"
 
@@ -26,7 +28,7 @@ class Batch:
     """One earlier run of a chain.
 
     Attributes:
-        data: the samples that it was trained on.
+        data: the samples that it was trained on. image_root: where their relative pictures lie, if told.
         questions: on its items, if its data brought some.
         covariance: what it protected, with the fingerprint that it had then.
     """
@@ -37,6 +39,7 @@ class Batch:
     questions: Path | None
     covariance: Path | None
     samples: int
+    image_root: Path | None = None
 
     def to_json(self) -> dict[str, str | int | None]:
         """For ``--dry-run``."""
@@ -52,7 +55,7 @@ def find_adapter(path: Path) -> Path:
     Raises:
         MissingArtefact: nothing of that kind, or a run that is not finished.
     """
-    run = _run(path)
+    run = run_at(path)
     if run is None:
         if (path / "adapter_config.json").is_file():
             return path
@@ -75,16 +78,12 @@ def find_run(path: Path) -> Run:
         MissingArtefact: no run, or not a finished one.
     """
     find_adapter(path)
-    run = _run(path)
+    run = run_at(path)
     if run is None:
         raise MissingArtefact(
             f"{path} is an adapter without its run", hint="name the run folder, which knows its samples"
         )
     return run
-
-
-def _run(path: Path) -> Run | None:
-    return next((Run(p) for p in (path, path / "run") if (p / NAME).is_file()), None)
 
 
 def read_earlier(path: Path, method: Method | None = None) -> Earlier:
@@ -114,7 +113,7 @@ def read_earlier(path: Path, method: Method | None = None) -> Earlier:
 
 def batches(path: Path) -> Iterator[Batch]:
     """The runs of the chain that ends with `path`, newest first, as far as their folders are there."""
-    run = _run(path)
+    run = run_at(path)
     while run is not None:
         state = run.state()
         inputs = {name: Path(value["path"]) for name, value in state.inputs.items()}
@@ -126,8 +125,9 @@ def batches(path: Path) -> Iterator[Batch]:
                 questions=inputs.get("questions"),
                 covariance=inputs.get("covariance"),
                 samples=int(state.result.get("samples") or 0),
+                image_root=inputs.get("image_root"),
             )
-        run = _run(inputs[AFTER]) if AFTER in inputs else None
+        run = run_at(inputs[AFTER]) if AFTER in inputs else None
 
 
 def protect(
@@ -156,12 +156,15 @@ def protect(
     """
     from kore.nullspace.combine import combine
     from kore.nullspace.layers import parse_share
+    from kore.records import relative_to
 
     run = find_run(path)
     batch = next(batches(run.folder))
-    count = _check_data(run, batch)
+    samples = _own_samples(run, batch)
     profile = resolved.profile
-    own: dict[str, Any] = {"samples": [f"{batch.data}:{count}"], "with_answers": True, "held_out": 0}
+    copy = folder / "earlier.jsonl"
+    write_jsonl(copy, [relative_to(sample, folder).to_json() for sample in samples])
+    own: dict[str, Any] = {"samples": [f"{copy}:{len(samples)}"], "with_answers": True, "held_out": 0}
     if parse_share(profile.calibrate.layers) is not None:
         own["layers"] = "all"  # the sum keeps to the sites that the run's own covariance chose
     section = profile.calibrate.model_copy(update=own)
@@ -184,18 +187,18 @@ def protect(
     return out
 
 
-def _check_data(run: Run, batch: Batch) -> int:
-    """How many samples the run was trained on, which must still be those in its file."""
+def _own_samples(run: Run, batch: Batch) -> list[Sample]:
+    """The samples that the run was trained on, which must still be those in its file."""
     from kore.train.data import data_hash, read_training
 
-    samples = read_training(batch.data)
+    samples = read_training(batch.data, image_root=batch.image_root)
     if data_hash(samples) != run.state().inputs["data"]["hash"]:
         raise DataError(
             f"these are no longer the samples that {run.folder} was trained on",
             where=str(batch.data),
             hint="put them back, so that what the run learned can be protected",
         )
-    return len(samples)
+    return [each.sample for each in samples]
 
 
 def _check_covariance(run: Run, folder: Path) -> Covariance:

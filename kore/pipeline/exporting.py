@@ -10,7 +10,7 @@ from kore.files import read_json
 from kore.models.adapter import read_facts
 from kore.pipeline.after import batches
 from kore.profile import ModelSection
-from kore.run import NAME, Run
+from kore.run import Run, run_at
 
 if TYPE_CHECKING:
     from kore.models.export import Form
@@ -31,7 +31,7 @@ def export_run(
     """Export the adapter of a run folder, or an adapter folder, to `out` (default: beside it)."""
     from kore.models.export import export
 
-    run = Run(path) if (path / NAME).is_file() else None
+    run = run_at(path)
     adapter = run.adapter if run else path
     facts = read_facts(adapter)
     base = model or facts.get("model")

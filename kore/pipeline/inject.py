@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BEFORE = "before"  # the row of the model that the earlier run left
 HELD_OUT = 120  # old prompts for the agreement with the base
+PROTECTED = "protected"  # the file of old prompts that are in the covariance, for want of others
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Request:
         suites: retention suites besides the items' own questions; without any, agreement with the
             untouched base on held-out old prompts stands in for them.
         after: a finished run whose model the items are taught to, its own items protected.
+        command: the command line that goes on with it.
     """
 
     items: str
@@ -46,6 +48,7 @@ class Request:
     data_dir: Path | None = None
     image_root: Path | None = None
     restart: bool = False
+    command: tuple[str, ...] = ("kore", "inject")
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ def check_after(request: Request, model: Path) -> list[Batch]:
 
 def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
     """All stages, each resumed or skipped where its output is there already."""
+    from kore.evaluate.report import summary, write_summary
     from kore.evaluate.scores import table
 
     request, resolved, folder = planned.request, planned.request.resolved, planned.folder
@@ -144,7 +148,6 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
         clock = time.monotonic()
 
     restart = request.restart
-    after = ("--after", str(request.after)) if request.after else ()
     tree = folder / "tree"
     sources = {"items": request.items}
     stages.augment(planned.items, profile, tree, progress, seed=seed, restart=restart, sources=sources)
@@ -172,7 +175,7 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
         after=request.after,
         new_covariance=new_covariance,
         restart=restart,
-        command=("kore", "inject", request.items, *after, "-o", str(folder)),
+        command=request.command,
     )
     lap("train")
     suites, label = suites_for(request, tree), profile.train.method
@@ -193,6 +196,7 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
         row["k_a_earlier"] = sum(headlines) / len(headlines) if headlines else None
     verdicts = list(results[label].scored[suites[0].name].items.values())
     counts = {verdict: verdicts.count(verdict) for verdict in ("learned", "partly", "not")}
+    write_summary({**summary(results), "table": rows}, run.evals / "inject")
     return Outcome(
         folder=folder,
         table=rows,
@@ -218,7 +222,7 @@ def suites_for(request: Request, tree: Path) -> list[Suite]:
     own: list[Suite] = [load_questions(tree / "eval.jsonl", name="items")]
     if request.suites:
         return own + resolve_suites(request.suites, Choice(data=request.data_dir))
-    return [*own, load_agreement(held_out(request, tree.parent), limit=HELD_OUT)]
+    return [*own, load_agreement(old_prompts(request, tree.parent), limit=HELD_OUT)]
 
 
 def earlier_suites(planned: Plan) -> list[Suite]:
@@ -232,20 +236,27 @@ def earlier_suites(planned: Plan) -> list[Suite]:
     ]
 
 
-def held_out(request: Request, folder: Path) -> Path:
-    """Old samples that are not in the covariance, drawn once from the same sources."""
+def old_prompts(request: Request, folder: Path) -> Path:
+    """Old samples that are not in the covariance, drawn once from the same sources; where those hold no
+    others, the covariance's own, in a file named so."""
     from kore.nullspace.sources import collect, collect_others, parse_source
     from kore.records import relative_to
 
-    path = folder / "held_out.jsonl"
-    if not path.exists():
-        section = request.resolved.profile.calibrate
-        sources = [parse_source(text, section.count) for text in section.samples]
-        used = collect(sources, section.seed, folder / "held_out", onevision=section.onevision)
-        drawn = collect_others(
-            sources, section.seed, folder / "held_out", used, HELD_OUT, onevision=section.onevision
-        )
-        write_jsonl(path, [relative_to(s, folder).to_json() for s in drawn or used])
+    section = request.resolved.profile.calibrate
+    key = hash_json([section.samples, section.count, section.seed, section.onevision])[:8]
+    apart, protected = folder / f"held_out-{key}.jsonl", folder / f"{PROTECTED}-{key}.jsonl"
+    if request.restart:
+        apart.unlink(missing_ok=True)
+        protected.unlink(missing_ok=True)
+    if found := next((path for path in (apart, protected) if path.exists()), None):
+        return found
+    sources = [parse_source(text, section.count) for text in section.samples]
+    used = collect(sources, section.seed, folder / "held_out", onevision=section.onevision)
+    drawn = collect_others(
+        sources, section.seed, folder / "held_out", used, HELD_OUT, onevision=section.onevision
+    )
+    path = apart if drawn else protected
+    write_jsonl(path, [relative_to(s, folder).to_json() for s in drawn or used])
     return path
 
 
@@ -253,8 +264,10 @@ def legend(suites: Sequence[Suite], counts: dict[str, int], before: int = 0) -> 
     """What the table's columns are over, and how the items fared."""
     old = ", ".join(s.name for s in suites[1:])
     fared = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    among = any(Path(str(s.facts.get("file", ""))).name.startswith(PROTECTED) for s in suites[1:])
+    seen = ", the very ones that were protected: the sources hold no others" if among else ""
     return (
         f"K.A: your items, in wordings that training never used ({fared}). K.R: {old}"
-        " (agreement: the same answers as the untouched base on old prompts)."
+        f" (agreement: the same answers as the untouched base on old prompts{seen})."
         + (f" earlier: K.A of the {before} earlier batch{'es' * (before > 1)}." if before else "")
     )

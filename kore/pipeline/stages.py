@@ -75,11 +75,14 @@ def calibrate(
         progress(stage, layer.done, layer.total + 1)
 
     progress(stage, 0)
+    notes: list[str] = []
     earlier = read_earlier(adapter) if adapter else None
-    with closing(CalibrateJob(resolved.profile, out, earlier=earlier, new=new)) as job:
+    with closing(CalibrateJob(resolved.profile, out, earlier=earlier, new=new, on_note=notes.append)) as job:
         covariance = job.run(restart=restart, on_layer=tell)
     layers = resolved.profile.calibrate.layers
-    progress(stage, 1, 1, f"{covariance.label} samples, layers {layers}")
+    more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
+    told = f"; {notes[0]}{more}" if notes else ""
+    progress(stage, 1, 1, f"{covariance.label} samples, layers {layers}{told}")
     return covariance
 
 

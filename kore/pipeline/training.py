@@ -292,6 +292,7 @@ def _begin(request: TrainRequest, inputs: Inputs, run: Run, source: str, manifes
         "old": request.old,
         "questions": inputs.questions,
         "after": request.after,
+        "image_root": request.image_root,
     }
     sums = manifest.inputs
     run.write(
