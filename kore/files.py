@@ -15,6 +15,22 @@ from uuid import uuid4
 from kore.errors import DataError
 
 
+def check_place(folder: Path) -> None:
+    """Refuse an output folder that could not be made, before any work.
+
+    Raises:
+        DataError: a file stands in its way, or it may not be written to.
+    """
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    why = None if there.is_dir() else "a file is in the way"
+    if why is None and not os.access(there, os.W_OK | os.X_OK):
+        why = "Permission denied"
+    if why:
+        raise DataError(
+            f"cannot write {folder}: {why}", where=str(there), hint="choose another place with -o"
+        )
+
+
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` and rename it into place once the body has succeeded.

@@ -72,7 +72,7 @@ def find(name: str) -> Path:
     path = shipped() / f"{name}.toml"
     if not path.is_file():
         raise ProfileError(
-            f"no such profile: {name}{_nearest(name, shipped_names())}",
+            f"no such profile: {name}{_nearest(name, shipped_names(), 0.5)}",
             hint="kore profiles list shows those that ship; a path ends in .toml",
         )
     return path
@@ -248,6 +248,6 @@ def _nearest_setting(key: str) -> str:
     return f" (did you mean {same[0]}?)" if same else _nearest(key, sorted({k.split(".")[0] for k in keys}))
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.65)
+def _nearest(name: str, known: list[str], cutoff: float = 0.65) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -86,6 +86,7 @@ def augment(
     """Grow items into knowledge trees: dialogues, recognition, captions and visual questions."""
     from kore.augment.evoke import read_items
     from kore.errors import DataError, UsageError
+    from kore.files import check_place
     from kore.profile import resolve
     from kore_cli.options import overrides
     from kore_cli.output import Output
@@ -105,6 +106,8 @@ def augment(
         raise UsageError(
             "where to? no -o given", hint=f"kore augment {items} -o DIR, or -o - to stream samples"
         )
+    if out not in (None, "-"):
+        check_place(Path(str(out)))
     bad: list[DataError] = []
 
     def note_bad(error: DataError) -> None:

@@ -58,6 +58,7 @@ def calibrate(
 
     Example: kore calibrate --samples demo
     """
+    from kore.files import check_place
     from kore.nullspace.job import CalibrateJob
     from kore.nullspace.parallel import Ranks
     from kore.pipeline.after import read_earlier
@@ -93,6 +94,7 @@ def calibrate(
     for line in job.lines():
         output.note(line)
     if dry_run:
+        check_place(job.out)
         job.calibration.check_room(job.out)
         choice = job.choice.to_json() if job.choice else None
         if ranks.rank == 0:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from kore.augment.call import Teacher, make_call
 from kore.augment.choose import check_teachers, choose_encoder, choose_provider, choose_teacher
 from kore.augment.grounding import Source, check
+from kore.augment.images.store import check_picture
 from kore.augment.inputs import check_ids, shard_indices
 from kore.augment.limits import EXPECTED_OUT, estimate_tokens, price
 from kore.augment.links import link_items
@@ -30,7 +31,6 @@ from kore.augment.schemas import (
 from kore.augment.templates import Templates, draw, fill, load_templates
 from kore.augment.text import language
 from kore.augment.trunk import distinct
-from kore.errors import DataError
 from kore.records import KnowledgeItem
 from kore.settings import AugmentSection
 
@@ -82,8 +82,8 @@ def estimate(
     choose_encoder(settings.encoder, needed=provider.name != "none")
     for item in items:
         for place in item.images:
-            if "://" not in place and not Path(place).is_file():
-                raise DataError(f"no such picture: {place}", where=f"item {item.id}")
+            if "://" not in place:
+                check_picture(Path(place), f"item {item.id}")
     indices = shard_indices(len(items), shard)
     paid = teacher.cached or (judge is not None and judge.cached)
     total = Estimate(len(indices), paid, settings.price_in, settings.price_out)

@@ -26,8 +26,8 @@ def beyond(items: Sequence[KnowledgeItem], base: Path) -> list[str]:
     types = sorted({item.type for item in items} - {"country"})
     if types:
         notes.append(
-            f"kore-tiny has only seen countries, pictures of things and shapes; it has no idea what a"
-            f" {types[0]} is" + (f" (nor {', '.join(types[1:4])})" if types[1:] else "")
+            "kore-tiny has only seen countries, pictures of things and shapes; it knows nothing of:"
+            f" {', '.join(types[:4])}"
         )
     if any(item.kind == "news" for item in items):
         notes.append(

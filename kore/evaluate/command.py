@@ -19,7 +19,7 @@ from kore.evaluate.suites import Choice, resolve_suites
 from kore.evaluate.target import Target, find_target, load_target
 from kore.evaluate.task import Suite
 from kore.evaluate.wording import Style
-from kore.files import read_json
+from kore.files import check_place, read_json
 from kore.manifest import Manifest, claim, read_manifest
 from kore.run import data_root
 
@@ -159,6 +159,7 @@ def plan(request: Request) -> Plan:
         )
     target = None if request.rescore else find_target(request.target, profile.model)
     out = request.out or default_out(request.target, target)
+    check_place(out)
     judge = make_judge(
         profile.eval.judge,
         base_url=profile.eval.judge_base_url,

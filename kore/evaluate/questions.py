@@ -19,7 +19,7 @@ from kore.evaluate.adaptation import Adaptation, measure
 from kore.evaluate.options import infer
 from kore.evaluate.task import Answers, Ask, Outcome, Picture, Role, Scored, Task, Verdict, outcome_of
 from kore.files import hash_file, hash_json
-from kore.records import IMAGE_MARK, Question, read_records
+from kore.records import IMAGE_MARK, Question, read_located
 
 Rule = Literal["cem", "letter", "yesno"]
 _KINDS = {"news": "news", "wiki": "entity", "entity": "entity"}
@@ -88,18 +88,25 @@ def load_questions(
         split: keep only questions with this ``split``; questions without one are always kept.
 
     Raises:
-        DataError: a bad line, an id twice, an empty question, more marks than pictures, nothing left.
+        DataError: a bad line, an id twice, an empty question, more marks than pictures, a picture that is
+            missing or none, nothing left.
     """
+    from kore.models.conversation import check_image
+
     kept: list[Question] = []
     seen: set[str] = set()
-    for question in read_records(Question, path, image_root=image_root):
-        where = f"{path}: question {question.question_id}"
+    pictures: set[str] = set()
+    for line, question in read_located(Question, path, image_root=image_root):
+        where = f"{line}: question {question.question_id}"
         if question.question_id in seen:
             raise DataError("the same question_id twice", where=where)
         if not question.text.strip():
             raise DataError("text: must not be empty", where=where)
         if question.text.count(IMAGE_MARK) > len(question.images):
             raise DataError("more <image> marks than pictures", where=where)
+        for image in set(question.images) - pictures:
+            check_image(image, where)
+            pictures.add(image)
         seen.add(question.question_id)
         own = question.extra.get("split")
         if split is None or own is None or own == split:

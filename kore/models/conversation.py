@@ -40,6 +40,21 @@ def open_image(path: str | Path | Image.Image, where: str | None = None) -> Imag
         raise DataError(f"broken picture: {path}", where=where, hint=str(error)) from error
 
 
+def check_image(path: str | Path, where: str | None = None) -> None:
+    """Refuse what is no picture by its first bytes, without decoding it.
+
+    Raises:
+        DataError: missing, unreadable or no picture; names the file.
+    """
+    try:
+        with Image.open(path):
+            return
+    except FileNotFoundError as error:
+        raise DataError(f"no such picture: {path}", where=where) from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"broken picture: {path}", where=where, hint=str(error)) from error
+
+
 def to_chat(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """LLaVA turns as the chat form of transformers, picture marks as content parts."""
     chat = []

@@ -6,13 +6,17 @@ Draws are seeded; a sample whose picture cannot be opened is replaced by the nex
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.records import Sample, encode, read_records
+from kore.records import Sample, encode, read_located
 from kore.run import data_root
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -138,13 +142,13 @@ def _drawn(
         raise MissingArtefact(
             f"no such file: {path}", hint="--samples takes demo, onevision, FILE.jsonl, bench:NAME"
         )
-    records = list(read_records(Sample, path))
+    records = list(read_located(Sample, path))
     if source.kind == "demo" and source.name != "demo":
-        suites = sorted({str(r.extra.get("suite")) for r in records})
+        suites = sorted({str(r.extra.get("suite")) for _, r in records})
         if source.name not in suites:
             raise UsageError(f"samples: the demo has no suite {source.name}", hint=", ".join(suites))
-        records = [r for r in records if r.extra.get("suite") == source.name]
-    return list(usable(shuffled(records, seed), source.count, on_skip))
+        records = [(where, r) for where, r in records if r.extra.get("suite") == source.name]
+    return _opened(islice(shuffled(records, seed), source.count))
 
 
 def demo_samples() -> Path:
@@ -152,27 +156,20 @@ def demo_samples() -> Path:
     return Path(__file__).parents[1] / "demo" / "data" / "old.jsonl"
 
 
-def shuffled(records: Sequence[Sample], seed: int) -> Iterator[Sample]:
+def shuffled(records: Sequence[T], seed: int) -> Iterator[T]:
     """All records in a seeded order."""
     order = list(range(len(records)))
     random.Random(seed).shuffle(order)
     return (records[i] for i in order)
 
 
-def usable(samples: Iterator[Sample], count: int, on_skip: Callable[[str], None] | None) -> Iterator[Sample]:
-    """The first `count` samples whose pictures open."""
+def _opened(records: Iterable[tuple[str, Sample]]) -> list[Sample]:
+    """The samples of a file, whose pictures must all open: nobody but its owner can replace one."""
     from kore.models.conversation import open_image
 
-    left = count
-    for sample in samples:
-        if left == 0:
-            return
-        try:
-            for image in sample.images:
-                open_image(image, f"sample {sample.id}")
-        except DataError as error:
-            if on_skip is not None:
-                on_skip(f"skipped: {error}")
-            continue
-        left -= 1
-        yield sample
+    found = []
+    for where, sample in records:
+        for image in sample.images:
+            open_image(image, where)
+        found.append(sample)
+    return found

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, UsageError
-from kore.files import hash_json
+from kore.files import check_place, hash_json
 from kore.jsonl import STDIO, write_jsonl
 from kore.pipeline import stages
 from kore.pipeline.after import Batch, batches, find_run, protect, read_earlier
@@ -93,11 +93,13 @@ def plan(request: Request) -> Plan:
         MissingArtefact: the model or the earlier run is not here, or not finished.
         UsageError: a method that cannot be chained.
     """
+    from kore.augment.inputs import check_ids
     from kore.models.conversation import open_image
     from kore.models.load import EMBEDDED, model_folder
     from kore.records import KnowledgeItem, read_records
 
     items = list(read_records(KnowledgeItem, request.items, image_root=request.image_root))
+    check_ids(items)
     for item in items:
         if not item.images:
             raise DataError("an item needs a picture", where=f"item {item.id}", hint='add "image": "FILE"')
@@ -116,6 +118,7 @@ def plan(request: Request) -> Plan:
     folder = request.out or home() / name
     if any(folder.resolve() in (b.run.resolve(), b.run.resolve().parent) for b in earlier):
         raise UsageError(f"{folder} holds the earlier run", hint="choose another folder with -o")
+    check_place(folder)
     return Plan(request, items, folder, model, notes, earlier)
 
 
@@ -262,12 +265,16 @@ def old_prompts(request: Request, folder: Path) -> Path:
 
 def legend(suites: Sequence[Suite], counts: dict[str, int], before: int = 0) -> str:
     """What the table's columns are over, and how the items fared."""
-    old = ", ".join(s.name for s in suites[1:])
+    from kore.evaluate.agreement import AgreementSuite
+
+    old = ", ".join(s.name for s in suites[1:] if not getattr(s, "near", False))
     fared = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    agreed = any(isinstance(s, AgreementSuite) for s in suites)
     among = any(Path(str(s.facts.get("file", ""))).name.startswith(PROTECTED) for s in suites[1:])
     seen = ", the very ones that were protected: the sources hold no others" if among else ""
     return (
         f"K.A: your items, in wordings that training never used ({fared}). K.R: {old}"
-        f" (agreement: the same answers as the untouched base on old prompts{seen})."
+        + (f" (agreement: the same answers as the untouched base on old prompts{seen})" * agreed)
+        + "."
         + (f" earlier: K.A of the {before} earlier batch{'es' * (before > 1)}." if before else "")
     )

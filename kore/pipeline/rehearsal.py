@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kore.errors import MissingArtefact
+from kore.files import check_place
 from kore.pipeline.training import Inputs, TrainRequest, adapter_rank, net_section, read_inputs, spool
 
 
@@ -17,6 +18,8 @@ def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
     from kore.train.trainer import prepare
 
     profile, section = request.profile, request.profile.train
+    if request.out:
+        check_place(request.out)
     if request.data is None:
         return _dry_without_weights(request, None)
     source = spool(request)

@@ -106,22 +106,23 @@ def test_a_benchmark_gives_its_questions_with_shared_pictures(
     assert "kore data fetch POPE" in str(caught.value.hint)
 
 
-def test_several_sources_in_one_call_and_broken_pictures_replaced(tmp_path: Path) -> None:
+def test_a_picture_missing_in_a_file_of_samples_is_an_error_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "good.png").write_bytes(png())
     rows = [
         {
             "id": str(n),
-            "image": "good.png" if n % 2 else "none.png",
+            "image": "good.png",
             "messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": f"Q{n}"}]}],
         }
         for n in range(8)
     ]
     write_jsonl(tmp_path / "a.jsonl", rows)
-    write_jsonl(tmp_path / "b.jsonl", rows[:1])
+    write_jsonl(tmp_path / "b.jsonl", [rows[0], {**rows[1], "image": "none.png"}])
     notes: list[str] = []
     drawn = collect([parse_source(str(tmp_path / "a.jsonl:3"), 1)], 0, tmp_path, on_skip=notes.append)
-    assert len(drawn) == 3 and all(int(s.id) % 2 for s in drawn)
-    with pytest.raises(DataError, match="no usable sample"):
-        collect([parse_source(str(tmp_path / "b.jsonl"), 1)], 0, tmp_path)
+    assert len(drawn) == 3
+    with pytest.raises(DataError, match="no such picture") as caught:
+        collect([parse_source(str(tmp_path / "b.jsonl"), 2)], 0, tmp_path)
+    assert "b.jsonl:2" in str(caught.value.where)
     few = collect([parse_source(str(tmp_path / "a.jsonl:9"), 1)], 0, tmp_path, on_skip=notes.append)
-    assert len(few) == 4 and "4 samples, 9 were asked for" in notes[-1]
+    assert len(few) == 8 and "8 samples, 9 were asked for" in notes[-1]

@@ -45,12 +45,12 @@ class ImageStore:
             if known not in self._known:
                 if stat.st_size > LARGEST:
                     raise DataError(f"larger than {LARGEST >> 20} MiB: {path}", where=where or None)
-                self._known[known] = self.add_bytes(path.read_bytes(), where or str(path))
+                self._known[known] = self.add_bytes(
+                    path.read_bytes(), f"{where}: {path}" if where else str(path)
+                )
             return self._known[known]
         except OSError as error:
-            raise DataError(
-                f"cannot read the picture {path}: {error.strerror}", where=where or None
-            ) from error
+            raise _unreadable(path, error, where) from error
 
     def add_bytes(self, data: bytes, where: str = "") -> str:
         """Take a picture's bytes in; returns the path for records."""
@@ -66,6 +66,22 @@ class ImageStore:
     def path(self, record: str) -> Path:
         """The file behind a record's path."""
         return self.folder / Path(record).name
+
+
+def _unreadable(path: Path, error: OSError, where: str) -> DataError:
+    return DataError(f"cannot read the picture {path}: {error.strerror}", where=where or None)
+
+
+def check_picture(path: Path, where: str = "") -> None:
+    """Refuse what `PictureStore.add` would refuse.
+
+    Raises:
+        DataError: missing or not a picture; names it.
+    """
+    try:
+        sniff(path.read_bytes(), f"{where}: {path}" if where else str(path))
+    except OSError as error:
+        raise _unreadable(path, error, where) from error
 
 
 def sniff(data: bytes, where: str = "") -> str:
@@ -88,5 +104,6 @@ def sniff(data: bytes, where: str = "") -> str:
                 image.draft("RGB", (64, 64))
                 image.load()
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"not a picture, or a broken one: {where}", hint=str(error)) from error
+        hint = None if isinstance(error, UnidentifiedImageError) else str(error)
+        raise DataError("not a picture, or a broken one", where=where or None, hint=hint) from error
     return SUFFIX[kind]
