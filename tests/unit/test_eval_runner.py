@@ -125,7 +125,7 @@ def test_a_dialogue_is_asked_turn_by_turn_with_the_models_own_replies(tmp_path: 
 def test_a_missing_picture_names_file_and_sample(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text(json.dumps({"question_id": "s7", "image": "gone.png", "text": "?", "answer": "x"}) + "\n")
-    with pytest.raises(DataError, match=r"sample s7: no such picture: .*gone.png"):
+    with pytest.raises(DataError, match=r"q.jsonl:1: question s7: no such picture: .*gone.png"):
         _run(Parrot(), path, tmp_path / "out")
 
 

@@ -69,6 +69,8 @@ class ImageStore:
 
 
 def _unreadable(path: Path, error: OSError, where: str) -> DataError:
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"no such picture: {path}", where=where or None)
     return DataError(f"cannot read the picture {path}: {error.strerror}", where=where or None)
 
 
