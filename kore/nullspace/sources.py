@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.records import Sample, encode, read_records
+from kore.records import Sample, read_records
 from kore.run import data_root
 
 
@@ -105,12 +105,15 @@ def collect_others(
     onevision: str | None = None,
 ) -> list[Sample]:
     """Draw `each` more samples of every source, none of them among `taken`."""
-    known = {encode(s) for s in taken}
+    from kore.nullspace.batches import sample_hash
+
+    # by content: a picture that lives inside a TSV or parquet file is unpacked again, to another path
+    known = {sample_hash(s) for s in taken}
     found: list[Sample] = []
     for source in sources:
         wider = replace(source, count=source.count + 4 * each)
         drawn = _drawn(wider, seed + 1, work, onevision, None)
-        new = [s for s in drawn if encode(s) not in known]
+        new = [s for s in drawn if sample_hash(s) not in known]
         # spread over the draw, which goes through a source's categories one after the other
         step = max(len(new) // each, 1)
         found += new[::step][:each]

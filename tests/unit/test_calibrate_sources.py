@@ -13,7 +13,7 @@ from PIL import Image
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.jsonl import write_jsonl
 from kore.nullspace.onevision import CATEGORIES
-from kore.nullspace.sources import Source, collect, parse_source
+from kore.nullspace.sources import Source, collect, collect_others, parse_source
 
 
 def png(shade: int = 90) -> bytes:
@@ -104,6 +104,24 @@ def test_a_benchmark_gives_its_questions_with_shared_pictures(
     with pytest.raises(MissingArtefact, match=r"no POPE\.tsv") as caught:
         collect([parse_source("bench:POPE", 1)], 0, tmp_path)
     assert "kore data fetch POPE" in str(caught.value.hint)
+
+
+def test_what_is_held_out_of_a_benchmark_is_none_of_what_was_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORE_DATA", str(tmp_path))
+    with (tmp_path / "MME.tsv").open("w", newline="") as stream:
+        writer = csv.writer(stream, delimiter="\t")
+        writer.writerow(["index", "image", "question", "answer"])
+        for n in range(6):
+            picture = base64.b64encode(png(n) + b" " * 80).decode()
+            writer.writerow([str(n), picture, f"Is it {n}?", "Yes"])
+
+    for count in (6, 2):
+        source = [Source("bench", "MME", count)]
+        taken = collect(source, 1, tmp_path / "w")
+        others = collect_others(source, 1, tmp_path / "v", taken, 6)
+        assert sorted(x.id for x in [*taken, *others]) == [f"MME/{n}" for n in range(6)]
 
 
 def test_several_sources_in_one_call_and_broken_pictures_replaced(tmp_path: Path) -> None:
