@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.files import hash_file, hash_json, read_json
+from kore.files import hash_bytes, hash_file, hash_json, read_json
 from kore.models import pictures_only
 from kore.models.families import Family, family_of
+from kore.models.lineage import NAME as LINEAGE
 from kore.models.lineage import Lineage, read_lineage
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 EMBEDDED = "kore-tiny"
 _UNITS = 1024  # unit vectors at a time
+_WHOLE = 64 << 20  # bytes of a weight file that is hashed whole
+_END = 4096  # bytes of each end of a tensor that are hashed in a larger one
 
 
 @dataclass
@@ -121,20 +125,39 @@ def _from_hub(name: str, download: bool) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash of a model folder's configuration and weight files.
+    """Hash of a model folder's configuration, lineage and weight files.
 
-    Weights above 64 MiB are identified by name, size and their first and last MiB: reading 14 GB to
-    name a model would cost minutes.
+    Weights above 64 MiB are identified by name, size, header and both ends of every tensor: reading
+    14 GB to name a model would cost minutes.
     """
     parts: list[object] = [hash_file(folder / "config.json")]
     for path in sorted(folder.glob("*.safetensors")):
         size = path.stat().st_size
-        parts.append([path.name, size, hash_file(path) if size < 64 << 20 else _ends(path, size)])
+    if (folder / LINEAGE).is_file():
+        parts.append([LINEAGE, hash_file(folder / LINEAGE)])
+        parts.append([path.name, size, hash_file(path) if size < _WHOLE else _sampled(path, size)])
     return hash_json(parts)
 
 
 def _ends(path: Path, size: int) -> str:
     with path.open("rb") as stream:
+def _sampled(path: Path, size: int) -> str:
+    """The header of a safetensors file with both ends of every tensor; of any other file, its own ends."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = stream.read(length) if length <= size - 8 else b""
+        try:
+            tensors = [v["data_offsets"] for k, v in json.loads(header).items() if k != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return _ends(path, size)
+        pieces = [header]
+        for first, last in sorted(tensors):
+            for start in (first, max(first, last - _END)):
+                stream.seek(8 + length + start)
+                pieces.append(stream.read(min(_END, last - start)))
+    return hash_bytes(b"".join(pieces))
+
+
         first = stream.read(1 << 20)
         stream.seek(size - (1 << 20))
         return hash_json([first.hex(), stream.read().hex()])
