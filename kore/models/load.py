@@ -36,6 +36,7 @@ class Backbone:
         processor: its processor (tokenizer, image processor, chat template).
         fingerprint: hash of the base's configuration and weights: what an adapter belongs to.
         earlier: the adapter that `model` carries already, under whatever is trained next.
+        reads: what the profile changes of how the model reads its inputs (see `set_reading`).
     """
 
     model: Any
@@ -45,6 +46,7 @@ class Backbone:
     fingerprint: str
     device: torch.device
     earlier: Earlier | None = None
+    reads: dict[str, Any] = field(default_factory=dict)
 
     @property
     def lineage(self) -> Lineage:
@@ -131,16 +133,14 @@ def fingerprint(folder: Path) -> str:
     14 GB to name a model would cost minutes.
     """
     parts: list[object] = [hash_file(folder / "config.json")]
-    for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
     if (folder / LINEAGE).is_file():
         parts.append([LINEAGE, hash_file(folder / LINEAGE)])
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
         parts.append([path.name, size, hash_file(path) if size < _WHOLE else _sampled(path, size)])
     return hash_json(parts)
 
 
-def _ends(path: Path, size: int) -> str:
-    with path.open("rb") as stream:
 def _sampled(path: Path, size: int) -> str:
     """The header of a safetensors file with both ends of every tensor; of any other file, its own ends."""
     with path.open("rb") as stream:
@@ -158,6 +158,8 @@ def _sampled(path: Path, size: int) -> str:
     return hash_bytes(b"".join(pieces))
 
 
+def _ends(path: Path, size: int) -> str:
+    with path.open("rb") as stream:
         first = stream.read(1 << 20)
         stream.seek(size - (1 << 20))
         return hash_json([first.hex(), stream.read().hex()])
@@ -183,6 +185,26 @@ def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
     dtype = getattr(torch, wanted)
     assert isinstance(dtype, torch.dtype)
     return dtype
+
+
+def set_reading(model: Any, section: ModelSection) -> dict[str, Any]:
+    """Read pictures from the vision tower's layer that the section names.
+
+    Returns:
+        What the section changes of how the model reads its inputs, compared with what its folder says:
+        inputs that were read otherwise have other covariances.
+    """
+    found: dict[str, Any] = {}
+    layer = section.vision_select_layer
+    if layer is not None and hasattr(model.config, "vision_feature_layer"):
+        if model.config.vision_feature_layer != layer:
+            found["vision_select_layer"] = layer
+        model.config.vision_feature_layer = layer
+    if section.max_pixels is not None:
+        found["max_pixels"] = section.max_pixels
+    if section.quantisation != "none":
+        found["quantisation"] = section.quantisation
+    return found
 
 
 def load_processor(folder: Path, section: ModelSection) -> Any:
@@ -229,9 +251,8 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
         model: Any = AutoModelForImageTextToText.from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the model: {str(error).splitlines()[0]}", where=str(folder)) from error
-    if section.vision_select_layer is not None and hasattr(model.config, "vision_feature_layer"):
-        model.config.vision_feature_layer = section.vision_select_layer
+    reads = set_reading(model, section)
     if section.quantisation == "none":
         model.to(device)
     model.eval()
-    return Backbone(model, processor, family_of(model), folder, fingerprint(folder), device)
+    return Backbone(model, processor, family_of(model), folder, fingerprint(folder), device, reads=reads)

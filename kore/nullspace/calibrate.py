@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +95,7 @@ class Calibration:
         """What identifies this covariance: the model, the samples and how they are read."""
         section = self.section
         hashes = [sample_hash(s) for s in self.samples]
-        settings = {
+        settings: dict[str, Any] = {
             "with_answers": section.with_answers,
             "normalise": section.normalise,
             "accumulate": section.accumulate,
@@ -106,6 +106,8 @@ class Calibration:
         }
         if self.choice is not None:
             settings["sites"] = self.choice.names
+        if self.backbone.reads:
+            settings["reads"] = self.backbone.reads
         inputs = {"model": self.backbone.identity, "samples": hash_json(hashes)}
         facts = {
             "label": self.label,

@@ -49,6 +49,8 @@ def combine(
     inputs = {"model": last.model}
     inputs |= {f"covariance {n}": part.manifest.fingerprint for n, part in enumerate(parts, 1)}
     sources = {"model": last.manifest.sources.get("model", "")}
+    if last.reads:
+        settings["reads"] = last.reads
     sources |= {f"covariance {n}": str(part.folder) for n, part in enumerate(parts, 1)}
     label = " + ".join(
         p.label if w == 1 else f"{w:g} x {p.label}" for w, p in zip(shares, parts, strict=True)
@@ -84,6 +86,7 @@ def _last_of_chain(parts: list[Covariance]) -> Covariance:
     return last
 
 
+        part.check_reads(last.reads)
 def _common(parts: list[Covariance]) -> list[Site]:
     """The sites that every part holds: an adapter made from the sum touches no others.
 

@@ -96,6 +96,10 @@ def read_sites(path: Path) -> list[Site]:
         raise DataError("not a covariance shard", where=str(path)) from error
 
 
+def _settings(reads: Mapping[str, Any]) -> str:
+    return ", ".join(f"model.{k}={v}" for k, v in sorted(reads.items())) or "the model's own settings"
+
+
 class Covariance:
     """A finished covariance folder.
 
@@ -133,6 +137,25 @@ class Covariance:
         """The site that feeds a linear.
 
         Raises:
+    @property
+    def reads(self) -> dict[str, Any]:
+        """What had been changed of how the model reads its inputs."""
+        return dict(self.manifest.settings.get("reads", {}))
+
+    def check_reads(self, reads: Mapping[str, Any]) -> None:
+        """Refuse to go with a model, or another covariance of it, that reads its inputs otherwise.
+
+        Raises:
+            DataError: names the settings on both sides.
+        """
+        if self.reads != reads:
+            raise DataError(
+                f"these inputs were read with {_settings(self.reads)}, here they are read with "
+                f"{_settings(reads)}",
+                where=str(self.folder),
+                hint="calibrate and train with the same model settings",
+            )
+
             DataError: the linear was not calibrated.
         """
         if linear not in self._of:

@@ -83,6 +83,8 @@ def build(
     sites = chosen_sites(covariance, section, layers)
     if new is not None and new.model != covariance.model:
         raise DataError(f"the covariance {new.folder} is of another model than {covariance.folder}")
+    if new is not None:
+        new.check_reads(covariance.reads)
     d_out = {linear: int(weight_of(linear).shape[0]) for s in sites for linear in s.linears}
     ranks = choose_ranks(covariance, sites, d_out, section)
     made = AdapterFactors()
