@@ -147,7 +147,8 @@ class Calibration:
         """
         written = sum(path.stat().st_size for path in out.glob("layer-*.safetensors"))
         weights = 0 if self.weights.keeps_all else self.plan.weights
-        check_room(self.plan, out, weights=weights, written=written, processes=self.ranks.here)
+        device, here = self.backbone.device, self.ranks.here
+        check_room(self.plan, out, weights=weights, written=written, processes=here, device=device)
 
     def _run(self, out: Path, on_layer: Callable[[LayerDone], None] | None) -> None:
         mine = self.ranks.share(len(self.batches.groups))
@@ -155,7 +156,8 @@ class Calibration:
         pending = [n for n in self.layers if n not in present]
         groups = Group.split(pending, self.plan.at_once)
         on_disk = self.plan.hidden_on == "disk"
-        cache = HiddenCache(out / _HIDDEN / str(self.ranks.rank) if on_disk else None)
+        folder = out / _HIDDEN / str(self.ranks.rank) if on_disk else None
+        cache = HiddenCache(folder, self.backbone.device)
         streaming = len(groups) == 1 and self.weights.keeps_all
         starts: dict[int, Start] = {}
         done = len(present)
