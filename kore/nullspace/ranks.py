@@ -37,8 +37,9 @@ def choose_ranks(
     """Rank per site's name.
 
     With `keep` (or rank auto, which is keep 0.999) a site gets the largest rank whose directions hold
-    at most 1 - keep of its old energy, at least 1; a budget lowers that share until all fit. Without,
-    every site gets the section's rank, or the one that the budget pays for.
+    at most 1 - keep of its old energy, at least 1; a budget lowers that share until all fit, and where
+    directions without any energy alone cost more, caps every site's rank at one number. Without, every
+    site gets the section's rank, or the one that the budget pays for.
 
     Raises:
         DataError: a rank above a site's d_in or d_out, named.
@@ -62,6 +63,9 @@ def choose_ranks(
         return ranks
     if sum(width.values()) > budget:
         raise UsageError(f"budget: {budget:,} parameters do not pay for rank 1 ({sum(width.values()):,})")
+    free = _by_energy(spectra, most, 0.0)
+    if _cost(free, width) > budget:  # fewer tokens than inputs leave exact zeros
+        return _capped(free, width, budget)
     low, high = 0.0, share
     for _ in range(60):
         middle = (low + high) / 2
@@ -76,6 +80,17 @@ def _by_energy(spectra: Mapping[str, Tensor], most: Mapping[str, int], share: fl
         within = int((values.cumsum(0) <= share * values.sum()).sum())
         ranks[name] = max(1, min(within, most[name]))
     return ranks
+
+
+def _capped(ranks: Mapping[str, int], width: Mapping[str, int], budget: int) -> dict[str, int]:
+    """The ranks, none above the largest number that fits the budget."""
+    capped = dict.fromkeys(ranks, 1)
+    for cap in range(2, max(ranks.values()) + 1):
+        more = {name: min(rank, cap) for name, rank in ranks.items()}
+        if _cost(more, width) > budget:
+            break
+        capped = more
+    return capped
 
 
 def _cost(ranks: Mapping[str, int], width: Mapping[str, int]) -> int:

@@ -18,7 +18,9 @@ from kore.nullspace.factors import build
 from kore.nullspace.interference import interference, summary
 from kore.nullspace.ranks import choose_ranks
 from kore.nullspace.report import report
-from kore.profile import AdapterSection
+from kore.pipeline.rehearsal import dry_run_training
+from kore.pipeline.training import TrainRequest
+from kore.profile import AdapterSection, resolve
 
 
 def rows(n: int, d: int, seed: int) -> Tensor:
@@ -135,3 +137,20 @@ def test_the_report_warns_of_too_few_tokens(tmp_path: Path) -> None:
     assert "2 of 2 sites saw fewer tokens" in told["warnings"][0]
     assert told["sites"][0]["condition"] is None or told["sites"][0]["condition"] > 1e12
     assert told["sites"][0]["energy_smallest"] < 1e-12
+def test_a_budget_holds_also_where_directions_without_energy_alone_cost_more(tmp_path: Path) -> None:
+    own = covariance(tmp_path / "a", 1, n=6)  # ten of sixteen directions are empty
+    d_out = {"l.0.q": 20, "l.1.q": 30}
+    cut = choose_ranks(own, own.sites, d_out, AdapterSection(rank="auto", budget="215"))
+    assert set(cut.values()) == {4}
+
+
+def test_a_dry_run_without_weights_refuses_the_covariance_of_another_model(
+    tiny_llava: Path, tmp_path: Path
+) -> None:
+    other = covariance(tmp_path / "a", 1)
+    resolved = resolve("tiny", {"model.id": str(tiny_llava)}, {})
+    with pytest.raises(DataError, match="belongs to another model") as caught:
+        dry_run_training(TrainRequest(resolved, None, covariance=other.folder))
+    assert caught.value.where == "l.0.q"
+
+
