@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from kore.errors import DataError, UsageError
-from kore.manifest import Manifest, claim
+from kore.manifest import Manifest, claim, refuse_input_as_output
 from kore.nullspace.covariance import KIND, Covariance, Site, read_sites, shard, write_shard
 
 
@@ -30,12 +30,14 @@ def combine(
         on_layer: told ``(done, total)``.
 
     Raises:
-        UsageError: fewer than two folders, weights that do not fit or are not positive.
+        UsageError: fewer than two folders, weights that do not fit or are not positive and finite, or
+            `out` is one of the folders.
         DataError: covariances of models that are not one chain, or without a site in common.
     """
     if len(folders) < 2:
         raise UsageError("give at least two covariances to combine")
     parts = [Covariance(folder) for folder in folders]
+    refuse_input_as_output(out, folders)
     shares = list(weights) if weights else [1.0] * len(parts)
     if len(shares) != len(parts) or any(not w > 0 for w in shares):
         raise UsageError(f"{len(parts)} covariances need {len(parts)} positive weights")
