@@ -6,6 +6,7 @@ A sum holds the sites that all its parts hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 
 import torch
@@ -36,11 +37,11 @@ def combine(
     """
     if len(folders) < 2:
         raise UsageError("give at least two covariances to combine")
-    parts = [Covariance(folder) for folder in folders]
     refuse_input_as_output(out, folders)
+    parts = [Covariance(folder) for folder in folders]
     shares = list(weights) if weights else [1.0] * len(parts)
-    if len(shares) != len(parts) or any(not w > 0 for w in shares):
-        raise UsageError(f"{len(parts)} covariances need {len(parts)} positive weights")
+    if len(shares) != len(parts) or any(not 0 < w < inf for w in shares):
+        raise UsageError(f"{len(parts)} covariances need {len(parts)} positive weights, each a finite number")
     last = _last_of_chain(parts)
     common = _common(parts)
     settings = {
@@ -48,11 +49,11 @@ def combine(
         "root": last.lineage.root,
         "weights": shares,
     }
+    if last.reads:
+        settings["reads"] = last.reads
     inputs = {"model": last.model}
     inputs |= {f"covariance {n}": part.manifest.fingerprint for n, part in enumerate(parts, 1)}
     sources = {"model": last.manifest.sources.get("model", "")}
-    if last.reads:
-        settings["reads"] = last.reads
     sources |= {f"covariance {n}": str(part.folder) for n, part in enumerate(parts, 1)}
     label = " + ".join(
         p.label if w == 1 else f"{w:g} x {p.label}" for w, p in zip(shares, parts, strict=True)
@@ -85,10 +86,10 @@ def _last_of_chain(parts: list[Covariance]) -> Covariance:
                 f"{part.folder} is of another model than {last.folder}",
                 hint="sums run along one base and the adapters merged into it in turn",
             )
+        part.check_reads(last.reads)
     return last
 
 
-        part.check_reads(last.reads)
 def _common(parts: list[Covariance]) -> list[Site]:
     """The sites that every part holds: an adapter made from the sum touches no others.
 

@@ -105,6 +105,7 @@ class Covariance:
 
     Raises:
         MissingArtefact: none here, or not finished.
+        DataError: a shard of it is gone.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -116,6 +117,14 @@ class Covariance:
             )
         self.sites = [s for path in sorted(folder.glob("layer-*.safetensors")) for s in read_sites(path)]
         self._of = {linear: s for s in self.sites for linear in s.linears}
+        held = {s.name for s in self.sites}
+        lost = [s["name"] for s in self.manifest.facts.get("sites", []) if s["name"] not in held]
+        if lost:
+            raise DataError(
+                f"its shards are incomplete: {lost[0]} is missing",
+                where=str(folder),
+                hint="bring the file back, or make the covariance again with --restart",
+            )
 
     @property
     def model(self) -> str:
@@ -128,15 +137,6 @@ class Covariance:
         settings = self.manifest.settings
         return Lineage(str(settings.get("root", self.model)), tuple(settings.get("lineage", ())))
 
-    @property
-    def label(self) -> str:
-        """What was summed, for people."""
-        return str(self.manifest.facts.get("label", self.folder.name))
-
-    def site_of(self, linear: str) -> Site:
-        """The site that feeds a linear.
-
-        Raises:
     @property
     def reads(self) -> dict[str, Any]:
         """What had been changed of how the model reads its inputs."""
@@ -156,6 +156,15 @@ class Covariance:
                 hint="calibrate and train with the same model settings",
             )
 
+    @property
+    def label(self) -> str:
+        """What was summed, for people."""
+        return str(self.manifest.facts.get("label", self.folder.name))
+
+    def site_of(self, linear: str) -> Site:
+        """The site that feeds a linear.
+
+        Raises:
             DataError: the linear was not calibrated.
         """
         if linear not in self._of:

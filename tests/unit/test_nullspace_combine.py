@@ -37,10 +37,11 @@ def covariance(
     root: str | None = None,
     chain: tuple[str, ...] = (),
     n: int = 60,
+    layers: tuple[int, ...] = (0, 1),
 ) -> Covariance:
-    """Two layers of one site each, d = 16."""
+    """Layers of one site each, d = 16."""
     sites = []
-    for layer in range(2):
+    for layer in layers:
         total = Accumulator(16)
         total.add(rows(n, 16, 10 * seed + layer))
         packed = total.packed()
@@ -63,14 +64,30 @@ def test_the_sum_of_covariances_is_the_covariance_of_the_union(tmp_path: Path) -
 
 
 def test_a_sum_holds_the_sites_that_all_its_parts_hold(tmp_path: Path) -> None:
-    whole, part = covariance(tmp_path / "a", 1), covariance(tmp_path / "b", 2)
-    (part.folder / "layer-0000.safetensors").unlink()
+    whole, part = covariance(tmp_path / "a", 1), covariance(tmp_path / "b", 2, layers=(1,))
     made = combine([whole.folder, part.folder], tmp_path / "c")
     assert [s.name for s in made.sites] == ["layers.1.qkv"]
     assert made.manifest.facts["left_out"] == ["layers.0.qkv"]
-    (whole.folder / "layer-0001.safetensors").unlink()
+    other = covariance(tmp_path / "e", 1, layers=(0,))
     with pytest.raises(DataError, match="no site in common"):
-        combine([whole.folder, part.folder], tmp_path / "d")
+        combine([other.folder, part.folder], tmp_path / "d")
+
+
+def test_a_finished_covariance_that_lost_a_shard_is_refused(tmp_path: Path) -> None:
+    (covariance(tmp_path / "a", 1).folder / "layer-0001.safetensors").unlink()
+    with pytest.raises(DataError, match=r"shards are incomplete: layers\.1\.qkv is missing"):
+        Covariance(tmp_path / "a")
+
+
+@pytest.mark.parametrize("out", ["a", "sub/../b", "."])
+def test_a_sum_is_not_written_over_its_own_parts(tmp_path: Path, out: str) -> None:
+    folders = [covariance(tmp_path / name, n).folder for n, name in enumerate("ab")]
+    (tmp_path / "sub").mkdir()
+    combine(folders, tmp_path / "c")
+    (tmp_path / "c" / "manifest.json").rename(tmp_path / "manifest.json")  # a folder that holds its parts
+    with pytest.raises(UsageError, match="is or holds what is read"):
+        combine(folders, tmp_path / out, restart=True)
+    assert all(Covariance(folder).sites for folder in folders)
 
 
 def test_sums_run_along_one_lineage_only(tmp_path: Path) -> None:
@@ -85,8 +102,9 @@ def test_sums_run_along_one_lineage_only(tmp_path: Path) -> None:
     for wrong in (fork, stranger):
         with pytest.raises(DataError, match="another model"):
             combine([wrong.folder, latest.folder], tmp_path / f"no-{wrong.folder.name}")
-    with pytest.raises(UsageError, match="positive weights"):
-        combine([base.folder, later.folder], tmp_path / "no", weights=[1, -1])
+    for bad in (-1, 0, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match="positive weights"):
+            combine([base.folder, later.folder], tmp_path / "no", weights=[1, bad])
     with pytest.raises(UsageError, match="at least two"):
         combine([base.folder], tmp_path / "no")
 
@@ -131,12 +149,6 @@ def test_keep_bounds_the_energy_at_every_site_and_a_budget_bounds_the_total(tmp_
         choose_ranks(own, own.sites, d_out, AdapterSection(rank=17))
 
 
-def test_the_report_warns_of_too_few_tokens(tmp_path: Path) -> None:
-    covariance(tmp_path / "a", 1, n=9)
-    told = report(tmp_path / "a", 4)
-    assert "2 of 2 sites saw fewer tokens" in told["warnings"][0]
-    assert told["sites"][0]["condition"] is None or told["sites"][0]["condition"] > 1e12
-    assert told["sites"][0]["energy_smallest"] < 1e-12
 def test_a_budget_holds_also_where_directions_without_energy_alone_cost_more(tmp_path: Path) -> None:
     own = covariance(tmp_path / "a", 1, n=6)  # ten of sixteen directions are empty
     d_out = {"l.0.q": 20, "l.1.q": 30}
@@ -154,3 +166,9 @@ def test_a_dry_run_without_weights_refuses_the_covariance_of_another_model(
     assert caught.value.where == "l.0.q"
 
 
+def test_the_report_warns_of_too_few_tokens(tmp_path: Path) -> None:
+    covariance(tmp_path / "a", 1, n=9)
+    told = report(tmp_path / "a", 4)
+    assert "2 of 2 sites saw fewer tokens" in told["warnings"][0]
+    assert told["sites"][0]["condition"] is None or told["sites"][0]["condition"] > 1e12
+    assert told["sites"][0]["energy_smallest"] < 1e-12
