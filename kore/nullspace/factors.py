@@ -149,7 +149,7 @@ def _basis(
             hint="kore calibrate --samples NEW.jsonl --with-answers makes one",
         )
     other = new.matrix(new.site_of(site.linears[0])).to(c.device)
-    return contrast_basis(c, other, rank, section.contrast, name=site.name)
+    return contrast_basis(c, other, rank, section.contrast, solver=section.solver, name=site.name)
 
 
 def _weights(model: nn.Module | Mapping[str, nn.Linear] | WeightOf) -> WeightOf:
