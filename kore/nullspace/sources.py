@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kore.errors import DataError, MissingArtefact, UsageError
+from kore.nullspace.layers import is_number
 from kore.records import Sample, read_records
 from kore.run import data_root
 
@@ -47,7 +48,7 @@ def parse_source(text: str, default: int) -> Source:
         UsageError: no such kind of source.
     """
     head, _, tail = text.rpartition(":")
-    count = int(tail) if head and tail.isdigit() else None
+    count = int(tail) if head and is_number(tail) else None
     name = head if count is not None else text
     if count == 0:
         raise UsageError(f"samples: {text!r} asks for none")

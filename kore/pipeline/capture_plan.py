@@ -21,6 +21,7 @@ from kore.models.load import fingerprint, model_folder, pick_device, pick_dtype,
 from kore.nullspace.batches import sample_hash
 from kore.nullspace.capture import Drop, Method
 from kore.nullspace.covariance import Covariance
+from kore.nullspace.layers import is_number
 from kore.nullspace.sources import collect, parse_source
 from kore.run import home
 
@@ -167,8 +168,8 @@ class CapturePlan:
                     where=str(folder),
                     hint="make one with: kore calibrate --model ...",
                 )
-            for name in self.shapes:
             covariance.check_reads(self._reads)
+            for name in self.shapes:
                 covariance.site_of(name)
             found.append(
                 Inputs(covariance.label, covariance.label, covariance.manifest.fingerprint, covariance)
@@ -180,7 +181,7 @@ class CapturePlan:
         found = []
         for number, text in enumerate(self.request.samples):
             source = parse_source(text, section.count)
-            if self.request.counts and text.rpartition(":")[2].isdigit():
+            if self.request.counts and is_number(text.rpartition(":")[2]):
                 raise UsageError(
                     f"{text} names a count of its own beside --counts", hint="name one of the two"
                 )
@@ -273,7 +274,7 @@ def parse_counts(text: str) -> list[int]:
     """
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
-        if not part.isdigit() or not int(part):
+        if not is_number(part) or not int(part):
             raise UsageError(f"--counts: {part!r} is no number of samples", hint="--counts 32,256")
     return [int(part) for part in parts]
 

@@ -54,7 +54,7 @@ def test_sources_are_read_with_their_counts() -> None:
     assert parse_source("onevision:256", 5) == Source("onevision", "onevision", 256)
     assert parse_source("bench:MME:64", 5) == Source("bench", "MME", 64)
     assert parse_source("a/b.jsonl", 5) == Source("file", "a/b.jsonl", 5)
-    for bad in ("nonsense", "bench:", "demo:0"):
+    for bad in ("nonsense", "bench:", "demo:0", "onevision:²"):
         with pytest.raises(UsageError):
             parse_source(bad, 5)
 

@@ -146,9 +146,17 @@ def test_choices_of_layers() -> None:
     assert parse_layers("all", 3) == [0, 1, 2]
     assert parse_layers("0-2,5", 6) == [0, 1, 2, 5]
     assert parse_share("auto") == 0.5 and parse_share("auto:0.25") == 0.25 and parse_share("all") is None
-    for bad in ("x", "3-1", "9", ""):
-        with pytest.raises(UsageError):
-            parse_layers(bad, 6)
+    bad = {
+        "x": "is not all, a range",
+        "": "is not all, a range",
+        "²": "is not all, a range",
+        "3-1": "1 comes before 3",
+        "6": "asks for layer 6, the model has 0-5",
+        "0-99999999999": "asks for layer 99999999999",
+    }
+    for text, message in bad.items():
+        with pytest.raises(UsageError, match=message):
+            parse_layers(text, 6)
     with pytest.raises(UsageError):
         parse_share("auto:2")
 
