@@ -58,7 +58,9 @@ def calibrate(
 
     Example: kore calibrate --samples demo
     """
+    from kore.errors import UsageError
     from kore.nullspace.job import CalibrateJob
+    from kore.nullspace.layers import parse_share
     from kore.nullspace.parallel import Ranks
     from kore.pipeline.after import read_earlier
     from kore.profile import resolve
@@ -80,6 +82,8 @@ def calibrate(
         "calibrate.seed": seed,
     }
     resolved = resolve(profile, {**given, **flags})
+    if new is not None and parse_share(resolved.profile.calibrate.layers) is None:
+        raise UsageError("--new has no effect without --layers auto", hint="add --layers auto, or auto:SHARE")
     ranks = Ranks.join()
     output = Output(json_mode=as_json, quiet=quiet or ranks.rank > 0)
     job = CalibrateJob(
