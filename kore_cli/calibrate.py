@@ -93,11 +93,12 @@ def calibrate(
         offload=offload,
         on_note=output.warn,
         earlier=read_earlier(adapter) if adapter else None,
+        factors=factors,
     )
     for line in job.lines():
         output.note(line)
     if dry_run:
-        job.calibration.check_room(job.out)
+        job.check_room()
         choice = job.choice.to_json() if job.choice else None
         if ranks.rank == 0:
             output.result({"out": str(job.out), **job.plan.to_json(), "choice": choice})

@@ -143,8 +143,9 @@ class Calibration:
         """Refuse before starting what could not finish in the memory and on the disk of this machine.
 
         Raises:
-            UsageError: with the figures.
+            UsageError: with the figures; or there are fewer batches than processes.
         """
+        self.ranks.share(len(self.batches.groups))
         written = sum(path.stat().st_size for path in out.glob("layer-*.safetensors"))
         weights = 0 if self.weights.keeps_all else self.plan.weights
         device, here = self.backbone.device, self.ranks.here

@@ -118,7 +118,14 @@ def chosen_sites(
     Raises:
         DataError: a chosen layer was not calibrated. UsageError: auto, which calibration decides.
     """
-    present = sorted({s.layer for s in covariance.sites})
+    return adapted(covariance.sites, section, layers, f"the covariance {covariance.folder}")
+
+
+def adapted(
+    sites: list[Site], section: AdapterSection, layers: list[int] | None = None, what: str = "the calibration"
+) -> list[Site]:
+    """Those of `sites` in the layers that the section adapts; raises as `chosen_sites`."""
+    present = sorted({s.layer for s in sites})
     if layers is None and section.layers != "all":
         if parse_share(section.layers) is not None:
             raise UsageError(
@@ -129,10 +136,10 @@ def chosen_sites(
     missing = [n for n in layers or [] if n not in present]
     if missing:
         raise DataError(
-            f"the covariance {covariance.folder} holds nothing for layer {missing[0]}",
+            f"{what} holds nothing for layer {missing[0]}",
             hint="calibrate with the same --layers",
         )
-    return [s for s in covariance.sites if layers is None or s.layer in layers]
+    return [s for s in sites if layers is None or s.layer in layers]
 
 
 def _basis(

@@ -31,6 +31,25 @@ def single_rank(d_out: Mapping[str, int], budget: int) -> int:
     return rank
 
 
+def one_rank(sites: list[Site], d_out: Mapping[str, int], section: AdapterSection) -> int | None:
+    """The rank that every site gets, or None where the old inputs decide, which takes their sums.
+
+    Raises:
+        DataError: a rank above a site's d_in or d_out, named.
+        UsageError: a budget that pays for nothing.
+    """
+    d_out = {linear: d_out[linear] for site in sites for linear in site.linears}
+    paid = single_rank(d_out, parse_count(section.budget)) if section.budget else None
+    if section.keep is not None or section.rank == "auto":
+        return None
+    rank = section.rank if paid is None else paid
+    for site in sites:
+        least = min([site.d_in, *(d_out[x] for x in site.linears)])
+        if rank > least:
+            raise DataError(f"rank {rank} does not fit a width of {least}", where=site.name)
+    return rank
+
+
 def choose_ranks(
     covariance: Covariance, sites: list[Site], d_out: Mapping[str, int], section: AdapterSection
 ) -> dict[str, int]:
@@ -45,15 +64,9 @@ def choose_ranks(
         DataError: a rank above a site's d_in or d_out, named.
         UsageError: a budget that pays for nothing.
     """
-    budget = parse_count(section.budget) if section.budget else None
-    d_out = {linear: d_out[linear] for site in sites for linear in site.linears}
-    if section.keep is None and section.rank != "auto":
-        rank = section.rank if budget is None else single_rank(d_out, budget)
-        for site in sites:
-            least = min([site.d_in, *(d_out[x] for x in site.linears)])
-            if rank > least:
-                raise DataError(f"rank {rank} does not fit a width of {least}", where=site.name)
+    if (rank := one_rank(sites, d_out, section)) is not None:
         return {site.name: rank for site in sites}
+    budget = parse_count(section.budget) if section.budget else None
     spectra = {s.name: torch.linalg.eigvalsh(fastest(covariance.matrix(s))).clamp_min(0).cpu() for s in sites}
     most = {s.name: min([s.d_in, *(d_out[x] for x in s.linears)]) for s in sites}
     width = {s.name: sum(d_out[x] for x in s.linears) for s in sites}
@@ -61,8 +74,6 @@ def choose_ranks(
     ranks = _by_energy(spectra, most, share)
     if budget is None or _cost(ranks, width) <= budget:
         return ranks
-    if sum(width.values()) > budget:
-        raise UsageError(f"budget: {budget:,} parameters do not pay for rank 1 ({sum(width.values()):,})")
     free = _by_energy(spectra, most, 0.0)
     if _cost(free, width) > budget:  # fewer tokens than inputs leave exact zeros
         return _capped(free, width, budget)

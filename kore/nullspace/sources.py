@@ -104,8 +104,16 @@ def collect_others(
     each: int,
     *,
     onevision: str | None = None,
+    on_skip: Callable[[str], None] | None = None,
 ) -> list[Sample]:
-    """Draw `each` more samples of every source, none of them among `taken`."""
+    """Draw `each` more samples of every source, none of them among `taken`.
+
+    Args:
+        on_skip: told of a source that has too few left.
+
+    Raises:
+        UsageError: no source has any left.
+    """
     from kore.nullspace.batches import sample_hash
 
     # by content: a picture that lives inside a TSV or parquet file is unpacked again, to another path
@@ -117,7 +125,15 @@ def collect_others(
         new = [s for s in drawn if sample_hash(s) not in known]
         # spread over the draw, which goes through a source's categories one after the other
         step = max(len(new) // each, 1)
-        found += new[::step][:each]
+        spread = new[::step][:each]
+        if len(spread) < each and on_skip is not None:
+            on_skip(f"{source.label}: {len(spread)} samples are left to hold out, {each} were asked for")
+        found += spread
+    if not found:
+        raise UsageError(
+            "no sample is left to hold out: all are in the sums",
+            hint="ask for fewer samples (--samples SOURCE:COUNT), or leave --held-out out",
+        )
     return found
 
 

@@ -117,11 +117,14 @@ def test_what_is_held_out_of_a_benchmark_is_none_of_what_was_taken(
             picture = base64.b64encode(png(n) + b" " * 80).decode()
             writer.writerow([str(n), picture, f"Is it {n}?", "Yes"])
 
-    for count in (6, 2):
-        source = [Source("bench", "MME", count)]
-        taken = collect(source, 1, tmp_path / "w")
-        others = collect_others(source, 1, tmp_path / "v", taken, 6)
-        assert sorted(x.id for x in [*taken, *others]) == [f"MME/{n}" for n in range(6)]
+    source, notes = [Source("bench", "MME", 2)], []
+    taken = collect(source, 1, tmp_path / "w")
+    others = collect_others(source, 1, tmp_path / "v", taken, 5, on_skip=notes.append)
+    assert sorted(x.id for x in [*taken, *others]) == [f"MME/{n}" for n in range(6)]
+    assert notes == ["bench MME: 4 samples are left to hold out, 5 were asked for"]
+    source = [Source("bench", "MME", 6)]
+    with pytest.raises(UsageError, match="no sample is left to hold out"):
+        collect_others(source, 1, tmp_path / "v", collect(source, 1, tmp_path / "w"), 5)
 
 
 def test_several_sources_in_one_call_and_broken_pictures_replaced(tmp_path: Path) -> None:
