@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -142,6 +143,20 @@ def claim(folder: Path, manifest: Manifest, *, restart: bool = False) -> State:
             )
     manifest.write(folder)
     return "fresh"
+
+
+def refuse_input_as_output(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write where one of the inputs lies: a restart would discard it.
+
+    Raises:
+        UsageError: `out` is one of `inputs`, or holds one.
+    """
+    place = out.resolve()
+    for folder in inputs:
+        if folder.resolve().is_relative_to(place):
+            raise UsageError(
+                f"{out} is or holds what is read: {folder}", hint="choose another folder with -o"
+            )
 
 
 def _discard(folder: Path) -> None:

@@ -218,7 +218,7 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     number, _, of = text.partition("/")
-    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
         raise UsageError(f"no such part: {text}", hint="--shard I/N with 1 <= I <= N, e.g. 2/8")
     return int(number), int(of)
 

@@ -58,8 +58,10 @@ def calibrate(
 
     Example: kore calibrate --samples demo
     """
+    from kore.errors import UsageError
     from kore.files import check_place
     from kore.nullspace.job import CalibrateJob
+    from kore.nullspace.layers import parse_share
     from kore.nullspace.parallel import Ranks
     from kore.pipeline.after import read_earlier
     from kore.profile import resolve
@@ -81,6 +83,8 @@ def calibrate(
         "calibrate.seed": seed,
     }
     resolved = resolve(profile, {**given, **flags})
+    if new is not None and parse_share(resolved.profile.calibrate.layers) is None:
+        raise UsageError("--new has no effect without --layers auto", hint="add --layers auto, or auto:SHARE")
     ranks = Ranks.join()
     output = Output(json_mode=as_json, quiet=quiet or ranks.rank > 0)
     job = CalibrateJob(
@@ -90,12 +94,13 @@ def calibrate(
         offload=offload,
         on_note=output.warn,
         earlier=read_earlier(adapter) if adapter else None,
+        factors=factors,
     )
     for line in job.lines():
         output.note(line)
     if dry_run:
         check_place(job.out)
-        job.calibration.check_room(job.out)
+        job.check_room()
         choice = job.choice.to_json() if job.choice else None
         if ranks.rank == 0:
             output.result({"out": str(job.out), **job.plan.to_json(), "choice": choice})

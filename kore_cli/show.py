@@ -17,7 +17,9 @@ def show(
     ] = None,
     rank: Annotated[
         int | None,
-        typer.Option("--rank", metavar="R", help="Of a covariance: the energy in the R smallest directions."),
+        typer.Option(
+            "--rank", metavar="R", min=1, help="Of a covariance: the energy in the R smallest directions."
+        ),
     ] = None,
     json_: Json = False,
 ) -> None:

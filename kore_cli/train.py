@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kore_cli import options
+
+if TYPE_CHECKING:
+    from kore.profile import Resolved
 
 
 def train(
@@ -107,8 +110,10 @@ def train(
         "train.seed": seed,
         **overrides(setting),
     }
+    resolved = resolve(profile, flags)
+    _refuse_idle(resolved, new_covariance)
     request = TrainRequest(
-        resolved=resolve(profile, flags),
+        resolved=resolved,
         data=data,
         covariance=covariance,
         new_covariance=new_covariance,
@@ -146,3 +151,25 @@ def train(
         result,
         f"adapter: {result['adapter']}\nnext: kore chat {result['run']} --compare; kore eval {result['run']}",
     )
+
+
+def _refuse_idle(resolved: Resolved, new_covariance: Path | None) -> None:
+    """Refuse options of the command line that the other settings leave without any effect.
+
+    Raises:
+        UsageError: names the option and what it needs.
+    """
+    from kore.errors import UsageError
+
+    adapter = resolved.profile.adapter
+    if resolved.origin["adapter.rank"] == "flag" and adapter.rank != "auto":
+        for name, option in (("keep", "--keep-energy"), ("budget", "--budget")):
+            if getattr(adapter, name) is not None:
+                raise UsageError(
+                    f"--rank {adapter.rank} has no effect beside {option}, which chooses the rank",
+                    hint=f"leave one of them out, or --set adapter.{name}=none",
+                )
+    if new_covariance is not None and adapter.basis != "contrast":
+        raise UsageError(
+            "--new-covariance has no effect on the paper's basis", hint="add --contrast S, for example 0.5"
+        )

@@ -14,7 +14,7 @@ from kore.augment.templates import load_templates
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.files import hash_file, read_json
 from kore.jsonl import read_jsonl
-from kore.manifest import Manifest, claim, differences, read_manifest
+from kore.manifest import Manifest, claim, differences, read_manifest, refuse_input_as_output
 from kore.settings import AugmentSection
 
 
@@ -23,8 +23,9 @@ def join(parts: Sequence[Path], out: Path, *, restart: bool = False) -> Report:
 
     Raises:
         MissingArtefact: a part is missing or not finished. UsageError: a part given twice, or parts made with
-        other settings or from other items; names the difference.
+        other settings or from other items; names the difference. Or `out` is one of them.
     """
+    refuse_input_as_output(out, parts)
     manifests = [read_manifest(part, kind="tree", made_by="kore augment --shard I/N") for part in parts]
     order = _order(parts, manifests)
     first = manifests[order[0]]

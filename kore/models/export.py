@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 KIND = "export"
 Form = Literal["peft", "merged", "vllm"]
+DTYPES = ("float32", "bfloat16", "float16")
 BAD_MERGE = 0.1  # of what the adapter changes: more than this lost or added is no merge
 
 _TEXTS = (
@@ -86,6 +87,7 @@ def export(
     Raises:
         DataError: keys missing or unknown, a method whose result cannot be exported so, another base,
             or a merge that does not answer as the adapter does (with the numbers).
+        UsageError: no such type.
     """
     facts = read_facts(adapter)
     if facts.get("format", "peft") != "peft":
@@ -94,6 +96,8 @@ def export(
             where=str(adapter),
             hint="it can be evaluated and asked with KORE alone",
         )
+    if dtype not in DTYPES:
+        raise UsageError(f"no such type: {dtype}", hint=f"one of {', '.join(DTYPES)}")
     settings = {"form": form, "dtype": dtype if form == "merged" else None}
     sums = {"adapter": adapter_fingerprint(adapter), "model": str(facts.get("base"))}
     manifest = Manifest(KIND, settings, sums, {"adapter": str(adapter.resolve())})
@@ -232,16 +236,13 @@ def _merged(
     dtype: str,
 ) -> dict[str, Any]:
     """W0 + B A in float32, written in `dtype`, read back and compared."""
-    kept = getattr(torch, dtype, None)
-    if not isinstance(kept, torch.dtype):
-        raise UsageError(f"no such type: {dtype}", hint="float32, bfloat16 or float16")
     lineage = read_lineage(backbone.path, backbone.fingerprint)
     for earlier in read_facts(adapter).get("chain") or ():
         lineage = lineage.then(str(earlier))
     lineage = lineage.then(adapter_fingerprint(adapter))
     merged = backbone.model.merge_and_unload(safe_merge=True)
     copy_rest(backbone.path, out)
-    merged.to(kept).save_pretrained(out, safe_serialization=True)
+    merged.to(getattr(torch, dtype)).save_pretrained(out, safe_serialization=True)
     lineage.write(out)
     again = load(section.model_copy(update={"id": str(out), "dtype": dtype}))
     again.model.float()

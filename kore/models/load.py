@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.files import hash_file, hash_json, read_json
+from kore.files import hash_bytes, hash_file, hash_json, read_json
 from kore.models import pictures_only
 from kore.models.families import Family, family_of
+from kore.models.lineage import NAME as LINEAGE
 from kore.models.lineage import Lineage, read_lineage
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 EMBEDDED = "kore-tiny"
 _UNITS = 1024  # unit vectors at a time
+_WHOLE = 64 << 20  # bytes of a weight file that is hashed whole
+_END = 4096  # bytes of each end of a tensor that are hashed in a larger one
 
 
 @dataclass
@@ -32,6 +36,7 @@ class Backbone:
         processor: its processor (tokenizer, image processor, chat template).
         fingerprint: hash of the base's configuration and weights: what an adapter belongs to.
         earlier: the adapter that `model` carries already, under whatever is trained next.
+        reads: what the profile changes of how the model reads its inputs (see `set_reading`).
     """
 
     model: Any
@@ -41,6 +46,7 @@ class Backbone:
     fingerprint: str
     device: torch.device
     earlier: Earlier | None = None
+    reads: dict[str, Any] = field(default_factory=dict)
 
     @property
     def lineage(self) -> Lineage:
@@ -121,16 +127,35 @@ def _from_hub(name: str, download: bool) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash of a model folder's configuration and weight files.
+    """Hash of a model folder's configuration, lineage and weight files.
 
-    Weights above 64 MiB are identified by name, size and their first and last MiB: reading 14 GB to
-    name a model would cost minutes.
+    Weights above 64 MiB are identified by name, size, header and both ends of every tensor: reading
+    14 GB to name a model would cost minutes.
     """
     parts: list[object] = [hash_file(folder / "config.json")]
+    if (folder / LINEAGE).is_file():
+        parts.append([LINEAGE, hash_file(folder / LINEAGE)])
     for path in sorted(folder.glob("*.safetensors")):
         size = path.stat().st_size
-        parts.append([path.name, size, hash_file(path) if size < 64 << 20 else _ends(path, size)])
+        parts.append([path.name, size, hash_file(path) if size < _WHOLE else _sampled(path, size)])
     return hash_json(parts)
+
+
+def _sampled(path: Path, size: int) -> str:
+    """The header of a safetensors file with both ends of every tensor; of any other file, its own ends."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = stream.read(length) if length <= size - 8 else b""
+        try:
+            tensors = [v["data_offsets"] for k, v in json.loads(header).items() if k != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return _ends(path, size)
+        pieces = [header]
+        for first, last in sorted(tensors):
+            for start in (first, max(first, last - _END)):
+                stream.seek(8 + length + start)
+                pieces.append(stream.read(min(_END, last - start)))
+    return hash_bytes(b"".join(pieces))
 
 
 def _ends(path: Path, size: int) -> str:
@@ -160,6 +185,26 @@ def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
     dtype = getattr(torch, wanted)
     assert isinstance(dtype, torch.dtype)
     return dtype
+
+
+def set_reading(model: Any, section: ModelSection) -> dict[str, Any]:
+    """Read pictures from the vision tower's layer that the section names.
+
+    Returns:
+        What the section changes of how the model reads its inputs, compared with what its folder says:
+        inputs that were read otherwise have other covariances.
+    """
+    found: dict[str, Any] = {}
+    layer = section.vision_select_layer
+    if layer is not None and hasattr(model.config, "vision_feature_layer"):
+        if model.config.vision_feature_layer != layer:
+            found["vision_select_layer"] = layer
+        model.config.vision_feature_layer = layer
+    if section.max_pixels is not None:
+        found["max_pixels"] = section.max_pixels
+    if section.quantisation != "none":
+        found["quantisation"] = section.quantisation
+    return found
 
 
 def load_processor(folder: Path, section: ModelSection) -> Any:
@@ -206,9 +251,8 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
         model: Any = AutoModelForImageTextToText.from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the model: {str(error).splitlines()[0]}", where=str(folder)) from error
-    if section.vision_select_layer is not None and hasattr(model.config, "vision_feature_layer"):
-        model.config.vision_feature_layer = section.vision_select_layer
+    reads = set_reading(model, section)
     if section.quantisation == "none":
         model.to(device)
     model.eval()
-    return Backbone(model, processor, family_of(model), folder, fingerprint(folder), device)
+    return Backbone(model, processor, family_of(model), folder, fingerprint(folder), device, reads=reads)

@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from kore.errors import DataError, UsageError
 from kore.models.architectures import skeleton
 from kore.models.families import Family, family_of, language_layers
-from kore.models.load import Backbone, fingerprint, load_processor, model_folder, pick_device, pick_dtype
+from kore.models.load import (
+    Backbone,
+    fingerprint,
+    load_processor,
+    model_folder,
+    pick_device,
+    pick_dtype,
+    set_reading,
+)
 
 if TYPE_CHECKING:
     from kore.profile import ModelSection
@@ -241,8 +249,7 @@ def open_skeleton(section: ModelSection, *, download: bool = False) -> tuple[Bac
     folder = model_folder(section.id, download=download)
     processor = load_processor(folder, section)
     model = skeleton(folder).eval()
-    if section.vision_select_layer is not None and hasattr(model.config, "vision_feature_layer"):
-        model.config.vision_feature_layer = section.vision_select_layer
+    reads = set_reading(model, section)
     family = family_of(model)
     device = pick_device(section.device)
     dtype = pick_dtype(section.dtype, device)
@@ -251,4 +258,4 @@ def open_skeleton(section: ModelSection, *, download: bool = False) -> tuple[Bac
         raise DataError(f"the checkpoint lacks {len(missing)} tensors of its layers", where=missing[0])
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
-    return Backbone(model, processor, family, folder, fingerprint(folder), device), weights
+    return Backbone(model, processor, family, folder, fingerprint(folder), device, reads=reads), weights

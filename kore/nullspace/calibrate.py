@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +95,7 @@ class Calibration:
         """What identifies this covariance: the model, the samples and how they are read."""
         section = self.section
         hashes = [sample_hash(s) for s in self.samples]
-        settings = {
+        settings: dict[str, Any] = {
             "with_answers": section.with_answers,
             "normalise": section.normalise,
             "accumulate": section.accumulate,
@@ -106,6 +106,8 @@ class Calibration:
         }
         if self.choice is not None:
             settings["sites"] = self.choice.names
+        if self.backbone.reads:
+            settings["reads"] = self.backbone.reads
         inputs = {"model": self.backbone.identity, "samples": hash_json(hashes)}
         facts = {
             "label": self.label,
@@ -141,11 +143,13 @@ class Calibration:
         """Refuse before starting what could not finish in the memory and on the disk of this machine.
 
         Raises:
-            UsageError: with the figures.
+            UsageError: with the figures; or there are fewer batches than processes.
         """
+        self.ranks.share(len(self.batches.groups))
         written = sum(path.stat().st_size for path in out.glob("layer-*.safetensors"))
         weights = 0 if self.weights.keeps_all else self.plan.weights
-        check_room(self.plan, out, weights=weights, written=written, processes=self.ranks.here)
+        device, here = self.backbone.device, self.ranks.here
+        check_room(self.plan, out, weights=weights, written=written, processes=here, device=device)
 
     def _run(self, out: Path, on_layer: Callable[[LayerDone], None] | None) -> None:
         mine = self.ranks.share(len(self.batches.groups))
@@ -153,7 +157,8 @@ class Calibration:
         pending = [n for n in self.layers if n not in present]
         groups = Group.split(pending, self.plan.at_once)
         on_disk = self.plan.hidden_on == "disk"
-        cache = HiddenCache(out / _HIDDEN / str(self.ranks.rank) if on_disk else None)
+        folder = out / _HIDDEN / str(self.ranks.rank) if on_disk else None
+        cache = HiddenCache(folder, self.backbone.device)
         streaming = len(groups) == 1 and self.weights.keeps_all
         starts: dict[int, Start] = {}
         done = len(present)

@@ -6,12 +6,13 @@ A sum holds the sites that all its parts hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 
 import torch
 
 from kore.errors import DataError, UsageError
-from kore.manifest import Manifest, claim
+from kore.manifest import Manifest, claim, refuse_input_as_output
 from kore.nullspace.covariance import KIND, Covariance, Site, read_sites, shard, write_shard
 
 
@@ -30,15 +31,17 @@ def combine(
         on_layer: told ``(done, total)``.
 
     Raises:
-        UsageError: fewer than two folders, weights that do not fit or are not positive.
+        UsageError: fewer than two folders, weights that do not fit or are not positive and finite, or
+            `out` is one of the folders.
         DataError: covariances of models that are not one chain, or without a site in common.
     """
     if len(folders) < 2:
         raise UsageError("give at least two covariances to combine")
+    refuse_input_as_output(out, folders)
     parts = [Covariance(folder) for folder in folders]
     shares = list(weights) if weights else [1.0] * len(parts)
-    if len(shares) != len(parts) or any(not w > 0 for w in shares):
-        raise UsageError(f"{len(parts)} covariances need {len(parts)} positive weights")
+    if len(shares) != len(parts) or any(not 0 < w < inf for w in shares):
+        raise UsageError(f"{len(parts)} covariances need {len(parts)} positive weights, each a finite number")
     last = _last_of_chain(parts)
     common = _common(parts)
     settings = {
@@ -46,6 +49,8 @@ def combine(
         "root": last.lineage.root,
         "weights": shares,
     }
+    if last.reads:
+        settings["reads"] = last.reads
     inputs = {"model": last.model}
     inputs |= {f"covariance {n}": part.manifest.fingerprint for n, part in enumerate(parts, 1)}
     sources = {"model": last.manifest.sources.get("model", "")}
@@ -81,6 +86,7 @@ def _last_of_chain(parts: list[Covariance]) -> Covariance:
                 f"{part.folder} is of another model than {last.folder}",
                 hint="sums run along one base and the adapters merged into it in turn",
             )
+        part.check_reads(last.reads)
     return last
 
 

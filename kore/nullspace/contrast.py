@@ -17,13 +17,16 @@ from kore.errors import DataError
 from kore.nullspace.basis import NullBasis, check, check_rank, fix_signs, null_basis, refuse_indefinite
 
 
-def contrast_basis(old: Tensor, new: Tensor, rank: int, strength: float, *, name: str = "") -> NullBasis:
+def contrast_basis(
+    old: Tensor, new: Tensor, rank: int, strength: float, *, solver: str = "exact", name: str = ""
+) -> NullBasis:
     """Directions of much new and little old energy.
 
     Args:
         old: C_old, (d, d). new: C_new, (d, d), same inputs.
         rank: r.
-        strength: s in [0, 1]; 0 is the paper's basis.
+        strength: s in [0, 1]; 0 is the paper's basis, and so is what is so small that rounding decides.
+        solver: for the paper's basis.
 
     Returns:
         The basis, orthonormal; its energies are those in C_old, its residual the eigenproblem's.
@@ -32,7 +35,7 @@ def contrast_basis(old: Tensor, new: Tensor, rank: int, strength: float, *, name
         DataError: as `null_basis`; or the two differ in size.
     """
     if strength <= 0:
-        return null_basis(old, rank, name=name)
+        return null_basis(old, rank, solver=solver, name=name)
     check(new, name)
     if old.shape != new.shape:
         raise DataError(f"old inputs have width {old.shape[0]}, new ones {new.shape[0]}", where=name or None)
@@ -42,7 +45,10 @@ def contrast_basis(old: Tensor, new: Tensor, rank: int, strength: float, *, name
     refuse_indefinite(float(values[0]), float(values.norm()), name)
     values = values.clamp_min(0)
     floor = values[rank - 1].clamp_min(1e-12 * float(values[-1]))
-    weight = ((values + floor) / floor).pow(-(1 - strength) / (2 * strength))  # (C_old + d)^(-p/2), scaled
+    # (C_old + d)^(-p/2), scaled to 1 at the least old energy
+    weight = ((values + floor) / (values[0] + floor)).pow(-(1 - strength) / (2 * strength))
+    if not float(weight[rank - 1]) ** 2 >= torch.finfo(weight.dtype).eps:
+        return null_basis(old, rank, solver=solver, name=name)  # what follows would lose the last directions
     inner = weight[:, None] * (axes.T @ new.double() @ axes) * weight
     ratios, best = torch.linalg.eigh(inner)
     ratios, best = ratios.flip(0)[:rank], best.flip(1)[:, :rank]

@@ -96,11 +96,16 @@ def read_sites(path: Path) -> list[Site]:
         raise DataError("not a covariance shard", where=str(path)) from error
 
 
+def _settings(reads: Mapping[str, Any]) -> str:
+    return ", ".join(f"model.{k}={v}" for k, v in sorted(reads.items())) or "the model's own settings"
+
+
 class Covariance:
     """A finished covariance folder.
 
     Raises:
         MissingArtefact: none here, or not finished.
+        DataError: a shard of it is gone.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -112,6 +117,14 @@ class Covariance:
             )
         self.sites = [s for path in sorted(folder.glob("layer-*.safetensors")) for s in read_sites(path)]
         self._of = {linear: s for s in self.sites for linear in s.linears}
+        held = {s.name for s in self.sites}
+        lost = [s["name"] for s in self.manifest.facts.get("sites", []) if s["name"] not in held]
+        if lost:
+            raise DataError(
+                f"its shards are incomplete: {lost[0]} is missing",
+                where=str(folder),
+                hint="bring the file back, or make the covariance again with --restart",
+            )
 
     @property
     def model(self) -> str:
@@ -123,6 +136,25 @@ class Covariance:
         """The base that the model began as, and the adapters that had been merged into it."""
         settings = self.manifest.settings
         return Lineage(str(settings.get("root", self.model)), tuple(settings.get("lineage", ())))
+
+    @property
+    def reads(self) -> dict[str, Any]:
+        """What had been changed of how the model reads its inputs."""
+        return dict(self.manifest.settings.get("reads", {}))
+
+    def check_reads(self, reads: Mapping[str, Any]) -> None:
+        """Refuse to go with a model, or another covariance of it, that reads its inputs otherwise.
+
+        Raises:
+            DataError: names the settings on both sides.
+        """
+        if self.reads != reads:
+            raise DataError(
+                f"these inputs were read with {_settings(self.reads)}, here they are read with "
+                f"{_settings(reads)}",
+                where=str(self.folder),
+                hint="calibrate and train with the same model settings",
+            )
 
     @property
     def label(self) -> str:

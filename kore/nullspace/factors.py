@@ -83,6 +83,8 @@ def build(
     sites = chosen_sites(covariance, section, layers)
     if new is not None and new.model != covariance.model:
         raise DataError(f"the covariance {new.folder} is of another model than {covariance.folder}")
+    if new is not None:
+        new.check_reads(covariance.reads)
     d_out = {linear: int(weight_of(linear).shape[0]) for s in sites for linear in s.linears}
     ranks = choose_ranks(covariance, sites, d_out, section)
     made = AdapterFactors()
@@ -116,7 +118,14 @@ def chosen_sites(
     Raises:
         DataError: a chosen layer was not calibrated. UsageError: auto, which calibration decides.
     """
-    present = sorted({s.layer for s in covariance.sites})
+    return adapted(covariance.sites, section, layers, f"the covariance {covariance.folder}")
+
+
+def adapted(
+    sites: list[Site], section: AdapterSection, layers: list[int] | None = None, what: str = "the calibration"
+) -> list[Site]:
+    """Those of `sites` in the layers that the section adapts; raises as `chosen_sites`."""
+    present = sorted({s.layer for s in sites})
     if layers is None and section.layers != "all":
         if parse_share(section.layers) is not None:
             raise UsageError(
@@ -127,10 +136,10 @@ def chosen_sites(
     missing = [n for n in layers or [] if n not in present]
     if missing:
         raise DataError(
-            f"the covariance {covariance.folder} holds nothing for layer {missing[0]}",
+            f"{what} holds nothing for layer {missing[0]}",
             hint="calibrate with the same --layers",
         )
-    return [s for s in covariance.sites if layers is None or s.layer in layers]
+    return [s for s in sites if layers is None or s.layer in layers]
 
 
 def _basis(
@@ -147,7 +156,7 @@ def _basis(
             hint="kore calibrate --samples NEW.jsonl --with-answers makes one",
         )
     other = new.matrix(new.site_of(site.linears[0])).to(c.device)
-    return contrast_basis(c, other, rank, section.contrast, name=site.name)
+    return contrast_basis(c, other, rank, section.contrast, solver=section.solver, name=site.name)
 
 
 def _weights(model: nn.Module | Mapping[str, nn.Linear] | WeightOf) -> WeightOf:

@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kore.errors import MissingArtefact, UsageError
-from kore.files import write_json
-from kore.manifest import Manifest
+from kore.files import hash_json, read_json, write_json
+from kore.manifest import Manifest, State, claim
 from kore.models.parameters import net_section
 from kore.nullspace.calibrate import Calibration, LayerDone
-from kore.nullspace.covariance import Covariance
-from kore.nullspace.factors import build
+from kore.nullspace.covariance import Covariance, Site
+from kore.nullspace.factors import adapted, build
 from kore.nullspace.importance import Choice, choose_sites, score_sites
 from kore.nullspace.interference import interference, summary
 from kore.nullspace.kept import keep
 from kore.nullspace.layers import parse_share
 from kore.nullspace.parallel import Ranks
+from kore.nullspace.ranks import one_rank
 from kore.nullspace.sources import Source, collect, collect_others, parse_source
 from kore.nullspace.spectra import write_spectra
 from kore.run import home
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from kore.models.earlier import Earlier
     from kore.models.load import Backbone
-    from kore.profile import Profile
+    from kore.profile import AdapterSection, Profile
     from kore.records import Sample
 
 SPECTRA = "spectra.json"
@@ -53,6 +54,10 @@ class CalibrateJob:
         earlier: an adapter to put on the model first, so that its inputs are those of the model as it
             now is.
         new: samples to learn, if the profile's layers are auto and it names none.
+        factors: `keep_factors` will be asked for, so refuse now what it could not do.
+
+    Raises:
+        DataError, UsageError: what the sums alone or with the adapter's frozen A could not end well with.
     """
 
     def __init__(
@@ -67,9 +72,15 @@ class CalibrateJob:
         samples: list[Sample] | None = None,
         earlier: Earlier | None = None,
         new: Path | None = None,
+        factors: bool = False,
     ) -> None:
         section = profile.calibrate
         self.profile = profile
+        if factors and profile.adapter.basis != "paper":
+            raise UsageError(
+                "--factors makes the paper's basis; a contrast needs a covariance of the new samples too",
+                hint="leave --factors out: kore train makes A from both",
+            )
         share = parse_share(section.layers)
         if offload and share is not None:
             raise UsageError(
@@ -87,15 +98,16 @@ class CalibrateJob:
             onevision=section.onevision,
             on_skip=on_note,
         )
-        self.others: list[Sample] = []
+        others: list[Sample] = []
         if section.held_out:
-            self.others = collect_others(
+            others = collect_others(
                 self.sources,
                 section.seed,
                 self._pictures / HELD_OUT,
                 drawn,
                 section.held_out,
                 onevision=section.onevision,
+                on_skip=on_note,
             )
         options: dict[str, Any] = {}
         if offload and backbone is None:
@@ -120,6 +132,9 @@ class CalibrateJob:
             seconds = round(time.monotonic() - began, 2)
             self.choice = options["choice"] = replace(choose_sites(scores, share), seconds=seconds)
         self.calibration = Calibration(backbone, drawn, section, label=label, **options)
+        if factors or others:
+            self._check_adapter()
+        self.held = self._beside(others) if others else None
         self.plan = self.calibration.plan
         self.manifest: Manifest = self.calibration.manifest()
         self.out = out or default_folder(self.sources, self.manifest)
@@ -141,38 +156,75 @@ class CalibrateJob:
         self, *, restart: bool = False, on_layer: Callable[[LayerDone], None] | None = None
     ) -> Covariance:
         """Sum, write, and draw the spectra."""
+        if self.held is not None:
+            self._claim_both(self.held, restart)
+            restart = False
         covariance = self.calibration.run(self.out, restart=restart, on_layer=on_layer)
-        report, held = None, None
-        if self.others:
-            report, held = self._hold_out(covariance)
         spectra = self.out / SPECTRA
-        if self.calibration.ranks.rank == 0 and (held is not None or not spectra.exists()):
-            write_spectra(covariance, spectra, self.profile.adapter, report=report, held_out=held)
+        if self.held is not None:
+            self._measure(covariance, self.held.run(self.out / HELD_OUT), spectra)
+        elif self.calibration.ranks.rank == 0 and not spectra.exists():
+            write_spectra(covariance, spectra, self.profile.adapter)
         return covariance
 
-    def _hold_out(
-        self, covariance: Covariance
-    ) -> tuple[list[dict[str, Any]] | None, dict[str, float] | None]:
-        """Sum the held-out samples beside, and measure what an adapter would do to them."""
-        section = self.profile.calibrate
-        job = Calibration(
+    def check_room(self) -> None:
+        """Refuse before starting what could not finish; see `Calibration.check_room`."""
+        self.calibration.check_room(self.out)
+        if self.held is not None:
+            self.held.check_room(self.out / HELD_OUT)
+
+    def _beside(self, others: list[Sample]) -> Calibration:
+        """The calibration of the held-out samples."""
+        return Calibration(
             self.calibration.backbone,
-            self.others,
-            section,
-            label=f"{len(self.others)} held out",
+            others,
+            self.profile.calibrate,
+            label=f"{len(others)} held out",
             weights=self.calibration.weights,
             choice=self.choice,
         )
-        held = job.run(self.out / HELD_OUT)
-        path = self.out / INTERFERENCE
-        if self.calibration.ranks.rank != 0 or path.exists():
-            return None, None
+
+    def _claim_both(self, held: Calibration, restart: bool) -> None:
+        """Find out before anything is summed whether the held-out samples can be, too."""
+
+        def claims() -> State:
+            claim(self.out, self.manifest, restart=restart)
+            return claim(self.out / HELD_OUT, held.manifest())
+
+        if self.calibration.ranks.first(claims) != "done":
+            held.check_room(self.out / HELD_OUT)
+
+    def _measure(self, covariance: Covariance, held: Covariance, spectra: Path) -> None:
+        """What an adapter would do to the held-out samples, for its settings as they are now."""
         # the contrast basis needs the new samples too: what is measured is the paper's
-        adapter = self.profile.adapter.model_copy(update={"basis": "paper"})
+        adapter = self.adapter.model_copy(update={"basis": "paper"})
+        identity = hash_json(adapter.model_dump(mode="json"))
+        path = self.out / INTERFERENCE
+        if self.calibration.ranks.rank != 0 or (spectra.exists() and _measured(path) == identity):
+            return
         made = build(self.weight_of, covariance, adapter)
         rows = interference(self.weight_of, made.a, held, own=covariance)
-        write_json(path, {"summary": summary(rows), "linears": rows})
-        return made.report, {row["site"]: row["energy"] for row in rows}
+        energy = {row["site"]: row["energy"] for row in rows}
+        write_spectra(covariance, spectra, adapter, report=made.report, held_out=energy)
+        # last: a kill before it makes both again
+        write_json(path, {"adapter": identity, "summary": summary(rows), "linears": rows})
+
+    @property
+    def adapter(self) -> AdapterSection:
+        """The adapter's settings as training will take them."""
+        backbone = self.calibration.backbone
+        return net_section(self.profile, backbone.model, backbone.family)
+
+    def _check_adapter(self) -> None:
+        """Refuse a rank that does not fit the model's linears, without their sums."""
+        linears = [
+            (layer, name, linear)
+            for layer, each in self.calibration.linears.items()
+            for name, linear in each.items()
+        ]
+        sites = [Site(name, layer, "", (name,), x.in_features, 0, 0.0, 0.0) for layer, name, x in linears]
+        section = self.adapter
+        one_rank(adapted(sites, section), {name: x.out_features for _, name, x in linears}, section)
 
     def keep_factors(
         self, covariance: Covariance, on_site: Callable[[int, int], None] | None = None
@@ -180,9 +232,7 @@ class CalibrateJob:
         """Make the adapter's frozen A too, and keep it beside the covariance (first process only)."""
         if self.calibration.ranks.rank != 0:
             return None
-        backbone = self.calibration.backbone
-        section = net_section(self.profile, backbone.model, backbone.family)
-        return keep(self.weight_of, covariance, section, on_site=on_site)
+        return keep(self.weight_of, covariance, self.adapter, on_site=on_site)
 
     def weight_of(self, linear: str) -> Tensor:
         """W0 of a linear of the calibrated model, wherever its weights lie."""
@@ -192,6 +242,11 @@ class CalibrateJob:
             return backbone.weight(linear)
         weight = cast("Tensor", shards.weight(linear))
         return backbone.earlier.weight(linear, weight) if backbone.earlier else weight
+
+
+def _measured(path: Path) -> str | None:
+    """The adapter settings that the file's measures are of."""
+    return read_json(path).get("adapter") if path.is_file() else None
 
 
 def default_folder(sources: list[Source], manifest: Manifest) -> Path:

@@ -22,15 +22,22 @@ def parse_layers(text: str, total: int) -> list[int]:
     chosen: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not is_number(first) or (dash and not is_number(last)):
             raise UsageError(
                 f"layers: {text!r} is not all, a range or a list", hint="for example --layers 0-3"
             )
-        chosen.update(range(int(first), int(last or first) + 1))
-    beyond = [n for n in sorted(chosen) if n >= total]
-    if beyond or not chosen:
-        raise UsageError(f"layers: {text} asks for layer {beyond[:1]}, the model has 0-{total - 1}")
+        start, end = int(first), int(last or first)
+        if end < start:
+            raise UsageError(f"layers: {text}: {end} comes before {start}", hint=f"--layers {end}-{start}")
+        if end >= total:
+            raise UsageError(f"layers: {text} asks for layer {end}, the model has 0-{total - 1}")
+        chosen.update(range(start, end + 1))
     return sorted(chosen)
+
+
+def is_number(text: str) -> bool:
+    """Whether `text` is a whole number in plain digits, which ``²`` and ``٣`` are not."""
+    return text.isascii() and text.isdecimal()
 
 
 def parse_share(text: str) -> float | None:

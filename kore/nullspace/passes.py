@@ -134,10 +134,12 @@ class HiddenCache:
 
     Args:
         folder: where to keep them; None keeps them in memory.
+        device: where the layers want them.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, device: torch.device) -> None:
         self._folder = folder
+        self._device = device
         self._held: dict[int, Tensor] = {}
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +159,8 @@ class HiddenCache:
             return self._held[batch]
         from safetensors.torch import load_file
 
-        return load_file(self._folder / f"{batch:06d}.safetensors")["hidden"]
+        path = self._folder / f"{batch:06d}.safetensors"
+        return load_file(path, device=str(self._device))["hidden"]
 
     def clear(self) -> None:
         """Let go of everything."""

@@ -7,10 +7,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kore.errors import UsageError
 from kore.nullspace.accumulator import STRIPE, values_held
+
+if TYPE_CHECKING:
+    import torch
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 _BINARY = {"ki": 1024, "mi": 1024**2, "gi": 1024**3, "ti": 1024**4}
@@ -128,24 +131,33 @@ def make_plan(
     return Plan(layers, at_once, samples, tokens, sums, hidden + extra, where, weights, disk, held)
 
 
-def check_room(plan: Plan, out: Path, *, weights: int = 0, written: int = 0, processes: int = 1) -> None:
+def check_room(
+    plan: Plan,
+    out: Path,
+    *,
+    weights: int = 0,
+    written: int = 0,
+    processes: int = 1,
+    device: torch.device | None = None,
+) -> None:
     """Refuse before starting what could not finish.
 
     Args:
         weights: bytes of weights that are still to be read.
         written: bytes of the result that are on disk already.
         processes: how many on this machine need as much memory each.
+        device: where sums, hidden states and weights lie; each process has a GPU of its own.
 
     Raises:
         UsageError: not enough free memory or disk, with the figures.
     """
-    import psutil
-
-    free, needed = psutil.virtual_memory().available, processes * (plan.memory + weights)
+    on_gpu = device is not None and device.type == "cuda"
+    kind, together = ("GPU memory", 1) if on_gpu else ("memory", processes)
+    free, needed = _free(device), together * (plan.memory + weights)
     if needed > free:
-        what = f"{human(processes * plan.memory)} of memory beside the weights"
+        what = f"{human(together * plan.memory)} of {kind} beside the weights"
         if weights:
-            what = f"{human(needed)} of memory, {human(processes * weights)} of it for weights"
+            what = f"{human(needed)} of {kind}, {human(together * weights)} of it for weights"
         raise UsageError(
             f"needs {what}, {human(free)} are free",
             hint="give a smaller --memory, fewer samples, or fewer --layers",
@@ -160,3 +172,15 @@ def check_room(plan: Plan, out: Path, *, weights: int = 0, written: int = 0, pro
             f"needs {human(plan.disk - written + kept)} of disk, {human(space)} are free at {parent}",
             hint="choose another place with -o",
         )
+
+
+def _free(device: torch.device | None) -> int:
+    """Bytes that are free where the sums are held."""
+    if device is None or device.type != "cuda":
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    import torch
+
+    torch.cuda.empty_cache()  # what planning let go of counts as free
+    return int(torch.cuda.mem_get_info(device)[0])

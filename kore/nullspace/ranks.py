@@ -31,28 +31,42 @@ def single_rank(d_out: Mapping[str, int], budget: int) -> int:
     return rank
 
 
+def one_rank(sites: list[Site], d_out: Mapping[str, int], section: AdapterSection) -> int | None:
+    """The rank that every site gets, or None where the old inputs decide, which takes their sums.
+
+    Raises:
+        DataError: a rank above a site's d_in or d_out, named.
+        UsageError: a budget that pays for nothing.
+    """
+    d_out = {linear: d_out[linear] for site in sites for linear in site.linears}
+    paid = single_rank(d_out, parse_count(section.budget)) if section.budget else None
+    if section.keep is not None or section.rank == "auto":
+        return None
+    rank = section.rank if paid is None else paid
+    for site in sites:
+        least = min([site.d_in, *(d_out[x] for x in site.linears)])
+        if rank > least:
+            raise DataError(f"rank {rank} does not fit a width of {least}", where=site.name)
+    return rank
+
+
 def choose_ranks(
     covariance: Covariance, sites: list[Site], d_out: Mapping[str, int], section: AdapterSection
 ) -> dict[str, int]:
     """Rank per site's name.
 
     With `keep` (or rank auto, which is keep 0.999) a site gets the largest rank whose directions hold
-    at most 1 - keep of its old energy, at least 1; a budget lowers that share until all fit. Without,
-    every site gets the section's rank, or the one that the budget pays for.
+    at most 1 - keep of its old energy, at least 1; a budget lowers that share until all fit, and where
+    directions without any energy alone cost more, caps every site's rank at one number. Without, every
+    site gets the section's rank, or the one that the budget pays for.
 
     Raises:
         DataError: a rank above a site's d_in or d_out, named.
         UsageError: a budget that pays for nothing.
     """
-    budget = parse_count(section.budget) if section.budget else None
-    d_out = {linear: d_out[linear] for site in sites for linear in site.linears}
-    if section.keep is None and section.rank != "auto":
-        rank = section.rank if budget is None else single_rank(d_out, budget)
-        for site in sites:
-            least = min([site.d_in, *(d_out[x] for x in site.linears)])
-            if rank > least:
-                raise DataError(f"rank {rank} does not fit a width of {least}", where=site.name)
+    if (rank := one_rank(sites, d_out, section)) is not None:
         return {site.name: rank for site in sites}
+    budget = parse_count(section.budget) if section.budget else None
     spectra = {s.name: torch.linalg.eigvalsh(fastest(covariance.matrix(s))).clamp_min(0).cpu() for s in sites}
     most = {s.name: min([s.d_in, *(d_out[x] for x in s.linears)]) for s in sites}
     width = {s.name: sum(d_out[x] for x in s.linears) for s in sites}
@@ -60,8 +74,9 @@ def choose_ranks(
     ranks = _by_energy(spectra, most, share)
     if budget is None or _cost(ranks, width) <= budget:
         return ranks
-    if sum(width.values()) > budget:
-        raise UsageError(f"budget: {budget:,} parameters do not pay for rank 1 ({sum(width.values()):,})")
+    free = _by_energy(spectra, most, 0.0)
+    if _cost(free, width) > budget:  # fewer tokens than inputs leave exact zeros
+        return _capped(free, width, budget)
     low, high = 0.0, share
     for _ in range(60):
         middle = (low + high) / 2
@@ -76,6 +91,17 @@ def _by_energy(spectra: Mapping[str, Tensor], most: Mapping[str, int], share: fl
         within = int((values.cumsum(0) <= share * values.sum()).sum())
         ranks[name] = max(1, min(within, most[name]))
     return ranks
+
+
+def _capped(ranks: Mapping[str, int], width: Mapping[str, int], budget: int) -> dict[str, int]:
+    """The ranks, none above the largest number that fits the budget."""
+    capped = dict.fromkeys(ranks, 1)
+    for cap in range(2, max(ranks.values()) + 1):
+        more = {name: min(rank, cap) for name, rank in ranks.items()}
+        if _cost(more, width) > budget:
+            break
+        capped = more
+    return capped
 
 
 def _cost(ranks: Mapping[str, int], width: Mapping[str, int]) -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.records import Sample, encode, read_located
+from kore.nullspace.layers import is_number
+from kore.records import Sample, read_located
 from kore.run import data_root
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ def parse_source(text: str, default: int) -> Source:
         UsageError: no such kind of source.
     """
     head, _, tail = text.rpartition(":")
-    count = int(tail) if head and tail.isdigit() else None
+    count = int(tail) if head and is_number(tail) else None
     name = head if count is not None else text
     if count == 0:
         raise UsageError(f"samples: {text!r} asks for none")
@@ -107,17 +108,36 @@ def collect_others(
     each: int,
     *,
     onevision: str | None = None,
+    on_skip: Callable[[str], None] | None = None,
 ) -> list[Sample]:
-    """Draw `each` more samples of every source, none of them among `taken`."""
-    known = {encode(s) for s in taken}
+    """Draw `each` more samples of every source, none of them among `taken`.
+
+    Args:
+        on_skip: told of a source that has too few left.
+
+    Raises:
+        UsageError: no source has any left.
+    """
+    from kore.nullspace.batches import sample_hash
+
+    # by content: a picture that lives inside a TSV or parquet file is unpacked again, to another path
+    known = {sample_hash(s) for s in taken}
     found: list[Sample] = []
     for source in sources:
         wider = replace(source, count=source.count + 4 * each)
         drawn = _drawn(wider, seed + 1, work, onevision, None)
-        new = [s for s in drawn if encode(s) not in known]
+        new = [s for s in drawn if sample_hash(s) not in known]
         # spread over the draw, which goes through a source's categories one after the other
         step = max(len(new) // each, 1)
-        found += new[::step][:each]
+        spread = new[::step][:each]
+        if len(spread) < each and on_skip is not None:
+            on_skip(f"{source.label}: {len(spread)} samples are left to hold out, {each} were asked for")
+        found += spread
+    if not found:
+        raise UsageError(
+            "no sample is left to hold out: all are in the sums",
+            hint="ask for fewer samples (--samples SOURCE:COUNT), or leave --held-out out",
+        )
     return found
 
 

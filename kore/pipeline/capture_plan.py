@@ -17,10 +17,11 @@ from kore.files import hash_json
 from kore.manifest import Manifest
 from kore.models.architectures import skeleton
 from kore.models.families import family_of, language_linears
-from kore.models.load import fingerprint, model_folder, pick_device, pick_dtype
+from kore.models.load import fingerprint, model_folder, pick_device, pick_dtype, set_reading
 from kore.nullspace.batches import sample_hash
 from kore.nullspace.capture import Drop, Method
 from kore.nullspace.covariance import Covariance
+from kore.nullspace.layers import is_number
 from kore.nullspace.sources import collect, parse_source
 from kore.run import home
 
@@ -134,7 +135,7 @@ class CapturePlan:
         for name, shape in self.shapes.items():
             for drop in request.drops:
                 drop.of(name, shape)
-        model_print = fingerprint(folder)
+        model_print, self._reads = fingerprint(folder), set_reading(empty, profile.model)
         self.inputs: list[Inputs] = [*self._from_folders(model_print), *self._from_samples()]
         names = Counter(i.name for i in self.inputs)
         if twice := [name for name, times in names.items() if times > 1]:
@@ -167,6 +168,7 @@ class CapturePlan:
                     where=str(folder),
                     hint="make one with: kore calibrate --model ...",
                 )
+            covariance.check_reads(self._reads)
             for name in self.shapes:
                 covariance.site_of(name)
             found.append(
@@ -179,7 +181,7 @@ class CapturePlan:
         found = []
         for number, text in enumerate(self.request.samples):
             source = parse_source(text, section.count)
-            if self.request.counts and text.rpartition(":")[2].isdigit():
+            if self.request.counts and is_number(text.rpartition(":")[2]):
                 raise UsageError(
                     f"{text} names a count of its own beside --counts", hint="name one of the two"
                 )
@@ -272,7 +274,7 @@ def parse_counts(text: str) -> list[int]:
     """
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
-        if not part.isdigit() or not int(part):
+        if not is_number(part) or not int(part):
             raise UsageError(f"--counts: {part!r} is no number of samples", hint="--counts 32,256")
     return [int(part) for part in parts]
 

@@ -32,12 +32,13 @@ def identity(
 
 
 def check_model(covariance: Covariance, backbone: Backbone) -> None:
-    """Refuse a covariance of another model.
+    """Refuse a covariance of another model, or of inputs that this one reads otherwise.
 
     Raises:
         DataError: names both.
     """
     if covariance.model == backbone.identity:
+        covariance.check_reads(backbone.reads)
         return
     command, earlier = f"kore calibrate --model {backbone.path}", backbone.earlier
     if earlier is not None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kore.errors import MissingArtefact
+from kore.errors import DataError, MissingArtefact
 from kore.files import check_place
 from kore.pipeline.training import Inputs, TrainRequest, adapter_rank, net_section, read_inputs, spool
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kore.nullspace.covariance import Covariance
 
 
 def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
@@ -95,7 +100,25 @@ def _ranks(request: TrainRequest) -> dict[str, int] | None:
     covariance = Covariance(request.covariance)
     model = skeleton(folder_of(profile.model))
     section = net(profile, model, family_of(model))
-    widths = {name: linear.out_features for name, linear in language_linears(model).items()}
+    linears = language_linears(model)
+    _check_shapes(covariance, linears)
+    widths = {name: linear.out_features for name, linear in linears.items()}
     sites = chosen_sites(covariance, section)
     ranks = choose_ranks(covariance, sites, widths, section)
     return {linear: ranks[site.name] for site in sites for linear in site.linears}
+
+
+def _check_shapes(covariance: Covariance, linears: Mapping[str, nn.Linear]) -> None:
+    """Refuse a covariance whose inputs are not the model's: without weights it has no fingerprint to compare.
+
+    Raises:
+        DataError: names the first linear that differs.
+    """
+    for site in covariance.sites:
+        for name in site.linears:
+            if name not in linears or linears[name].in_features != site.d_in:
+                raise DataError(
+                    f"this covariance belongs to another model: {covariance.folder}",
+                    where=name,
+                    hint="make one with kore calibrate and the same --profile and --model",
+                )

@@ -56,6 +56,9 @@ def test_a_missing_a_double_and_a_foreign_part_are_refused(
     one, two, three = parts(items, tmp_path)
     with pytest.raises(MissingArtefact, match="part 2/3 is missing"):
         join([one, three], tmp_path / "joined")
+    with pytest.raises(UsageError, match="is or holds what is read"):
+        join([one, two, three], two, restart=True)
+    assert (two / "manifest.json").is_file()
     with pytest.raises(UsageError, match="given twice"):
         join([one, two, two], tmp_path / "joined")
     grow(items, SECTION.model_copy(update={"copies": 3}), tmp_path / "other", shard=(3, 3), keep_going=True)

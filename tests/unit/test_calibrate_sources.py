@@ -13,7 +13,7 @@ from PIL import Image
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.jsonl import write_jsonl
 from kore.nullspace.onevision import CATEGORIES
-from kore.nullspace.sources import Source, collect, parse_source
+from kore.nullspace.sources import Source, collect, collect_others, parse_source
 
 
 def png(shade: int = 90) -> bytes:
@@ -54,7 +54,7 @@ def test_sources_are_read_with_their_counts() -> None:
     assert parse_source("onevision:256", 5) == Source("onevision", "onevision", 256)
     assert parse_source("bench:MME:64", 5) == Source("bench", "MME", 64)
     assert parse_source("a/b.jsonl", 5) == Source("file", "a/b.jsonl", 5)
-    for bad in ("nonsense", "bench:", "demo:0"):
+    for bad in ("nonsense", "bench:", "demo:0", "onevision:²"):
         with pytest.raises(UsageError):
             parse_source(bad, 5)
 
@@ -104,6 +104,27 @@ def test_a_benchmark_gives_its_questions_with_shared_pictures(
     with pytest.raises(MissingArtefact, match=r"no POPE\.tsv") as caught:
         collect([parse_source("bench:POPE", 1)], 0, tmp_path)
     assert "kore data fetch POPE" in str(caught.value.hint)
+
+
+def test_what_is_held_out_of_a_benchmark_is_none_of_what_was_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORE_DATA", str(tmp_path))
+    with (tmp_path / "MME.tsv").open("w", newline="") as stream:
+        writer = csv.writer(stream, delimiter="\t")
+        writer.writerow(["index", "image", "question", "answer"])
+        for n in range(6):
+            picture = base64.b64encode(png(n) + b" " * 80).decode()
+            writer.writerow([str(n), picture, f"Is it {n}?", "Yes"])
+
+    source, notes = [Source("bench", "MME", 2)], []
+    taken = collect(source, 1, tmp_path / "w")
+    others = collect_others(source, 1, tmp_path / "v", taken, 5, on_skip=notes.append)
+    assert sorted(x.id for x in [*taken, *others]) == [f"MME/{n}" for n in range(6)]
+    assert notes == ["bench MME: 4 samples are left to hold out, 5 were asked for"]
+    source = [Source("bench", "MME", 6)]
+    with pytest.raises(UsageError, match="no sample is left to hold out"):
+        collect_others(source, 1, tmp_path / "v", collect(source, 1, tmp_path / "w"), 5)
 
 
 def test_a_picture_missing_in_a_file_of_samples_is_an_error_with_its_line(tmp_path: Path) -> None:

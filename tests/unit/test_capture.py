@@ -168,6 +168,8 @@ def test_components_are_numbers_or_shares_that_leave_something() -> None:
         parse_methods("plain,plain")
     with pytest.raises(UsageError, match="no number of samples"):
         parse_counts("8,0")
+    with pytest.raises(UsageError, match="'²' is no number of samples"):
+        parse_counts("²")
 
 
 def test_bad_weights_and_covariances_are_refused_with_the_name() -> None:

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from kore.errors import DataError
+from kore.errors import DataError, UsageError
 from kore.models import adapter
 from kore.models.export import Check, export, refuse_bad
 from kore.models.families import language_linears
@@ -85,6 +85,9 @@ def test_a_merge_that_loses_the_adapter_is_refused_with_the_numbers(tiny_llava: 
     with pytest.raises(DataError, match=r"bfloat16 does not answer .* of the change"):
         export(made, "merged", tmp_path / "out", section(tiny_llava), dtype="bfloat16")
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["status"] == "partial"
+    with pytest.raises(UsageError, match="no such type: int8"):
+        export(made, "merged", tmp_path / "none", section(tiny_llava), dtype="int8")
+    assert not (tmp_path / "none").exists()
     with pytest.raises(DataError):
         refuse_bad(Check(1, 0.0, 0.0, float("nan"), 1.0), "it")
 

@@ -128,6 +128,17 @@ def test_contrast_at_zero_is_the_papers_basis_and_at_one_the_new_samples_own() -
     assert torch.allclose(ours @ ours.T, top @ top.T, atol=1e-10)
 
 
+def test_a_contrast_too_weak_for_its_arithmetic_is_the_papers_basis() -> None:
+    old, new = symmetric(spectrum(40, decay=0.5, seed=3)), symmetric(spectrum(40, decay=0.3, seed=4))
+    paper = null_basis(old, 8)
+    for strength in (1e-320, 1e-4, 1e-3, 4e-3, 2e-2):
+        made = contrast_basis(old, new, 8, strength)
+        assert made.energy_left < 1.01 * paper.energy_left, strength
+    wide = symmetric(spectrum(400, decay=0.03, seed=3))
+    for strength in (0.0, 1e-4):
+        assert contrast_basis(wide, wide, 8, strength, solver="fast").solver == "fast"
+
+
 def test_contrast_trades_old_energy_for_new_energy_monotonically() -> None:
     old, new = symmetric(spectrum(60, seed=3)), symmetric(spectrum(60, decay=0.2, seed=4))
 

@@ -18,7 +18,9 @@ from kore.nullspace.factors import build
 from kore.nullspace.interference import interference, summary
 from kore.nullspace.ranks import choose_ranks
 from kore.nullspace.report import report
-from kore.profile import AdapterSection
+from kore.pipeline.rehearsal import dry_run_training
+from kore.pipeline.training import TrainRequest
+from kore.profile import AdapterSection, resolve
 
 
 def rows(n: int, d: int, seed: int) -> Tensor:
@@ -35,10 +37,11 @@ def covariance(
     root: str | None = None,
     chain: tuple[str, ...] = (),
     n: int = 60,
+    layers: tuple[int, ...] = (0, 1),
 ) -> Covariance:
-    """Two layers of one site each, d = 16."""
+    """Layers of one site each, d = 16."""
     sites = []
-    for layer in range(2):
+    for layer in layers:
         total = Accumulator(16)
         total.add(rows(n, 16, 10 * seed + layer))
         packed = total.packed()
@@ -61,14 +64,30 @@ def test_the_sum_of_covariances_is_the_covariance_of_the_union(tmp_path: Path) -
 
 
 def test_a_sum_holds_the_sites_that_all_its_parts_hold(tmp_path: Path) -> None:
-    whole, part = covariance(tmp_path / "a", 1), covariance(tmp_path / "b", 2)
-    (part.folder / "layer-0000.safetensors").unlink()
+    whole, part = covariance(tmp_path / "a", 1), covariance(tmp_path / "b", 2, layers=(1,))
     made = combine([whole.folder, part.folder], tmp_path / "c")
     assert [s.name for s in made.sites] == ["layers.1.qkv"]
     assert made.manifest.facts["left_out"] == ["layers.0.qkv"]
-    (whole.folder / "layer-0001.safetensors").unlink()
+    other = covariance(tmp_path / "e", 1, layers=(0,))
     with pytest.raises(DataError, match="no site in common"):
-        combine([whole.folder, part.folder], tmp_path / "d")
+        combine([other.folder, part.folder], tmp_path / "d")
+
+
+def test_a_finished_covariance_that_lost_a_shard_is_refused(tmp_path: Path) -> None:
+    (covariance(tmp_path / "a", 1).folder / "layer-0001.safetensors").unlink()
+    with pytest.raises(DataError, match=r"shards are incomplete: layers\.1\.qkv is missing"):
+        Covariance(tmp_path / "a")
+
+
+@pytest.mark.parametrize("out", ["a", "sub/../b", "."])
+def test_a_sum_is_not_written_over_its_own_parts(tmp_path: Path, out: str) -> None:
+    folders = [covariance(tmp_path / name, n).folder for n, name in enumerate("ab")]
+    (tmp_path / "sub").mkdir()
+    combine(folders, tmp_path / "c")
+    (tmp_path / "c" / "manifest.json").rename(tmp_path / "manifest.json")  # a folder that holds its parts
+    with pytest.raises(UsageError, match="is or holds what is read"):
+        combine(folders, tmp_path / out, restart=True)
+    assert all(Covariance(folder).sites for folder in folders)
 
 
 def test_sums_run_along_one_lineage_only(tmp_path: Path) -> None:
@@ -83,8 +102,9 @@ def test_sums_run_along_one_lineage_only(tmp_path: Path) -> None:
     for wrong in (fork, stranger):
         with pytest.raises(DataError, match="another model"):
             combine([wrong.folder, latest.folder], tmp_path / f"no-{wrong.folder.name}")
-    with pytest.raises(UsageError, match="positive weights"):
-        combine([base.folder, later.folder], tmp_path / "no", weights=[1, -1])
+    for bad in (-1, 0, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match="positive weights"):
+            combine([base.folder, later.folder], tmp_path / "no", weights=[1, bad])
     with pytest.raises(UsageError, match="at least two"):
         combine([base.folder], tmp_path / "no")
 
@@ -127,6 +147,23 @@ def test_keep_bounds_the_energy_at_every_site_and_a_budget_bounds_the_total(tmp_
     assert choose_ranks(own, own.sites, d_out, AdapterSection(budget="200")) == {s.name: 5 for s in own.sites}
     with pytest.raises(DataError, match="rank 17 does not fit a width of 16"):
         choose_ranks(own, own.sites, d_out, AdapterSection(rank=17))
+
+
+def test_a_budget_holds_also_where_directions_without_energy_alone_cost_more(tmp_path: Path) -> None:
+    own = covariance(tmp_path / "a", 1, n=6)  # ten of sixteen directions are empty
+    d_out = {"l.0.q": 20, "l.1.q": 30}
+    cut = choose_ranks(own, own.sites, d_out, AdapterSection(rank="auto", budget="215"))
+    assert set(cut.values()) == {4}
+
+
+def test_a_dry_run_without_weights_refuses_the_covariance_of_another_model(
+    tiny_llava: Path, tmp_path: Path
+) -> None:
+    other = covariance(tmp_path / "a", 1)
+    resolved = resolve("tiny", {"model.id": str(tiny_llava)}, {})
+    with pytest.raises(DataError, match="belongs to another model") as caught:
+        dry_run_training(TrainRequest(resolved, None, covariance=other.folder))
+    assert caught.value.where == "l.0.q"
 
 
 def test_the_report_warns_of_too_few_tokens(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from kore.nullspace import accumulator
 from kore.nullspace.accumulator import Accumulator, unpack
 from kore.nullspace.group import Group
 from kore.nullspace.layers import parse_layers, parse_share
+from kore.nullspace.passes import HiddenCache
 from kore.nullspace.plan import check_room, make_plan, parse_bytes
 from kore.nullspace.sites import LayerTaps, site_name
 
@@ -145,9 +146,17 @@ def test_choices_of_layers() -> None:
     assert parse_layers("all", 3) == [0, 1, 2]
     assert parse_layers("0-2,5", 6) == [0, 1, 2, 5]
     assert parse_share("auto") == 0.5 and parse_share("auto:0.25") == 0.25 and parse_share("all") is None
-    for bad in ("x", "3-1", "9", ""):
-        with pytest.raises(UsageError):
-            parse_layers(bad, 6)
+    bad = {
+        "x": "is not all, a range",
+        "": "is not all, a range",
+        "²": "is not all, a range",
+        "3-1": "1 comes before 3",
+        "6": "asks for layer 6, the model has 0-5",
+        "0-99999999999": "asks for layer 99999999999",
+    }
+    for text, message in bad.items():
+        with pytest.raises(UsageError, match=message):
+            parse_layers(text, 6)
     with pytest.raises(UsageError):
         parse_share("auto:2")
 
@@ -210,3 +219,32 @@ def test_too_little_memory_or_disk_is_refused_before_starting_with_the_figures(
     with pytest.raises(UsageError, match=r"of disk, .* are free at"):
         check_room(plan, tmp_path)
     check_room(plan, tmp_path, written=1)
+
+
+def test_room_on_a_gpu_is_that_gpus_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(widths=[[64]], samples=1, tokens=10, hidden=0, extra=0, weights=0, budget=10**6)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (plan.memory, 1 << 40))
+    gpu = torch.device("cuda", 1)
+    check_room(plan, tmp_path, processes=8, device=gpu)
+    with pytest.raises(UsageError, match="of GPU memory, 1 B of it for weights"):
+        check_room(plan, tmp_path, weights=1, device=gpu)
+
+
+def test_hidden_states_come_back_to_where_the_layers_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.torch
+
+    cache = HiddenCache(tmp_path, torch.device("cuda", 1))
+    hidden = torch.randn(1, 3, 4)
+    cache.put(0, hidden)
+    asked: list[str] = []
+    read = safetensors.torch.load_file
+
+    def load_file(path: Path, device: str) -> dict[str, torch.Tensor]:
+        asked.append(device)
+        return read(path)
+
+    monkeypatch.setattr(safetensors.torch, "load_file", load_file)
+    assert torch.equal(cache.get(0), hidden) and asked == ["cuda:1"]

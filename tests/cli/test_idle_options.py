@@ -1,0 +1,57 @@
+"""Options that could have no effect are refused with what they need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kore.errors import MissingArtefact, UsageError
+from kore_cli.calibrate import calibrate
+from kore_cli.train import train
+
+NONE = Path("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rank": "8", "budget": "1M"}, "--rank 8 has no effect beside --budget"),
+        ({"rank": "8", "keep_energy": 0.9}, "--rank 8 has no effect beside --keep-energy"),
+        ({"rank": "8", "setting": ["adapter.keep=0.9"]}, "--rank 8 has no effect beside --keep-energy"),
+        ({"new_covariance": NONE}, "--new-covariance has no effect on the paper's basis"),
+    ],
+)
+def test_training_options_without_effect_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        train(data=str(NONE), **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rank": "auto", "budget": "1M"},  # the profile's own rank gives way too
+        {"keep_energy": 0.9, "budget": "1M"},
+        {"contrast": 0.5, "new_covariance": NONE},
+        {"setting": ["adapter.basis=contrast"], "new_covariance": NONE},
+    ],
+)
+def test_training_options_that_go_together_are_not(options: dict[str, Any]) -> None:
+    with pytest.raises(MissingArtefact, match="no such file: nowhere"):
+        train(data=str(NONE), **options)
+
+
+def test_new_samples_without_auto_layers_are_refused() -> None:
+    with pytest.raises(UsageError, match="--new has no effect without --layers auto"):
+        calibrate(new="new.jsonl")
+    with pytest.raises(MissingArtefact, match="no such file"):
+        calibrate(new="nowhere.jsonl", layers="auto")
+
+
+def test_a_rank_to_show_is_at_least_one() -> None:
+    from typer.testing import CliRunner
+
+    from kore_cli.main import app
+
+    assert "greater than or equal to 1" in CliRunner().invoke(app, ["show", ".", "--rank", "0"]).output
