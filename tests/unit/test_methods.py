@@ -110,16 +110,19 @@ def test_every_low_rank_method_spends_what_kore_spends(tiny_llava: Path, name: s
     assert abs(count - setup.count) <= 0.05 * setup.count
 
 
+@pytest.mark.parametrize("projector", [False, True])
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_starts_as_the_base_and_can_be_switched_off(
-    tiny_llava: Path, name: str, new: list[Sample], old: list[Sample]
+    tiny_llava: Path, name: str, projector: bool, new: list[Sample], old: list[Sample]
 ) -> None:
-    setup = setup_of(tiny_llava, old, factors=a_of(tiny_llava) if name == "kore" else None)
+    factors = a_of(tiny_llava) if name == "kore" else None
+    setup = setup_of(tiny_llava, old, factors=factors, projector=projector)
     inputs = batch(setup, new[:3])
     with torch.no_grad():
         before = setup.backbone.model(**inputs).logits
     make_method(name).attach(setup)
     model = setup.backbone.model.eval()
+    assert projector == any("projector" in n for n, p in model.named_parameters() if p.requires_grad)
     with torch.no_grad():
         assert torch.allclose(model(**inputs).logits, before, atol=1e-6)
     shaken(model)
@@ -130,18 +133,21 @@ def test_every_method_starts_as_the_base_and_can_be_switched_off(
         assert not torch.allclose(model(**inputs).logits, before, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize(("name", "projector"), [*((n, "off") for n in METHODS), ("moelora", 1e-2)])
 def test_every_method_trains_saves_and_answers_the_same_after_loading(
-    tiny_llava: Path, tmp_path: Path, name: str, new: list[Sample], old: list[Sample]
+    tiny_llava: Path, tmp_path: Path, name: str, projector: Any, new: list[Sample], old: list[Sample]
 ) -> None:
     method = make_method(name)
-    trained = run(tiny_llava, tmp_path / "run", new, method, old, max_steps=2)
+    trained = run(tiny_llava, tmp_path / "run", new, method, old, max_steps=2, projector=projector)
     setup = Setup(load(ModelSection(id=str(tiny_llava))), Encoder(trained.processor))
     inputs = batch(setup, new[:3])
     again = setup.backbone
-    load_adapter(again, tmp_path / "run" / "adapter")
     with torch.no_grad():
+        base = again.model(**inputs).logits
+        load_adapter(again, tmp_path / "run" / "adapter")
         assert torch.allclose(again.model(**inputs).logits, trained.model(**inputs).logits, atol=1e-6)
+        with adapter_off(again.model):
+            assert torch.allclose(again.model(**inputs).logits, base, atol=1e-6)
 
 
 def test_replay_mixes_a_tenth_of_old_samples_in(new: list[Sample], old: list[Sample]) -> None:
