@@ -77,7 +77,8 @@ class Loop(Trainer):
             for name, parameter in trained.named_parameters():
                 if parameter.requires_grad:
                     outside = self.projector is not None and self.projector in name
-                    rate = self.projector_lr if outside and self.projector_lr else self.args.learning_rate
+                    own = self.projector_lr if outside else None
+                    rate = self.args.learning_rate if own is None else own
                     groups.setdefault(rate, []).append(parameter)
             # the adapter's rate first: it is the one that is reported
             rates = sorted(groups, key=lambda r: r != self.args.learning_rate)
