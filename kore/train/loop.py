@@ -29,7 +29,8 @@ class Tally:
     """What one optimiser step did so far.
 
     Attributes:
-        loss: cross entropy per token of the step, penalty included, summed over micro-batches.
+        loss: what is minimised: cross entropy per token of the step plus `penalty`, over micro-batches.
+        penalty: the method's part of it; None where the method has none.
         tokens: tokens seen, padding left out.
         samples: samples seen.
         grad_norm: before clipping.
@@ -37,6 +38,7 @@ class Tally:
     """
 
     loss: float = 0.0
+    penalty: float | None = None
     tokens: int = 0
     samples: int = 0
     grad_norm: float | None = None
@@ -103,7 +105,9 @@ class Loop(Trainer):
         # each micro-batch of each device adds its share, so the penalty's sum is its mean
         penalty = self.method.penalty(self.model, inputs, outputs["logits"])
         if penalty is not None:
-            loss = loss + penalty / self.current_gradient_accumulation_steps
+            share = penalty / self.current_gradient_accumulation_steps
+            loss = loss + share
+            self.tally.penalty = (self.tally.penalty or 0.0) + float(share.detach())
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:

@@ -166,6 +166,7 @@ class Reporter(TrainerCallback):
             steps=self.steps,
             epoch=round(step * tally.samples / self.epoch_samples, 3),
             loss=tally.loss,
+            **({} if tally.penalty is None else {"penalty": tally.penalty}),
             lr=tally.lr,
             grad_norm=tally.grad_norm,
             tokens_per_s=round(tally.tokens / seconds, 1),
@@ -204,11 +205,12 @@ class Reporter(TrainerCallback):
         world = self.loop.args.world_size
         if world == 1:
             return tally
-        mine = torch.tensor([tally.loss / world, tally.tokens, tally.samples], dtype=torch.float64)
-        mine = mine.to(self.loop.args.device)
+        own = [tally.loss / world, (tally.penalty or 0.0) / world, tally.tokens, tally.samples]
+        mine = torch.tensor(own, dtype=torch.float64).to(self.loop.args.device)
         torch.distributed.all_reduce(mine)
-        loss, tokens, samples = mine.tolist()
-        return Tally(loss, int(tokens), int(samples), tally.grad_norm, tally.lr)
+        loss, penalty, tokens, samples = mine.tolist()
+        kept = None if tally.penalty is None else penalty
+        return Tally(loss, kept, int(tokens), int(samples), tally.grad_norm, tally.lr)
 
     def _agreed(self, mine: bool) -> bool:
         """Whether any process says so: all must do the same."""

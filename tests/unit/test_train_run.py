@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from kore.errors import DataError, GateNotMet, Interrupted, UsageError
 from kore.events import EventTail, EventWriter
+from kore.methods.lora import Lora
 from kore.methods.table import make_method
 from kore.models.conversation import collate
 from kore.models.families import language_linears
@@ -296,6 +297,19 @@ def test_accumulating_gives_the_losses_of_one_pass(
     go(tiny_llava, tmp_path / "two", samples, max_steps=4, micro_batch=1)
     one, two = ([e["loss"] for e in events(tmp_path / d, "step")] for d in ("one", "two"))
     assert one == pytest.approx(two, abs=1e-5)
+
+
+@pytest.mark.parametrize("micro", [4, 1])
+def test_a_penalty_is_told_beside_the_loss_that_it_is_part_of(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch, micro: int
+) -> None:
+    go(tiny_llava, tmp_path / "plain", samples, "lora", max_steps=3, micro_batch=micro)
+    monkeypatch.setattr(Lora, "penalty", lambda self, model, inputs, logits: torch.tensor(0.5))
+    go(tiny_llava, tmp_path / "costly", samples, "lora", max_steps=3, micro_batch=micro)
+    plain, costly = events(tmp_path / "plain", "step"), events(tmp_path / "costly", "step")
+    assert not any("penalty" in e for e in plain)
+    assert [e["penalty"] for e in costly] == pytest.approx([0.5] * 3)
+    assert [e["loss"] - e["penalty"] for e in costly] == pytest.approx([e["loss"] for e in plain], abs=1e-5)
 
 
 def test_the_projector_learns_at_its_own_rate_or_not_at_all(
