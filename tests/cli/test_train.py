@@ -189,6 +189,29 @@ def test_two_processes_give_the_losses_of_one_and_a_whole_adapter(
 
 
 @pytest.mark.slow
+def test_an_alarm_of_a_sharded_run_goes_back_to_the_best_checkpoint(
+    tiny_llava: Path, data: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("deepspeed")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*launch, "-m", "tests.zero_alarm", str(tiny_llava), str(data), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    kept = load_file(tmp_path / "run" / "checkpoints" / "checkpoint-2" / "weights.safetensors")
+    last = load_file(tmp_path / "run" / "checkpoints" / "checkpoint-4" / "weights.safetensors")
+    saved = weights(tmp_path / "run")
+    assert all(torch.equal(v, kept[n.replace(".weight", ".default.weight")]) for n, v in saved.items())
+    assert not all(torch.equal(v, last[n]) for n, v in kept.items())
+
+
+@pytest.mark.slow
 def test_a_sharded_run_killed_on_all_processes_goes_on_and_ends_the_same(
     tiny_llava: Path, data: Path, tmp_path: Path
 ) -> None:
