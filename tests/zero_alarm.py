@@ -41,7 +41,14 @@ def main(base: str, data: str, out: str) -> None:
         backbone = load(ModelSection(id=base))
         events = EventWriter(Path(out)) if here.first else None
         found = train(
-            backbone, read_training(data), section, make_method("lora"), Run(Path(out)), events, probing, rank=4
+            backbone,
+            read_training(data),
+            section,
+            make_method("lora"),
+            Run(Path(out)),
+            events,
+            probing,
+            rank=4,
         )
         assert found.returned == 2, found
 

@@ -6,6 +6,8 @@ Everything else (accumulation, mixed precision, DeepSpeed, optimiser, schedule, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,7 @@ class Loop(Trainer):
     Args:
         method: whose penalty is added and whose parameters are trained.
         projector_lr: learning rate of what lies outside the language model.
+        forward: context of every forward pass.
         ids: names of the samples in the order they are drawn, for the message at a bad loss.
     """
 
@@ -61,12 +64,14 @@ class Loop(Trainer):
         projector: str | None,
         projector_lr: float | None,
         ids: list[str],
+        forward: Callable[[], AbstractContextManager[object]] = nullcontext,
         **rest: Any,
     ) -> None:
         self.method = method
         self.projector = projector
         self.projector_lr = projector_lr
         self.ids = ids
+        self.forward = forward
         self.tally = Tally()
         self.micro = 0
         super().__init__(**rest)
@@ -101,7 +106,8 @@ class Loop(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Cross entropy per token of the global batch, plus the method's penalty."""
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        with self.forward():
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         # each micro-batch of each device adds its share, so the penalty's sum is its mean
         penalty = self.method.penalty(self.model, inputs, outputs["logits"])
         if penalty is not None:

@@ -89,7 +89,9 @@ class Reporter(TrainerCallback):
         self._write("status", phase="train", text=f"step {state.global_step} of {self.steps}",
                     done=state.global_step, total=self.steps)  # fmt: skip
         if self.probing and self.engine:
-            self.probing.begin(self.engine)
+            assert self.loop is not None
+            with self.loop.forward():
+                self.probing.begin(self.engine)
             if state.global_step == 0:
                 self._probe(0)
         self._mark = time.monotonic()
@@ -177,8 +179,9 @@ class Reporter(TrainerCallback):
             self.on_step(step, self.steps, tally.loss)
 
     def _probe(self, step: int) -> Score | None:
-        assert self.probing is not None and self.engine is not None
-        events, score = self.probing.ask(self.engine, step)
+        assert self.probing is not None and self.engine is not None and self.loop is not None
+        with self.loop.forward():
+            events, score = self.probing.ask(self.engine, step)
         for event in events:
             self._write("probe", **event)
         self.record.score = score

@@ -25,6 +25,7 @@ from kore.train.arguments import Split, arguments, check_sinks, sinks_in, split,
 from kore.train.data import Located, data_hash, located
 from kore.train.features import Features, Stream
 from kore.train.interrupt import Wish, listening
+from kore.train.mixed import Wide, widen
 from kore.train.order import EMPTY, draw, placed, step_count
 from kore.train.plan import Plan, plan
 from kore.train.pulse import pulse
@@ -125,6 +126,8 @@ def train(
         reporter = work.go(run, events, probes, on_step)
     record = reporter.record
     returned = work.settle(reporter)
+    trainable = work.plan().trainable - method.held(backbone.model)
+    work.wide.back()
     backbone.model.eval()
     if events and (text := method.note()):
         events.write("status", phase="train", text=text)
@@ -132,7 +135,7 @@ def train(
         steps=record.step,
         loss=sum(record.losses) / max(1, len(record.losses)),
         seconds=round(time.monotonic() - start, 2),
-        trainable=work.plan().trainable - method.held(backbone.model),
+        trainable=trainable,
         samples=len(work.features),
         adapter=run.adapter,
         best=record.best,
@@ -197,6 +200,7 @@ class Work:
     parts: Split
     identity: dict[str, Any]
     steps: int
+    wide: Wide = field(default_factory=Wide)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -215,10 +219,20 @@ class Work:
         torch.manual_seed(self.settings.seed)
         self.method.attach(self.setup)
         self.method.check(self.backbone.model)
+        if not self.settings.zero:
+            self.wide = widen(self.backbone.model)
+            self.setup.forward = lambda: self.wide.forward(self.backbone.device)
+
+    @property
+    def half(self) -> bool:
+        """Whether the model computes in bfloat16."""
+        return "torch.bfloat16" in (str(self.wide.dtype), str(self.backbone.model.dtype))
 
     def plan(self) -> Plan:
         """What will happen, once attached."""
-        return plan(self.backbone, self.settings, self.method.name, self.parts, self.lengths, self.steps)
+        return plan(
+            self.backbone, self.settings, self.method.name, self.parts, self.lengths, self.steps, self.wide
+        )
 
     def go(
         self, run: Run, events: EventWriter | None, probes: Probing | None, on_step: OnStep | None
@@ -248,7 +262,7 @@ class Work:
                 model=model,
                 args=arguments(
                     settings, folder, steps=self.steps, parts=parts, cpu=cpu,
-                    bf16=model.dtype == torch.bfloat16 and not cpu,
+                    bf16=self.half and not cpu,
                 ),
                 train_dataset=Stream(features, order),
                 data_collator=lambda rows: collate(rows, features.encoder.pad_id),
@@ -256,6 +270,7 @@ class Work:
                 method=self.method,
                 projector=self.backbone.family.projector,
                 projector_lr=settings.projector if settings.projector != "off" else None,
+                forward=self.setup.forward,
                 ids=["" if i == EMPTY else features.samples[i].sample.id for i in order],
             )  # fmt: skip
             loop.remove_callback(PrinterCallback)

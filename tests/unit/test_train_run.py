@@ -299,6 +299,42 @@ def test_accumulating_gives_the_losses_of_one_pass(
     assert one == pytest.approx(two, abs=1e-5)
 
 
+@pytest.mark.parametrize("method", ["full", "lora", "moelora", "sefe"])
+def test_what_is_trained_in_half_precision_is_float32_until_it_is_saved(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    seen: set[torch.dtype] = set()
+    real = Loop.compute_loss
+
+    def notes(self: Loop, model: Any, *args: Any, **rest: Any) -> Any:
+        seen.update(p.dtype for p in model.parameters() if p.requires_grad)
+        return real(self, model, *args, **rest)
+
+    monkeypatch.setattr(Loop, "compute_loss", notes)
+    backbone = load(ModelSection(id=str(tiny_llava), dtype="bfloat16"))
+    before = {n: p.detach().clone() for n, p in backbone.model.named_parameters() if "projector" in n}
+    # a step of 1e-4 is less than half the distance between two bfloat16 numbers of these sizes
+    section = TrainSection(method=method, **{**QUICK, "lr": 1e-4, "projector": 1e-4, "epochs": 8})
+    values = {"old_steps": 2} if method == "sefe" else {}
+    with EventWriter(tmp_path / "run") as log:
+        train(
+            backbone, samples, section, make_method(method, values), Run(tmp_path / "run"), log,
+            probing(lambda a, b: True, 5), rank=4, old=samples,
+        )  # fmt: skip
+    assert seen == {torch.float32}
+    after = {
+        n.removeprefix("base_model.model.").removeprefix("inner.").replace("modules_to_save.default.", ""): p
+        for n, p in backbone.model.named_parameters()
+        if "projector" in n and "original_module" not in n
+    }
+    assert after.keys() == before.keys()
+    for name, value in before.items():
+        assert after[name].dtype == torch.bfloat16
+        assert (after[name] != value).float().mean() > 0.5
+    saved = next((tmp_path / "run" / "adapter").glob("*.safetensors"))
+    assert {v.dtype for n, v in load_file(saved).items() if "projector" in n} == {torch.bfloat16}
+
+
 @pytest.mark.parametrize("micro", [4, 1])
 def test_a_penalty_is_told_beside_the_loss_that_it_is_part_of(
     tiny_llava: Path, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch, micro: int
