@@ -107,12 +107,8 @@ def train(
         Interrupted: stopped by a signal, after a checkpoint.
         GateNotMet: the old probes fell below `settings.keep` and `on_alarm` is stop.
     """
-    if settings.keep is not None and not (probes and any(p.kind == "old" for p in probes.probes)):
-        raise UsageError(
-            "train.keep watches old probes, and there are none", hint="--old FILE or --probes FILE"
-        )
     work = prepare(
-        backbone, samples, settings, method, factors=factors, rank=rank, old=old, identity=identity
+        backbone, samples, settings, method, probes, factors=factors, rank=rank, old=old, identity=identity
     )
     finished = _finished(run, work.fingerprint)
     if finished is not None:
@@ -152,6 +148,7 @@ def prepare(
     samples: Sequence[Located | Sample],
     settings: TrainSection,
     method: Method,
+    probes: Probing | None = None,
     *,
     factors: Mapping[str, Tensor] | None = None,
     rank: int | Mapping[str, int] = 16,
@@ -162,9 +159,7 @@ def prepare(
     from kore.models.conversation import Encoder
 
     require(method, zero=settings.zero, factors=factors is not None or not settings.constraint, old=bool(old))
-    if settings.thaw_a and settings.weight_decay:
-        raise UsageError("train.thaw_a needs train.weight_decay = 0: decay would move what is held")
-    check_sinks(settings.sinks)
+    check_settings(settings, probes)
     parts = split(settings, world_size())
     given = [s if isinstance(s, Located) else Located(f"sample {s.id}", s) for s in samples]
     places = {id(s.sample): s.where for s in given}
@@ -186,6 +181,21 @@ def prepare(
     )  # fmt: skip
     steps = step_count(len(chosen), settings.epochs, settings.batch, settings.max_steps)
     return Work(backbone, settings, method, setup, Features(chosen, encoder), parts, whole, steps)
+
+
+def check_settings(settings: TrainSection, probes: Probing | None) -> None:
+    """Refuse settings that do not go together, or not with what is here.
+
+    Raises:
+        UsageError: with the reason.
+    """
+    if settings.keep is not None and not (probes and any(p.kind == "old" for p in probes.probes)):
+        raise UsageError(
+            "train.keep watches old probes, and there are none", hint="--old FILE or --probes FILE"
+        )
+    if settings.thaw_a and settings.weight_decay:
+        raise UsageError("train.thaw_a needs train.weight_decay = 0: decay would move what is held")
+    check_sinks(settings.sinks)
 
 
 @dataclass
@@ -238,7 +248,6 @@ class Work:
         self, run: Run, events: EventWriter | None, probes: Probing | None, on_step: OnStep | None
     ) -> Reporter:
         """Run the loop to its end, to a signal, or to an alarm."""
-        import torch
         from transformers.trainer_callback import PrinterCallback
 
         from kore.models.conversation import collate

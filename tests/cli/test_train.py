@@ -119,6 +119,20 @@ def test_bad_data_is_one_error_with_its_place(
     assert re.search(message, str(caught.value)), str(caught.value)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_dry_run_refuses_what_the_run_would(tiny_llava: Path, data: Path, known: bool) -> None:
+    from kore.errors import UsageError
+    from kore.pipeline.rehearsal import dry_run_training
+    from kore.pipeline.training import TrainRequest
+    from kore.profile import resolve
+
+    model = str(tiny_llava) if known else "somebody/else"
+    chosen = {"model.id": model, "train.method": "lora", "train.keep": 0.9}
+    chosen |= {} if known else {"model.architecture": "llava-1.5-7b"}
+    with pytest.raises(UsageError, match="watches old probes"):
+        dry_run_training(TrainRequest(resolve("tiny", chosen), str(data)))
+
+
 def test_a_sample_without_an_answer_is_reported_and_left_out(data: Path) -> None:
     from kore.train.data import read_training
 
