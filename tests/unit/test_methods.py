@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kore.errors import ProfileError, UsageError
 from kore.events import EventWriter
-from kore.methods import cia, moelora, sefe
+from kore.methods import cia, ewc, moelora, olora, sefe
 from kore.methods.ewc import Ewc
 from kore.methods.layers import delta, lora_layers
 from kore.methods.lwf import Lwf
@@ -231,6 +231,50 @@ def test_ewc_by_rows_needs_less_memory_and_agrees_where_all_columns_weigh_alike(
     expected = sum(float((method.fisher[n] * delta(m).detach() ** 2).sum()) for n, m in layers.items())
     expected *= method.half_lambda / 2.0**16
     assert math.isclose(float(penalty().detach()), expected, rel_tol=1e-4)
+
+
+def test_ewc_by_rows_is_the_mean_of_the_whole_fishers_rows_at_the_same_cost(
+    tiny_llava: Path, new: list[Sample], old: list[Sample]
+) -> None:
+    whole, rows = Ewc(), Ewc({"fisher": "rows"})
+    penalty_of(tiny_llava, whole, new, old)
+    penalty_of(tiny_llava, rows, new, old)
+    assert rows.half_lambda == pytest.approx(whole.half_lambda, rel=1e-4)
+    for name, fisher in whole.fisher.items():
+        assert torch.allclose(rows.fisher[name], fisher.float().mean(1, keepdim=True), rtol=2e-3, atol=1e-2)
+
+
+def test_ewc_by_rows_never_holds_a_number_per_weight(
+    tiny_llava: Path, new: list[Sample], old: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(ewc, "delta", lambda layer: pytest.fail("Delta W was made"))
+    real = torch.zeros
+
+    def notes(*shape: Any, **more: Any) -> Tensor:
+        made = real(*shape, **more)
+        sizes.append(made.numel())
+        return made
+
+    monkeypatch.setattr(ewc.torch, "zeros", notes)
+    model, _, penalty = penalty_of(tiny_llava, Ewc({"fisher": "rows"}), new, old)
+    penalty()
+    assert max(sizes) <= max(m.base_layer.out_features for m in lora_layers(model).values())
+
+
+def test_linears_of_one_input_share_their_old_directions(
+    tiny_llava: Path, old: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solved: list[Tensor] = []
+    real = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda c: solved.append(c) or real(c))
+    setup = setup_of(tiny_llava, old)
+    OLora().attach(setup)
+    found = olora.leading_directions(setup, 6)
+    assert len(found) == 14 and len(solved) == 8  # per layer q k v, o, gate up, down
+    name = next(n for n in found if n.endswith("k_proj"))
+    assert torch.equal(found[name], found[name.replace("k_proj", "q_proj")])
+    assert not torch.equal(found[name][:4], found[name.replace("layers.0", "layers.1")][:4])
 
 
 def test_lwfs_teacher_is_the_model_with_its_adapters_off(
