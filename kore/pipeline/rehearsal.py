@@ -44,7 +44,7 @@ def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
     )  # fmt: skip
     work.attach()
     made = work.plan()
-    return made.to_json(), [*inputs.skipped, *describe(made)]
+    return made.to_json(), [*inputs.notes, *inputs.skipped, *describe(made)]
 
 
 def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[dict[str, Any], list[str]]:
@@ -78,7 +78,7 @@ def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[
     lines += [f"  {row['part']}  {row['trainable']:,} ({row['factors']})" for row in rows[:-1]]
     length = f"{steps:,} steps" if steps else f"{section.epochs:g} epochs"
     lines += [f"batch {parts.batch} = {parts}; {length}", str(value["weights"])]
-    return value, [*(inputs.skipped if inputs else []), *lines]
+    return value, [*([*inputs.notes, *inputs.skipped] if inputs else []), *lines]
 
 
 def _ranks(request: TrainRequest) -> dict[str, int] | None:

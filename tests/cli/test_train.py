@@ -253,3 +253,19 @@ def test_a_sharded_run_killed_on_all_processes_goes_on_and_ends_the_same(
     whole(tmp_path / "broken")
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "broken")
     assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
+
+
+def test_a_covariance_that_the_method_does_not_use_is_named(
+    tiny_llava: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kore.pipeline import training
+    from kore.pipeline.rehearsal import dry_run_training
+    from kore.profile import resolve
+
+    monkeypatch.setattr(training, "_covariance", lambda folder: folder and object())
+    request = training.TrainRequest(
+        resolve("tiny", {"model.id": str(tiny_llava), "train.method": "lora", "adapter.rank": 4}),
+        str(data),
+        covariance=tmp_path,
+    )
+    assert dry_run_training(request)[1][0] == f"lora uses no covariance: {tmp_path} is not looked at"

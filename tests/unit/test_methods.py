@@ -160,6 +160,15 @@ def test_replay_mixes_a_tenth_of_old_samples_in(new: list[Sample], old: list[Sam
     )
 
 
+def test_replay_says_when_there_are_too_few_old_samples(new: list[Sample], old: list[Sample]) -> None:
+    method = make_method("replay", {"share": 0.8})
+    assert len(method.mix(new, old, seed=0)) == 16
+    assert method.note() == "8 old samples were asked for, there are 6"
+    enough = make_method("replay")
+    enough.mix(new, old, seed=0)
+    assert enough.note() is None
+
+
 def penalty_of(
     base: Path, method: Method, new: list[Sample], old: list[Sample]
 ) -> tuple[Any, dict[str, Tensor], Callable[[], Tensor]]:
