@@ -103,6 +103,13 @@ class Ewc(Lora):
         self.last = float(value.detach())
         return value
 
+    def extra_memory(self, model: Any, tokens: int) -> int:
+        """The Fisher numbers, in float32 while they are measured."""
+        assert isinstance(self.settings, EwcSettings)
+        rows = self.settings.fisher == "rows"
+        layers = lora_layers(model).values()
+        return int(sum(4 * m.out_features * (1 if rows else m.in_features) for m in layers))
+
     def note(self) -> str:
         return f"EWC's penalty at the last step: {self.last:.3g} (lambda {2 * self.half_lambda:.3g})"
 

@@ -139,6 +139,14 @@ class Method:
         """Numbers inside trainable tensors that are nevertheless kept as they are."""
         return 0
 
+    def extra_memory(self, model: Any, tokens: int) -> int:
+        """Bytes per device beside weights, gradients, optimiser and activations: what is large.
+
+        Args:
+            tokens: of one forward pass.
+        """
+        return 0
+
     def note(self) -> str | None:
         """One line on what the method found, for the event log, after the last step."""
         return None

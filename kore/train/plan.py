@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,12 +109,14 @@ def plan(
     lengths: Sequence[int],
     steps: int,
     wide: Wide | None = None,
+    extra: Callable[[Any, int], int] = lambda model, tokens: 0,
 ) -> Plan:
     """Work out the plan of a prepared run.
 
     Args:
         backbone: with the method attached.
         lengths: tokens per sample.
+        extra: the method's own bytes, of the model and the tokens of a forward pass.
         wide: parameters in float32, of which autocast makes halves for each pass.
     """
     groups = trainable_groups(backbone, section)
@@ -133,6 +135,8 @@ def plan(
         bytes_of["gradients"] //= parts.world if section.zero >= 2 else 1
         bytes_of["weights"] //= parts.world if section.zero == 3 else 1
     bytes_of["activations"] = _activations(backbone, section, parts.micro * longest)
+    if own := extra(backbone.model, parts.micro * longest):
+        bytes_of["method"] = own
     return Plan(
         method, groups, total, parts, len(lengths), steps, steps * parts.batch / len(lengths),
         sum(lengths), longest, bytes_of,

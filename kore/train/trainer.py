@@ -241,8 +241,9 @@ class Work:
     def plan(self) -> Plan:
         """What will happen, once attached."""
         return plan(
-            self.backbone, self.settings, self.method.name, self.parts, self.lengths, self.steps, self.wide
-        )
+            self.backbone, self.settings, self.method.name, self.parts, self.lengths, self.steps, self.wide,
+            self.method.extra_memory,
+        )  # fmt: skip
 
     def go(
         self, run: Run, events: EventWriter | None, probes: Probing | None, on_step: OnStep | None

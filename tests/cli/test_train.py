@@ -51,14 +51,13 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "adapter" / "adapter_model.safetensors")
 
 
+def steps(out: Path) -> list[dict[str, Any]]:
+    lines = [line for p in sorted(out.glob("events-*.jsonl")) for line in p.read_text().splitlines()]
+    return [e for e in map(json.loads, lines) if e["kind"] == "step"]
+
+
 def losses(out: Path) -> dict[int, float]:
-    found = {}
-    for path in sorted(out.glob("events-*.jsonl")):
-        for line in path.read_text().splitlines():
-            event = json.loads(line)
-            if event["kind"] == "step":
-                found[event["step"]] = event["loss"]
-    return found
+    return {e["step"]: e["loss"] for e in steps(out)}
 
 
 def begun(out: Path, step: int, process: subprocess.Popen[str]) -> None:
@@ -200,6 +199,40 @@ def test_two_processes_give_the_losses_of_one_and_a_whole_adapter(
     first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert first.keys() == second.keys()
     assert all(torch.allclose(first[n], second[n], atol=1e-5) for n in first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ewc", "lwf"])
+def test_a_penalty_on_two_processes_is_that_of_one(
+    tiny_llava: Path, data: Path, tmp_path: Path, method: str
+) -> None:
+    """A batch of 2, one sample each: LwF's mean is over the tokens of each forward pass."""
+    micro = ["--method", method, "--old", str(data), "--set", "train.micro_batch=1"]
+    arguments = ["--data", str(data)]
+    done = train(*arguments, *options(tiny_llava, tmp_path / "one", 4, 2), *micro)
+    assert done.returncode == 0, done.stderr[-3000:]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [
+            *launch,
+            "-m",
+            "kore_cli",
+            "train",
+            *arguments,
+            *options(tiny_llava, tmp_path / "two", 4, 2),
+            *micro,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = steps(tmp_path / "one"), steps(tmp_path / "two")
+    assert len(one) == len(two) == 4 and one[-1]["penalty"] > 0
+    for key in ("loss", "penalty"):
+        assert [e[key] for e in two] == pytest.approx([e[key] for e in one], abs=1e-5)
 
 
 @pytest.mark.slow

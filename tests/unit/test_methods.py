@@ -28,7 +28,7 @@ from kore.models.load import Backbone, load
 from kore.profile import ModelSection, TrainSection
 from kore.records import Sample
 from kore.run import Run
-from kore.train.trainer import train
+from kore.train.trainer import prepare, train
 
 
 def talk(folder: Path, name: str, question: str, answer: str) -> Sample:
@@ -284,6 +284,26 @@ def test_linears_of_one_input_share_their_old_directions(
     name = next(n for n in found if n.endswith("k_proj"))
     assert torch.equal(found[name], found[name.replace("k_proj", "q_proj")])
     assert not torch.equal(found[name][:4], found[name.replace("layers.0", "layers.1")][:4])
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("lora", {}), ("ewc", {}), ("ewc", {"fisher": "rows"}), ("lwf", {})]
+)
+def test_the_memory_estimate_counts_what_a_method_holds(
+    tiny_llava: Path, new: list[Sample], old: list[Sample], name: str, values: dict[str, Any]
+) -> None:
+    method = make_method(name, values)
+    work = prepare(load(ModelSection(id=str(tiny_llava))), new, TrainSection(), method, rank=4, old=old)
+    work.attach()
+    plan = work.plan()
+    if name == "ewc":
+        method.begin(work.setup)
+        assert isinstance(method, Ewc)
+        assert plan.memory["method"] == 4 * sum(f.numel() for f in method.fisher.values())
+    else:
+        words = len(work.backbone.processor.tokenizer)
+        expected = {"lwf": 12 * work.parts.micro * plan.longest * words}
+        assert plan.memory.get("method") == expected.get(name)
 
 
 def test_lwfs_teacher_is_the_model_with_its_adapters_off(
