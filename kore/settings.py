@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -159,15 +159,15 @@ class TrainSection(Section):
     """kore lora full replay ewc lwf moelora olora sefe cia."""
     lr: float = Field(default=2e-4, gt=0)
     """Learning rate of the adapter."""
-    projector: Literal["off"] | float = "off"
+    projector: Literal["off"] | Annotated[float, Field(gt=0)] = "off"
     """off, or the projector's own learning rate."""
     epochs: float = Field(default=6, gt=0)
     """Passes over the data."""
-    max_steps: int | None = None
+    max_steps: int | None = Field(default=None, ge=1)
     """Stop after this many optimiser steps."""
     batch: int = Field(default=16, ge=1)
     """Global batch: samples per optimiser step over all devices."""
-    micro_batch: int | None = None
+    micro_batch: int | None = Field(default=None, ge=1)
     """Samples per device and forward pass; the rest is accumulated."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Learning rate schedule."""
@@ -195,7 +195,7 @@ class TrainSection(Section):
     """Ablation: train A too (residual form)."""
     constraint: bool = True
     """Ablation: false gives kore's data with plain LoRA's random A."""
-    probe_steps: int | None = None
+    probe_steps: int | None = Field(default=None, ge=1)
     """Steps between probes; default: within probe_share of the time."""
     probe_share: float = Field(default=0.02, ge=0, le=1)
     """Share of the training time that probes may take."""

@@ -25,7 +25,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kore.methods.layers import delta, lora_layers
+from kore.methods.layers import delta, lora_layers, squared_rows
 from kore.methods.lora import Lora
 from kore.methods.method import MethodSettings, Setup, Traits
 from kore.models.adapter import adapter_off
@@ -63,7 +63,10 @@ class Ewc(Lora):
         model = setup.backbone.model
         weights = {n: layer.base_layer.weight for n, layer in lora_layers(model).items()}
         before = {n: p.requires_grad for n, p in model.named_parameters()}
-        self.fisher = {n: torch.zeros_like(w, dtype=torch.float32) for n, w in weights.items()}
+        rows = self.settings.fisher == "rows"
+        self.fisher = {
+            n: torch.zeros(len(w), 1 if rows else w.shape[1], device=w.device) for n, w in weights.items()
+        }
         old = list(setup.old)[: self.settings.samples]
         model.eval()
         with adapter_off(model):
@@ -76,14 +79,16 @@ class Ewc(Lora):
                 for (name, _), grad in zip(
                     weights.items(), torch.autograd.grad(loss, list(weights.values())), strict=True
                 ):
-                    self.fisher[name] += grad.detach().float() ** 2 / len(old)
+                    square = grad.detach().float() ** 2
+                    self.fisher[name] += (square.mean(1, keepdim=True) if rows else square) / len(old)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(before[name])
         sizes = {n: float(w.detach().float().pow(2).mean()) for n, w in weights.items()}
-        cost = sum(TENTH**2 * sizes[n] * float(f.sum()) for n, f in self.fisher.items())
+        columns = {n: w.shape[1] if rows else 1 for n, w in weights.items()}  # that one number stands for
+        cost = sum(TENTH**2 * sizes[n] * columns[n] * float(f.sum()) for n, f in self.fisher.items())
         self.half_lambda = self.settings.strength / cost if cost else 0.0
-        if self.settings.fisher == "rows":
-            self.fisher = {n: SCALE * f.mean(1, keepdim=True) for n, f in self.fisher.items()}
+        if rows:
+            self.fisher = {n: SCALE * f for n, f in self.fisher.items()}
         else:
             self.fisher = {n: squeezed(f) for n, f in self.fisher.items()}
 
@@ -91,10 +96,19 @@ class Ewc(Lora):
         total = logits.new_zeros((), dtype=torch.float32)
         for name, layer in lora_layers(model).items():
             fisher = self.fisher[name].to(total.device).float()
-            total = total + (fisher * delta(layer) ** 2).sum()
+            rows = fisher.shape[1] == 1
+            change = squared_rows(layer) if rows else delta(layer) ** 2
+            total = total + (fisher * change).sum()
         value = self.half_lambda * total / SCALE
         self.last = float(value.detach())
         return value
+
+    def extra_memory(self, model: Any, tokens: int) -> int:
+        """The Fisher numbers, in float32 while they are measured."""
+        assert isinstance(self.settings, EwcSettings)
+        rows = self.settings.fisher == "rows"
+        layers = lora_layers(model).values()
+        return int(sum(4 * m.out_features * (1 if rows else m.in_features) for m in layers))
 
     def note(self) -> str:
         return f"EWC's penalty at the last step: {self.last:.3g} (lambda {2 * self.half_lambda:.3g})"

@@ -22,3 +22,14 @@ def delta(layer: Any) -> Tensor:
     """Delta W = scale * B A of a LoRA layer, (d_out, d_in) float32, with its gradient."""
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     return layer.scaling["default"] * (b.float() @ a.float())  # type: ignore[no-any-return]
+
+
+def squared_rows(layer: Any) -> Tensor:
+    """The squared length of each row of Delta W, (d_out, 1) float32, without Delta W itself.
+
+    |b A|^2 = b (A A^T) b^T for a row b of B.
+    """
+    a, b = layer.lora_A["default"].weight.float(), layer.lora_B["default"].weight.float()
+    scale: float = layer.scaling["default"]
+    rows: Tensor = ((b @ (a @ a.T)) * b).sum(1, keepdim=True)
+    return scale**2 * rows

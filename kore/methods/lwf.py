@@ -40,6 +40,10 @@ class Lwf(Lora):
     )
     Settings = LwfSettings
 
+    def extra_memory(self, model: Any, tokens: int) -> int:
+        """The teacher's logits, and both sides' logarithms of them in float32."""
+        return int(3 * 4 * tokens * model.config.get_text_config().vocab_size)
+
     def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor) -> Tensor:
         assert isinstance(self.settings, LwfSettings)
         with torch.no_grad(), adapter_off(model):

@@ -5,7 +5,8 @@ A method gets plain tensors and samples; it knows nothing of covariances, traine
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -62,6 +63,7 @@ class Setup:
         factors: linear's full name -> frozen A (r, d_in), or None.
         projector: whether the projector is trained too.
         old: retention samples.
+        forward: context in which a forward pass with the adapter on must run.
     """
 
     backbone: Backbone
@@ -73,6 +75,7 @@ class Setup:
     batch: int = 8
     seed: int = 0
     linears: dict[str, nn.Linear] = field(default_factory=dict)
+    forward: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def __post_init__(self) -> None:
         self.linears = language_linears(self.backbone.model, self.backbone.family)
@@ -134,6 +137,14 @@ class Method:
 
     def held(self, model: Any) -> int:
         """Numbers inside trainable tensors that are nevertheless kept as they are."""
+        return 0
+
+    def extra_memory(self, model: Any, tokens: int) -> int:
+        """Bytes per device beside weights, gradients, optimiser and activations: what is large.
+
+        Args:
+            tokens: of one forward pass.
+        """
         return 0
 
     def note(self) -> str | None:

@@ -10,8 +10,8 @@ The router depends on the input, so the result cannot be merged and no other too
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kore.files import read_json
+from kore.methods.full import Swap
 from kore.methods.method import Method, MethodSettings, Setup, Traits
 from kore.methods.switched import FACTS, Switched, read_weights, write_weights
 
@@ -86,8 +87,13 @@ class MoeLora(Method):
         self.experts, self.rank = shape(setup.count, widths, self.settings.experts)
         model = setup.backbone.model
         model.requires_grad_(False)
+        projector = setup.backbone.family.projector if setup.projector else None
+        whole = {n for n, _ in model.named_parameters() if projector and projector in n}
         install(model, list(setup.linears), self.experts, self.rank, self.settings.scale)
-        setup.backbone.model = Switched(model, off)
+        for name, parameter in model.named_parameters():
+            if name in whole:
+                parameter.requires_grad_(True)
+        setup.backbone.model = Switched(model, off(Swap(model, whole)))
 
     def facts(self) -> dict[str, Any]:
         assert isinstance(self.settings, MoeLoraSettings)
@@ -104,11 +110,12 @@ class MoeLora(Method):
         model = backbone.model
         model.requires_grad_(False)
         install(model, names, facts["experts"], facts["expert_rank"], facts["scale"])
+        swap = Swap(model, {n for n in saved if ".moe_" not in n})
         parameters = dict(model.named_parameters())
         with torch.no_grad():
             for name, value in saved.items():
                 parameters[name].copy_(value)
-        backbone.model = Switched(model, off).eval()
+        backbone.model = Switched(model, off(swap)).eval()
 
 
 def shape(count: int, widths: list[tuple[int, int]], experts: int) -> tuple[int, int]:
@@ -129,14 +136,19 @@ def install(model: nn.Module, names: list[str], experts: int, rank: int, scale: 
         setattr(model.get_submodule(parent), last, MoeLinear(linear, experts, rank, scale))
 
 
-@contextmanager
-def off(model: nn.Module) -> Iterator[None]:
-    """The base inside the block."""
-    layers = [m for m in model.modules() if isinstance(m, MoeLinear)]
-    for layer in layers:
-        layer.enabled = False
-    try:
-        yield
-    finally:
+def off(swap: Swap) -> Callable[[nn.Module], AbstractContextManager[None]]:
+    """The switch: the base inside the block, its own projector (`swap`) included."""
+
+    @contextmanager
+    def base(model: nn.Module) -> Iterator[None]:
+        layers = [m for m in model.modules() if isinstance(m, MoeLinear)]
         for layer in layers:
-            layer.enabled = True
+            layer.enabled = False
+        try:
+            with swap(model):
+                yield
+        finally:
+            for layer in layers:
+                layer.enabled = True
+
+    return base

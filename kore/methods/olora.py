@@ -79,12 +79,20 @@ def leading_directions(setup: Setup, count: int) -> dict[str, Tensor]:
     model = setup.backbone.model
     layers = lora_layers(model)
     sums: dict[str, Tensor] = {}
+    source: dict[str, str] = {}  # linear -> the linear that first saw the same input
     mask: list[Tensor] = []
+    last: list[tuple[Tensor, str]] = []
 
     def watch(name: str) -> Any:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            if last and last[0][0] is args[0] and source.get(name, last[0][1]) == last[0][1]:
+                source[name] = last[0][1]
+                return
+            last[:] = [(args[0], name)]
+            source[name] = name
             x = args[0].detach().float()[mask[0].bool()]  # (tokens, d_in)
-            sums[name] = sums.get(name, 0) + (x.T @ x).double()
+            product = (x.T @ x).double().cpu()
+            sums[name] = sums[name].add_(product) if name in sums else product
 
         return hook
 
@@ -101,7 +109,9 @@ def leading_directions(setup: Setup, count: int) -> dict[str, Tensor]:
         for handle in handles:
             handle.remove()
     found = {}
-    for name, layer in layers.items():
-        rank = layer.lora_A["default"].weight.shape[0]
-        found[name] = torch.linalg.eigh(sums[name]).eigenvectors[:, -rank:].T.float().contiguous()
-    return found
+    for first in sums:
+        vectors = torch.linalg.eigh(sums[first].to(setup.backbone.device)).eigenvectors
+        for name in (n for n, s in source.items() if s == first):
+            rank = layers[name].lora_A["default"].weight.shape[0]
+            found[name] = vectors[:, -rank:].T.float().contiguous()
+    return {name: found[name] for name in layers}

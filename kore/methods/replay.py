@@ -27,9 +27,15 @@ class Replay(Lora):
     name = "replay"
     traits = Traits(needs_old=True)
     Settings = ReplaySettings
+    lack: str | None = None
 
     def mix(self, samples: Sequence[Sample], old: Sequence[Sample], seed: int) -> list[Sample]:
         assert isinstance(self.settings, ReplaySettings)
-        wanted = min(len(old), round(self.settings.share * len(samples)))
+        asked = round(self.settings.share * len(samples))
+        wanted = min(len(old), asked)
+        self.lack = f"{asked} old samples were asked for, there are {wanted}" if wanted < asked else None
         chosen = random.Random(seed).sample(list(old), wanted)
         return [*samples, *chosen]
+
+    def note(self) -> str | None:
+        return self.lack

@@ -89,7 +89,9 @@ class Sefe(Lora):
         for _ in range(self.settings.old_steps):
             drawn = chosen.sample(list(setup.old), min(setup.batch, len(setup.old)))
             inputs = collate([setup.encoder.training(s) for s in drawn], setup.encoder.pad_id)
-            model(**{k: v.to(device) for k, v in inputs.items()}).loss.backward()
+            with setup.forward():
+                loss = model(**{k: v.to(device) for k, v in inputs.items()}).loss
+            loss.backward()
             optimiser.step()
             optimiser.zero_grad()
 

@@ -27,7 +27,7 @@ def table(profile: Profile, *, ranks: Mapping[str, int] | None = None) -> list[d
     Returns:
         Rows ``{part, count, d_in, d_out, rank, factors, trainable}``; the last one, named total, adds
         ``base`` (parameters of the whole model) and ``share`` (trainable over base). `factors` says
-        what is trained: B, A+B or W.
+        what is trained: B, A+B, A+B+router or W.
 
     Raises:
         ProfileError: a rank that only a covariance can give (auto, keep) and no `ranks`.
@@ -37,10 +37,14 @@ def table(profile: Profile, *, ranks: Mapping[str, int] | None = None) -> list[d
     family = family_of(model)
     linears = language_linears(model, family)
     base = sum(p.numel() for p in model.parameters())
-    full = profile.train.method == "full"
     section = net_section(profile, model, family)
-    rows = _full(model, family) if full else _adapter(profile, section, linears, ranks)
-    if not full and profile.train.projector != "off" and family.projector:
+    if profile.train.method == "full":
+        rows = _full(model, family)
+    elif profile.train.method == "moelora":
+        rows = _mixture(profile, kore_rank(section, linears), linears)
+    else:
+        rows = _adapter(profile, section, linears, ranks)
+    if profile.train.projector != "off" and family.projector:
         rows.append(_whole(model, family.projector, "projector"))
     trainable = sum(row["trainable"] for row in rows)
     rows.append({"part": TOTAL, "trainable": trainable, "base": base, "share": trainable / base})
@@ -141,14 +145,35 @@ def _adapter(
     ]
 
 
+def _mixture(profile: Profile, rank: int, linears: Mapping[str, nn.Linear]) -> list[dict[str, Any]]:
+    """MoELoRA's experts and routers, at KORE's `rank`."""
+    from kore.methods.moelora import MoeLora, MoeLoraSettings, shape
+
+    settings = MoeLora(profile.method.get("moelora")).settings
+    assert isinstance(settings, MoeLoraSettings)
+    widths = [(linear.in_features, linear.out_features) for linear in linears.values()]
+    experts, each = shape(rank * sum(d_out for _, d_out in widths), widths, settings.experts)
+    kinds = Counter((n.rpartition(".")[2], m.in_features, m.out_features) for n, m in linears.items())
+    return [
+        {
+            "part": part,
+            "count": count,
+            "d_in": d_in,
+            "d_out": d_out,
+            "rank": experts * each,
+            "factors": "A+B+router",
+            "trainable": count * experts * (each * (d_in + d_out) + d_in),
+        }
+        for (part, d_in, d_out), count in kinds.items()
+    ]
+
+
 def _full(model: nn.Module, family: Family) -> list[dict[str, Any]]:
     language = family.layers.rpartition(".")[0]
     rows = [_whole(model, language, "language model")]
     tied = getattr(model.config, "tie_word_embeddings", False)
     if getattr(model, "lm_head", None) is not None and not tied:
         rows.append(_whole(model, "lm_head", "head"))
-    if family.projector:
-        rows.append(_whole(model, family.projector, "projector"))
     return rows
 
 

@@ -47,11 +47,12 @@ def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
     rank: int | Mapping[str, int]
     rank = {n: len(a) for n, a in factors.items()} if factors else adapter_rank(profile, backbone)
     work = prepare(
-        backbone, inputs.samples, section, inputs.method, factors=factors, rank=rank, old=inputs.old
-    )
+        backbone, inputs.samples, section, inputs.method, inputs.probes, factors=factors, rank=rank,
+        old=inputs.old,
+    )  # fmt: skip
     work.attach()
     made = work.plan()
-    return made.to_json(), [*inputs.skipped, *describe(made)]
+    return made.to_json(), [*inputs.notes, *inputs.skipped, *describe(made)]
 
 
 def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[dict[str, Any], list[str]]:
@@ -59,8 +60,11 @@ def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[
     from kore.models.parameters import table, total
     from kore.train.arguments import split, world_size
     from kore.train.order import step_count
+    from kore.train.trainer import check_settings
 
     section = request.profile.train
+    if inputs is not None:
+        check_settings(section, inputs.probes)
     rows = table(request.profile, ranks=_ranks(request))
     parts = split(section, world_size())
     samples = len(inputs.samples) if inputs else None
@@ -82,7 +86,7 @@ def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[
     lines += [f"  {row['part']}  {row['trainable']:,} ({row['factors']})" for row in rows[:-1]]
     length = f"{steps:,} steps" if steps else f"{section.epochs:g} epochs"
     lines += [f"batch {parts.batch} = {parts}; {length}", str(value["weights"])]
-    return value, [*(inputs.skipped if inputs else []), *lines]
+    return value, [*([*inputs.notes, *inputs.skipped] if inputs else []), *lines]
 
 
 def _ranks(request: TrainRequest) -> dict[str, int] | None:

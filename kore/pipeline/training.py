@@ -78,6 +78,7 @@ class Inputs:
     questions: Path | None
     earlier: Earlier | None = None
     skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def read_inputs(request: TrainRequest, source: str) -> Inputs:
@@ -122,7 +123,10 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     questions = find_questions(source)
     probes = find_probes(request.probes, questions, old, section)
     uses = covariance if method.traits.needs_factors else None
-    return Inputs(samples, old, probes, uses, new, method, questions, earlier, skipped)
+    notes = []
+    if request.covariance and uses is None:
+        notes.append(f"{section.method} uses no covariance: {request.covariance} is not looked at")
+    return Inputs(samples, old, probes, uses, new, method, questions, earlier, skipped, notes)
 
 
 def _method_names() -> set[str]:
@@ -214,6 +218,8 @@ def run_training(
                     log.write(text + "\n")
                     log.flush()
 
+                for text in inputs.notes:
+                    told(text)
                 for text in inputs.skipped:
                     events.write("warning", text=text, code="masked")
                     told(f"warning: {text}")

@@ -6,6 +6,8 @@ Everything else (accumulation, mixed precision, DeepSpeed, optimiser, schedule, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,8 @@ class Tally:
     """What one optimiser step did so far.
 
     Attributes:
-        loss: cross entropy per token of the step, penalty included, summed over micro-batches.
+        loss: what is minimised: cross entropy per token of the step plus `penalty`, over micro-batches.
+        penalty: the method's part of it; None where the method has none.
         tokens: tokens seen, padding left out.
         samples: samples seen.
         grad_norm: before clipping.
@@ -37,6 +40,7 @@ class Tally:
     """
 
     loss: float = 0.0
+    penalty: float | None = None
     tokens: int = 0
     samples: int = 0
     grad_norm: float | None = None
@@ -49,6 +53,7 @@ class Loop(Trainer):
     Args:
         method: whose penalty is added and whose parameters are trained.
         projector_lr: learning rate of what lies outside the language model.
+        forward: context of every forward pass.
         ids: names of the samples in the order they are drawn, for the message at a bad loss.
     """
 
@@ -59,12 +64,14 @@ class Loop(Trainer):
         projector: str | None,
         projector_lr: float | None,
         ids: list[str],
+        forward: Callable[[], AbstractContextManager[object]] = nullcontext,
         **rest: Any,
     ) -> None:
         self.method = method
         self.projector = projector
         self.projector_lr = projector_lr
         self.ids = ids
+        self.forward = forward
         self.tally = Tally()
         self.micro = 0
         super().__init__(**rest)
@@ -77,7 +84,8 @@ class Loop(Trainer):
             for name, parameter in trained.named_parameters():
                 if parameter.requires_grad:
                     outside = self.projector is not None and self.projector in name
-                    rate = self.projector_lr if outside and self.projector_lr else self.args.learning_rate
+                    own = self.projector_lr if outside else None
+                    rate = self.args.learning_rate if own is None else own
                     groups.setdefault(rate, []).append(parameter)
             # the adapter's rate first: it is the one that is reported
             rates = sorted(groups, key=lambda r: r != self.args.learning_rate)
@@ -98,11 +106,14 @@ class Loop(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Cross entropy per token of the global batch, plus the method's penalty."""
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        with self.forward():
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         # each micro-batch of each device adds its share, so the penalty's sum is its mean
         penalty = self.method.penalty(self.model, inputs, outputs["logits"])
         if penalty is not None:
-            loss = loss + penalty / self.current_gradient_accumulation_steps
+            share = penalty / self.current_gradient_accumulation_steps
+            loss = loss + share
+            self.tally.penalty = (self.tally.penalty or 0.0) + float(share.detach())
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:

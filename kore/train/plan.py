@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from kore.train.arguments import Split
 if TYPE_CHECKING:
     from kore.models.load import Backbone
     from kore.profile import TrainSection
+    from kore.train.mixed import Wide
 
 _LAYER = re.compile(r"\.layers\.\d+\.")
 _GIB = 1 << 30
@@ -107,18 +108,24 @@ def plan(
     parts: Split,
     lengths: Sequence[int],
     steps: int,
+    wide: Wide | None = None,
+    extra: Callable[[Any, int], int] = lambda model, tokens: 0,
 ) -> Plan:
     """Work out the plan of a prepared run.
 
     Args:
         backbone: with the method attached.
         lengths: tokens per sample.
+        extra: the method's own bytes, of the model and the tokens of a forward pass.
+        wide: parameters in float32, of which autocast makes halves for each pass.
     """
     groups = trainable_groups(backbone, section)
     parameters = list(backbone.model.parameters())
     total = sum(_size(p) for p in parameters)
     longest = max(lengths)
     bytes_of = {"weights": sum(_size(p) * p.element_size() for p in parameters)}
+    if wide:
+        bytes_of["weights"] += sum(_size(p) * wide.dtype.itemsize for p in wide.parameters)
     trained = sum(g.count for g in groups)
     low = any(p.requires_grad and p.element_size() == 2 for p in parameters)
     bytes_of["gradients"] = trained * (2 if low else 4)
@@ -128,6 +135,8 @@ def plan(
         bytes_of["gradients"] //= parts.world if section.zero >= 2 else 1
         bytes_of["weights"] //= parts.world if section.zero == 3 else 1
     bytes_of["activations"] = _activations(backbone, section, parts.micro * longest)
+    if own := extra(backbone.model, parts.micro * longest):
+        bytes_of["method"] = own
     return Plan(
         method, groups, total, parts, len(lengths), steps, steps * parts.batch / len(lengths),
         sum(lengths), longest, bytes_of,
@@ -140,7 +149,7 @@ def _activations(backbone: Backbone, section: TrainSection, tokens: int) -> int:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
     inner = int(getattr(text, "intermediate_size", 4 * hidden))
-    size = next(backbone.model.parameters()).element_size()
+    size = min(p.element_size() for p in backbone.model.parameters() if p.is_floating_point())
     layer = (10 * hidden + 4 * inner) * size
     kept = layers * hidden * size + layer if section.gradient_checkpointing else layers * layer
     return int(tokens * (kept + 2 * 4 * int(text.vocab_size)))

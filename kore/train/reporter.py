@@ -89,7 +89,9 @@ class Reporter(TrainerCallback):
         self._write("status", phase="train", text=f"step {state.global_step} of {self.steps}",
                     done=state.global_step, total=self.steps)  # fmt: skip
         if self.probing and self.engine:
-            self.probing.begin(self.engine)
+            assert self.loop is not None
+            with self.loop.forward():
+                self.probing.begin(self.engine)
             if state.global_step == 0:
                 self._probe(0)
         self._mark = time.monotonic()
@@ -166,6 +168,7 @@ class Reporter(TrainerCallback):
             steps=self.steps,
             epoch=round(step * tally.samples / self.epoch_samples, 3),
             loss=tally.loss,
+            **({} if tally.penalty is None else {"penalty": tally.penalty}),
             lr=tally.lr,
             grad_norm=tally.grad_norm,
             tokens_per_s=round(tally.tokens / seconds, 1),
@@ -176,8 +179,9 @@ class Reporter(TrainerCallback):
             self.on_step(step, self.steps, tally.loss)
 
     def _probe(self, step: int) -> Score | None:
-        assert self.probing is not None and self.engine is not None
-        events, score = self.probing.ask(self.engine, step)
+        assert self.probing is not None and self.engine is not None and self.loop is not None
+        with self.loop.forward():
+            events, score = self.probing.ask(self.engine, step)
         for event in events:
             self._write("probe", **event)
         self.record.score = score
@@ -204,11 +208,12 @@ class Reporter(TrainerCallback):
         world = self.loop.args.world_size
         if world == 1:
             return tally
-        mine = torch.tensor([tally.loss / world, tally.tokens, tally.samples], dtype=torch.float64)
-        mine = mine.to(self.loop.args.device)
+        own = [tally.loss / world, (tally.penalty or 0.0) / world, tally.tokens, tally.samples]
+        mine = torch.tensor(own, dtype=torch.float64).to(self.loop.args.device)
         torch.distributed.all_reduce(mine)
-        loss, tokens, samples = mine.tolist()
-        return Tally(loss, int(tokens), int(samples), tally.grad_norm, tally.lr)
+        loss, penalty, tokens, samples = mine.tolist()
+        kept = None if tally.penalty is None else penalty
+        return Tally(loss, kept, int(tokens), int(samples), tally.grad_norm, tally.lr)
 
     def _agreed(self, mine: bool) -> bool:
         """Whether any process says so: all must do the same."""

@@ -25,6 +25,7 @@ from kore.train.arguments import Split, arguments, check_sinks, sinks_in, split,
 from kore.train.data import Located, data_hash, located
 from kore.train.features import Features, Stream
 from kore.train.interrupt import Wish, listening
+from kore.train.mixed import Wide, widen
 from kore.train.order import EMPTY, draw, placed, step_count
 from kore.train.plan import Plan, plan
 from kore.train.pulse import pulse
@@ -106,12 +107,8 @@ def train(
         Interrupted: stopped by a signal, after a checkpoint.
         GateNotMet: the old probes fell below `settings.keep` and `on_alarm` is stop.
     """
-    if settings.keep is not None and not (probes and any(p.kind == "old" for p in probes.probes)):
-        raise UsageError(
-            "train.keep watches old probes, and there are none", hint="--old FILE or --probes FILE"
-        )
     work = prepare(
-        backbone, samples, settings, method, factors=factors, rank=rank, old=old, identity=identity
+        backbone, samples, settings, method, probes, factors=factors, rank=rank, old=old, identity=identity
     )
     finished = _finished(run, work.fingerprint)
     if finished is not None:
@@ -125,6 +122,8 @@ def train(
         reporter = work.go(run, events, probes, on_step)
     record = reporter.record
     returned = work.settle(reporter)
+    trainable = work.plan().trainable - method.held(backbone.model)
+    work.wide.back()
     backbone.model.eval()
     if events and (text := method.note()):
         events.write("status", phase="train", text=text)
@@ -132,7 +131,7 @@ def train(
         steps=record.step,
         loss=sum(record.losses) / max(1, len(record.losses)),
         seconds=round(time.monotonic() - start, 2),
-        trainable=work.plan().trainable - method.held(backbone.model),
+        trainable=trainable,
         samples=len(work.features),
         adapter=run.adapter,
         best=record.best,
@@ -149,6 +148,7 @@ def prepare(
     samples: Sequence[Located | Sample],
     settings: TrainSection,
     method: Method,
+    probes: Probing | None = None,
     *,
     factors: Mapping[str, Tensor] | None = None,
     rank: int | Mapping[str, int] = 16,
@@ -159,9 +159,7 @@ def prepare(
     from kore.models.conversation import Encoder
 
     require(method, zero=settings.zero, factors=factors is not None or not settings.constraint, old=bool(old))
-    if settings.thaw_a and settings.weight_decay:
-        raise UsageError("train.thaw_a needs train.weight_decay = 0: decay would move what is held")
-    check_sinks(settings.sinks)
+    check_settings(settings, probes)
     parts = split(settings, world_size())
     given = [s if isinstance(s, Located) else Located(f"sample {s.id}", s) for s in samples]
     places = {id(s.sample): s.where for s in given}
@@ -185,6 +183,21 @@ def prepare(
     return Work(backbone, settings, method, setup, Features(chosen, encoder), parts, whole, steps)
 
 
+def check_settings(settings: TrainSection, probes: Probing | None) -> None:
+    """Refuse settings that do not go together, or not with what is here.
+
+    Raises:
+        UsageError: with the reason.
+    """
+    if settings.keep is not None and not (probes and any(p.kind == "old" for p in probes.probes)):
+        raise UsageError(
+            "train.keep watches old probes, and there are none", hint="--old FILE or --probes FILE"
+        )
+    if settings.thaw_a and settings.weight_decay:
+        raise UsageError("train.thaw_a needs train.weight_decay = 0: decay would move what is held")
+    check_sinks(settings.sinks)
+
+
 @dataclass
 class Work:
     """A prepared run."""
@@ -197,6 +210,7 @@ class Work:
     parts: Split
     identity: dict[str, Any]
     steps: int
+    wide: Wide = field(default_factory=Wide)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -215,16 +229,26 @@ class Work:
         torch.manual_seed(self.settings.seed)
         self.method.attach(self.setup)
         self.method.check(self.backbone.model)
+        if not self.settings.zero:
+            self.wide = widen(self.backbone.model)
+            self.setup.forward = lambda: self.wide.forward(self.backbone.device)
+
+    @property
+    def half(self) -> bool:
+        """Whether the model computes in bfloat16."""
+        return "torch.bfloat16" in (str(self.wide.dtype), str(self.backbone.model.dtype))
 
     def plan(self) -> Plan:
         """What will happen, once attached."""
-        return plan(self.backbone, self.settings, self.method.name, self.parts, self.lengths, self.steps)
+        return plan(
+            self.backbone, self.settings, self.method.name, self.parts, self.lengths, self.steps, self.wide,
+            self.method.extra_memory,
+        )  # fmt: skip
 
     def go(
         self, run: Run, events: EventWriter | None, probes: Probing | None, on_step: OnStep | None
     ) -> Reporter:
         """Run the loop to its end, to a signal, or to an alarm."""
-        import torch
         from transformers.trainer_callback import PrinterCallback
 
         from kore.models.conversation import collate
@@ -248,7 +272,7 @@ class Work:
                 model=model,
                 args=arguments(
                     settings, folder, steps=self.steps, parts=parts, cpu=cpu,
-                    bf16=model.dtype == torch.bfloat16 and not cpu,
+                    bf16=self.half and not cpu,
                 ),
                 train_dataset=Stream(features, order),
                 data_collator=lambda rows: collate(rows, features.encoder.pad_id),
@@ -256,6 +280,7 @@ class Work:
                 method=self.method,
                 projector=self.backbone.family.projector,
                 projector_lr=settings.projector if settings.projector != "off" else None,
+                forward=self.setup.forward,
                 ids=["" if i == EMPTY else features.samples[i].sample.id for i in order],
             )  # fmt: skip
             loop.remove_callback(PrinterCallback)

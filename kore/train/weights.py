@@ -24,14 +24,18 @@ def kept(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @contextmanager
-def whole(parameters: dict[str, nn.Parameter]) -> Iterator[None]:
-    """The parameters in full on every process inside the block (does something under ZeRO-3 only)."""
+def whole(parameters: dict[str, nn.Parameter], *, changed: bool = False) -> Iterator[None]:
+    """The parameters in full on every process inside the block (does something under ZeRO-3 only).
+
+    Args:
+        changed: keep what the first process writes into them.
+    """
     if not any(hasattr(p, "ds_id") for p in parameters.values()):
         yield
         return
     import deepspeed
 
-    with deepspeed.zero.GatheredParameters(list(parameters.values())):
+    with deepspeed.zero.GatheredParameters(list(parameters.values()), modifier_rank=0 if changed else None):
         yield
 
 
@@ -61,7 +65,7 @@ def read(model: nn.Module, folder: Path) -> None:
         raise DataError(
             f"{len(odd)} parameters of the checkpoint do not fit, first {odd[0]}", where=str(folder)
         )
-    with torch.no_grad():
+    with torch.no_grad(), whole(parameters, changed=True):
         for name, parameter in parameters.items():
             if parameter.shape != saved[name].shape:
                 raise DataError(f"{name} has another shape in the checkpoint", where=str(folder))

@@ -51,14 +51,13 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "adapter" / "adapter_model.safetensors")
 
 
+def steps(out: Path) -> list[dict[str, Any]]:
+    lines = [line for p in sorted(out.glob("events-*.jsonl")) for line in p.read_text().splitlines()]
+    return [e for e in map(json.loads, lines) if e["kind"] == "step"]
+
+
 def losses(out: Path) -> dict[int, float]:
-    found = {}
-    for path in sorted(out.glob("events-*.jsonl")):
-        for line in path.read_text().splitlines():
-            event = json.loads(line)
-            if event["kind"] == "step":
-                found[event["step"]] = event["loss"]
-    return found
+    return {e["step"]: e["loss"] for e in steps(out)}
 
 
 def begun(out: Path, step: int, process: subprocess.Popen[str]) -> None:
@@ -117,6 +116,20 @@ def test_bad_data_is_one_error_with_its_place(
     import re
 
     assert re.search(message, str(caught.value)), str(caught.value)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_dry_run_refuses_what_the_run_would(tiny_llava: Path, data: Path, known: bool) -> None:
+    from kore.errors import UsageError
+    from kore.pipeline.rehearsal import dry_run_training
+    from kore.pipeline.training import TrainRequest
+    from kore.profile import resolve
+
+    model = str(tiny_llava) if known else "somebody/else"
+    chosen = {"model.id": model, "train.method": "lora", "train.keep": 0.9}
+    chosen |= {} if known else {"model.architecture": "llava-1.5-7b"}
+    with pytest.raises(UsageError, match="watches old probes"):
+        dry_run_training(TrainRequest(resolve("tiny", chosen), str(data)))
 
 
 def test_a_sample_without_an_answer_is_reported_and_left_out(data: Path) -> None:
@@ -189,6 +202,63 @@ def test_two_processes_give_the_losses_of_one_and_a_whole_adapter(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["ewc", "lwf"])
+def test_a_penalty_on_two_processes_is_that_of_one(
+    tiny_llava: Path, data: Path, tmp_path: Path, method: str
+) -> None:
+    """A batch of 2, one sample each: LwF's mean is over the tokens of each forward pass."""
+    micro = ["--method", method, "--old", str(data), "--set", "train.micro_batch=1"]
+    arguments = ["--data", str(data)]
+    done = train(*arguments, *options(tiny_llava, tmp_path / "one", 4, 2), *micro)
+    assert done.returncode == 0, done.stderr[-3000:]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [
+            *launch,
+            "-m",
+            "kore_cli",
+            "train",
+            *arguments,
+            *options(tiny_llava, tmp_path / "two", 4, 2),
+            *micro,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = steps(tmp_path / "one"), steps(tmp_path / "two")
+    assert len(one) == len(two) == 4 and one[-1]["penalty"] > 0
+    for key in ("loss", "penalty"):
+        assert [e[key] for e in two] == pytest.approx([e[key] for e in one], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_an_alarm_of_a_sharded_run_goes_back_to_the_best_checkpoint(
+    tiny_llava: Path, data: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("deepspeed")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*launch, "-m", "tests.zero_alarm", str(tiny_llava), str(data), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    kept = load_file(tmp_path / "run" / "checkpoints" / "checkpoint-2" / "weights.safetensors")
+    last = load_file(tmp_path / "run" / "checkpoints" / "checkpoint-4" / "weights.safetensors")
+    saved = weights(tmp_path / "run")
+    assert all(torch.equal(v, kept[n.replace(".weight", ".default.weight")]) for n, v in saved.items())
+    assert not all(torch.equal(v, last[n]) for n, v in kept.items())
+
+
+@pytest.mark.slow
 def test_a_sharded_run_killed_on_all_processes_goes_on_and_ends_the_same(
     tiny_llava: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -216,3 +286,19 @@ def test_a_sharded_run_killed_on_all_processes_goes_on_and_ends_the_same(
     whole(tmp_path / "broken")
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "broken")
     assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
+
+
+def test_a_covariance_that_the_method_does_not_use_is_named(
+    tiny_llava: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kore.pipeline import training
+    from kore.pipeline.rehearsal import dry_run_training
+    from kore.profile import resolve
+
+    monkeypatch.setattr(training, "_covariance", lambda folder: folder and object())
+    request = training.TrainRequest(
+        resolve("tiny", {"model.id": str(tiny_llava), "train.method": "lora", "adapter.rank": 4}),
+        str(data),
+        covariance=tmp_path,
+    )
+    assert dry_run_training(request)[1][0] == f"lora uses no covariance: {tmp_path} is not looked at"

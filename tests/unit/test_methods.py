@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kore.errors import ProfileError, UsageError
 from kore.events import EventWriter
-from kore.methods import cia, moelora, sefe
+from kore.methods import cia, ewc, moelora, olora, sefe
 from kore.methods.ewc import Ewc
 from kore.methods.layers import delta, lora_layers
 from kore.methods.lwf import Lwf
@@ -28,7 +28,7 @@ from kore.models.load import Backbone, load
 from kore.profile import ModelSection, TrainSection
 from kore.records import Sample
 from kore.run import Run
-from kore.train.trainer import train
+from kore.train.trainer import prepare, train
 
 
 def talk(folder: Path, name: str, question: str, answer: str) -> Sample:
@@ -110,16 +110,19 @@ def test_every_low_rank_method_spends_what_kore_spends(tiny_llava: Path, name: s
     assert abs(count - setup.count) <= 0.05 * setup.count
 
 
+@pytest.mark.parametrize("projector", [False, True])
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_starts_as_the_base_and_can_be_switched_off(
-    tiny_llava: Path, name: str, new: list[Sample], old: list[Sample]
+    tiny_llava: Path, name: str, projector: bool, new: list[Sample], old: list[Sample]
 ) -> None:
-    setup = setup_of(tiny_llava, old, factors=a_of(tiny_llava) if name == "kore" else None)
+    factors = a_of(tiny_llava) if name == "kore" else None
+    setup = setup_of(tiny_llava, old, factors=factors, projector=projector)
     inputs = batch(setup, new[:3])
     with torch.no_grad():
         before = setup.backbone.model(**inputs).logits
     make_method(name).attach(setup)
     model = setup.backbone.model.eval()
+    assert projector == any("projector" in n for n, p in model.named_parameters() if p.requires_grad)
     with torch.no_grad():
         assert torch.allclose(model(**inputs).logits, before, atol=1e-6)
     shaken(model)
@@ -130,18 +133,21 @@ def test_every_method_starts_as_the_base_and_can_be_switched_off(
         assert not torch.allclose(model(**inputs).logits, before, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize(("name", "projector"), [*((n, "off") for n in METHODS), ("moelora", 1e-2)])
 def test_every_method_trains_saves_and_answers_the_same_after_loading(
-    tiny_llava: Path, tmp_path: Path, name: str, new: list[Sample], old: list[Sample]
+    tiny_llava: Path, tmp_path: Path, name: str, projector: Any, new: list[Sample], old: list[Sample]
 ) -> None:
     method = make_method(name)
-    trained = run(tiny_llava, tmp_path / "run", new, method, old, max_steps=2)
+    trained = run(tiny_llava, tmp_path / "run", new, method, old, max_steps=2, projector=projector)
     setup = Setup(load(ModelSection(id=str(tiny_llava))), Encoder(trained.processor))
     inputs = batch(setup, new[:3])
     again = setup.backbone
-    load_adapter(again, tmp_path / "run" / "adapter")
     with torch.no_grad():
+        base = again.model(**inputs).logits
+        load_adapter(again, tmp_path / "run" / "adapter")
         assert torch.allclose(again.model(**inputs).logits, trained.model(**inputs).logits, atol=1e-6)
+        with adapter_off(again.model):
+            assert torch.allclose(again.model(**inputs).logits, base, atol=1e-6)
 
 
 def test_replay_mixes_a_tenth_of_old_samples_in(new: list[Sample], old: list[Sample]) -> None:
@@ -152,6 +158,15 @@ def test_replay_mixes_a_tenth_of_old_samples_in(new: list[Sample], old: list[Sam
     assert (
         mixed == make_method("replay").mix(many, old, seed=1) != make_method("replay").mix(many, old, seed=2)
     )
+
+
+def test_replay_says_when_there_are_too_few_old_samples(new: list[Sample], old: list[Sample]) -> None:
+    method = make_method("replay", {"share": 0.8})
+    assert len(method.mix(new, old, seed=0)) == 16
+    assert method.note() == "8 old samples were asked for, there are 6"
+    enough = make_method("replay")
+    enough.mix(new, old, seed=0)
+    assert enough.note() is None
 
 
 def penalty_of(
@@ -225,6 +240,70 @@ def test_ewc_by_rows_needs_less_memory_and_agrees_where_all_columns_weigh_alike(
     expected = sum(float((method.fisher[n] * delta(m).detach() ** 2).sum()) for n, m in layers.items())
     expected *= method.half_lambda / 2.0**16
     assert math.isclose(float(penalty().detach()), expected, rel_tol=1e-4)
+
+
+def test_ewc_by_rows_is_the_mean_of_the_whole_fishers_rows_at_the_same_cost(
+    tiny_llava: Path, new: list[Sample], old: list[Sample]
+) -> None:
+    whole, rows = Ewc(), Ewc({"fisher": "rows"})
+    penalty_of(tiny_llava, whole, new, old)
+    penalty_of(tiny_llava, rows, new, old)
+    assert rows.half_lambda == pytest.approx(whole.half_lambda, rel=1e-4)
+    for name, fisher in whole.fisher.items():
+        assert torch.allclose(rows.fisher[name], fisher.float().mean(1, keepdim=True), rtol=2e-3, atol=1e-2)
+
+
+def test_ewc_by_rows_never_holds_a_number_per_weight(
+    tiny_llava: Path, new: list[Sample], old: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(ewc, "delta", lambda layer: pytest.fail("Delta W was made"))
+    real = torch.zeros
+
+    def notes(*shape: Any, **more: Any) -> Tensor:
+        made = real(*shape, **more)
+        sizes.append(made.numel())
+        return made
+
+    monkeypatch.setattr(ewc.torch, "zeros", notes)
+    model, _, penalty = penalty_of(tiny_llava, Ewc({"fisher": "rows"}), new, old)
+    penalty()
+    assert max(sizes) <= max(m.base_layer.out_features for m in lora_layers(model).values())
+
+
+def test_linears_of_one_input_share_their_old_directions(
+    tiny_llava: Path, old: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solved: list[Tensor] = []
+    real = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda c: solved.append(c) or real(c))
+    setup = setup_of(tiny_llava, old)
+    OLora().attach(setup)
+    found = olora.leading_directions(setup, 6)
+    assert len(found) == 14 and len(solved) == 8  # per layer q k v, o, gate up, down
+    name = next(n for n in found if n.endswith("k_proj"))
+    assert torch.equal(found[name], found[name.replace("k_proj", "q_proj")])
+    assert not torch.equal(found[name][:4], found[name.replace("layers.0", "layers.1")][:4])
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("lora", {}), ("ewc", {}), ("ewc", {"fisher": "rows"}), ("lwf", {})]
+)
+def test_the_memory_estimate_counts_what_a_method_holds(
+    tiny_llava: Path, new: list[Sample], old: list[Sample], name: str, values: dict[str, Any]
+) -> None:
+    method = make_method(name, values)
+    work = prepare(load(ModelSection(id=str(tiny_llava))), new, TrainSection(), method, rank=4, old=old)
+    work.attach()
+    plan = work.plan()
+    if name == "ewc":
+        method.begin(work.setup)
+        assert isinstance(method, Ewc)
+        assert plan.memory["method"] == 4 * sum(f.numel() for f in method.fisher.values())
+    else:
+        words = len(work.backbone.processor.tokenizer)
+        expected = {"lwf": 12 * work.parts.micro * plan.longest * words}
+        assert plan.memory.get("method") == expected.get(name)
 
 
 def test_lwfs_teacher_is_the_model_with_its_adapters_off(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +59,35 @@ def test_full_training_counts_everything_but_the_vision_tower() -> None:
     # the released figure counts 32,000 words; the converted checkpoint has 64 more, in and out
     rows = table(profile("llava-1.5-7b", 235, method="full"))
     assert total(rows) == 6_759_395_328 + 2 * 64 * 4096
+
+
+def test_full_training_without_the_projector_counts_without_it() -> None:
+    with_it, without = (
+        table(profile("llava-1.5-7b", 235, method="full", projector=p)) for p in (2e-5, "off")
+    )
+    assert total(with_it) - total(without) == 20_979_712
+
+
+def test_moelora_counts_its_experts_routers_and_projector() -> None:
+    """Per linear E experts of rank r each, and a router: E (r (d_in + d_out) + d_in)."""
+    rows = table(profile("llava-1.5-7b", 235, method="moelora"))
+    per_layer = 4 * 8 * (16 * 8192 + 4096) + 2 * 8 * (16 * 15104 + 4096) + 8 * (16 * 15104 + 11008)
+    assert total(rows) == 32 * per_layer + 20_979_712
+    assert rows[0]["factors"] == "A+B+router" and rows[0]["rank"] == 8 * 16
+
+
+def test_the_count_of_moelora_is_what_it_trains(tiny_llava: Path) -> None:
+    from kore.methods.method import Setup
+    from kore.methods.table import make_method
+    from kore.models.conversation import Encoder
+    from kore.models.load import load
+
+    values = {"model": {"id": str(tiny_llava)}, "adapter": {"rank": 12}}
+    chosen = Profile.model_validate({**values, "train": {"method": "moelora", "projector": 1e-3}})
+    backbone = load(chosen.model)
+    make_method("moelora").attach(Setup(backbone, Encoder(backbone.processor), rank=12, projector=True))
+    trained = sum(p.numel() for p in backbone.model.parameters() if p.requires_grad)
+    assert total(table(chosen)) == trained
 
 
 def test_what_cannot_be_counted_is_said() -> None:

@@ -130,6 +130,13 @@ def test_a_mistake_in_a_flag_or_variable_names_it_not_the_file(toml: Any) -> Non
         assert caught.value.where == where
 
 
+@pytest.mark.parametrize("name", ["projector", "max_steps", "micro_batch", "probe_steps"])
+def test_a_rate_or_a_number_of_steps_is_not_zero(name: str) -> None:
+    with pytest.raises(ProfileError, match=f"train.{name}.*greater than"):
+        resolve("tiny", {f"train.{name}": "0"}, environ={})
+    assert getattr(resolve("tiny", {f"train.{name}": "3"}, environ={}).profile.train, name) == 3
+
+
 @pytest.mark.parametrize("name", ["tinny", "no/such.toml", "nothing-like-it"])
 def test_an_unknown_profile_names_the_nearest(name: str) -> None:
     with pytest.raises(ProfileError, match="no such profile") as caught:

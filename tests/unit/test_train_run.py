@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from kore.errors import DataError, GateNotMet, Interrupted, UsageError
 from kore.events import EventTail, EventWriter
+from kore.methods.lora import Lora
 from kore.methods.table import make_method
 from kore.models.conversation import collate
 from kore.models.families import language_linears
@@ -296,6 +297,55 @@ def test_accumulating_gives_the_losses_of_one_pass(
     go(tiny_llava, tmp_path / "two", samples, max_steps=4, micro_batch=1)
     one, two = ([e["loss"] for e in events(tmp_path / d, "step")] for d in ("one", "two"))
     assert one == pytest.approx(two, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "moelora", "sefe"])
+def test_what_is_trained_in_half_precision_is_float32_until_it_is_saved(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    seen: set[torch.dtype] = set()
+    real = Loop.compute_loss
+
+    def notes(self: Loop, model: Any, *args: Any, **rest: Any) -> Any:
+        seen.update(p.dtype for p in model.parameters() if p.requires_grad)
+        return real(self, model, *args, **rest)
+
+    monkeypatch.setattr(Loop, "compute_loss", notes)
+    backbone = load(ModelSection(id=str(tiny_llava), dtype="bfloat16"))
+    before = {n: p.detach().clone() for n, p in backbone.model.named_parameters() if "projector" in n}
+    # a step of 1e-4 is less than half the distance between two bfloat16 numbers of these sizes
+    section = TrainSection(method=method, **{**QUICK, "lr": 1e-4, "projector": 1e-4, "epochs": 8})
+    values = {"old_steps": 2} if method == "sefe" else {}
+    with EventWriter(tmp_path / "run") as log:
+        train(
+            backbone, samples, section, make_method(method, values), Run(tmp_path / "run"), log,
+            probing(lambda a, b: True, 5), rank=4, old=samples,
+        )  # fmt: skip
+    assert seen == {torch.float32}
+    after = {
+        n.removeprefix("base_model.model.").removeprefix("inner.").replace("modules_to_save.default.", ""): p
+        for n, p in backbone.model.named_parameters()
+        if "projector" in n and "original_module" not in n
+    }
+    assert after.keys() == before.keys()
+    for name, value in before.items():
+        assert after[name].dtype == torch.bfloat16
+        assert (after[name] != value).float().mean() > 0.5
+    saved = next((tmp_path / "run" / "adapter").glob("*.safetensors"))
+    assert {v.dtype for n, v in load_file(saved).items() if "projector" in n} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("micro", [4, 1])
+def test_a_penalty_is_told_beside_the_loss_that_it_is_part_of(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch, micro: int
+) -> None:
+    go(tiny_llava, tmp_path / "plain", samples, "lora", max_steps=3, micro_batch=micro)
+    monkeypatch.setattr(Lora, "penalty", lambda self, model, inputs, logits: torch.tensor(0.5))
+    go(tiny_llava, tmp_path / "costly", samples, "lora", max_steps=3, micro_batch=micro)
+    plain, costly = events(tmp_path / "plain", "step"), events(tmp_path / "costly", "step")
+    assert not any("penalty" in e for e in plain)
+    assert [e["penalty"] for e in costly] == pytest.approx([0.5] * 3)
+    assert [e["loss"] - e["penalty"] for e in costly] == pytest.approx([e["loss"] for e in plain], abs=1e-5)
 
 
 def test_the_projector_learns_at_its_own_rate_or_not_at_all(
