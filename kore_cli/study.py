@@ -69,8 +69,7 @@ def study(
             "profile": profile,
         },
     )
-    if not report_only:
-        check_data(chosen)
+    check_data(chosen)
     if dry_run:
         counts = {"trainings": trainings(chosen), "with_further": trainings(chosen, chosen.further)}
         output.result({**chosen.model_dump(mode="json"), **counts})

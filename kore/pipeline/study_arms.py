@@ -153,7 +153,7 @@ def grow(plan: StudyPlan, bench: Bench, wanted: Sequence[Arm], progress: Progres
             try:
                 stages.augment(known, profile, arm.samples.parent, progress, stage=f"augment {strategy}")
             except UsageError as error:
-                failed[arm.label] = str(error)
+                failed[arm.label] = "; ".join(error.lines())
     if "specific" in parts:
         for name, samples in bench.data.suites_of_old().items():
             folder = _own(bench, name)

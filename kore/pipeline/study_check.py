@@ -34,9 +34,8 @@ def check(plan: StudyPlan) -> None:
     _known(plan.rates, [*trained, *ablations, *(f"lora, {s}" for s in strategies)], "rates", "row")
     for key in ("methods", "parts", "ranks", "strategies", "suites"):
         _once(getattr(plan, key), key)
-    if ("ranks" in plan.parts) != bool(plan.ranks):
-        missing = "ranks" if "ranks" in plan.parts else 'parts = [..., "ranks"]'
-        raise ProfileError(f"the rank sweep needs {missing} too", where="ranks")
+    if "ranks" in plan.parts and not plan.ranks:
+        raise ProfileError("part ranks needs ranks", where="parts", hint="such as ranks = [10, 20, 40]")
     if not plan.suites:
         raise ProfileError("names no suite, so nothing tells what is kept", where="suites")
     _profiles(plan)

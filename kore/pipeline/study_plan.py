@@ -142,12 +142,12 @@ def read_plan(path: Path | None, changes: Mapping[str, Any]) -> StudyPlan:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ProfileError(f"not a readable plan: {error}", where=str(path)) from error
     values.update({k: v for k, v in changes.items() if v is not None})
-    if changes.get("ranks"):  # ranks on the command line ask for their table
-        parts = values.get("parts", ["methods"])
-        values["parts"] = [*parts, *({"ranks"} - set(parts))]
     try:
         plan = StudyPlan.model_validate(values)
     except ValidationError as error:
         raise explain(error, str(path or "plan")) from error
+    named = changes.get("parts") is not None and not changes.get("ranks")
+    if plan.ranks and "ranks" not in plan.parts and not named:  # ranks ask for their table
+        plan = plan.model_copy(update={"parts": [*plan.parts, "ranks"]})
     check(plan)
     return plan

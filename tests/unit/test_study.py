@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from kore.errors import Interrupted, MissingArtefact, ProfileError, UsageError
 from kore.events import EventWriter
 from kore.pipeline import stages
-from kore.pipeline.study import Study, beyond, choose, run_study, trainings
+from kore.pipeline.study import Study, beyond, choose, run_study, trainings, unmatched
 from kore.pipeline.study_arms import arms
 from kore.pipeline.study_check import check_data
 from kore.pipeline.study_data import layout, suites
@@ -201,7 +201,6 @@ def test_plans_are_checked(tmp_path: Path) -> None:
         ("max_steps = 0", "max_steps"),
         ('parts = ["ranks"]\nranks = [0]', "ranks.0"),
         ('parts = ["methods", "ranks"]', "needs ranks"),
-        ("ranks = [8]", "needs parts"),
         ('strategies = ["text-awar"]', r"did you mean text-aware\?"),
         ('methods = ["kore", "kore"]', "kore is named twice"),
         ('models = ["llava-v1.5-7c"]', r"no such profile.*did you mean llava-v1\.5-7b"),
@@ -210,6 +209,8 @@ def test_plans_are_checked(tmp_path: Path) -> None:
         ('models = ["llava-v1.5-7b"]\nsettings = {"model.id" = "x"}', "model.id"),
         ("seedz = 3", r"no such key: seedz \(did you mean seeds\?\)"),
         ("grid = []", "grid"),
+        ("parts = 3\nranks = [1]", "parts"),
+        ('settings = {"train.lrr" = 1}', r"train\.lrr"),
     ],
 )
 def test_what_cannot_be_in_a_plan_is_one_clear_error(tmp_path: Path, text: str, match: str) -> None:
@@ -228,8 +229,24 @@ def test_files_and_suites_of_a_plan_are_looked_for() -> None:
         check_data(StudyPlan(suites=["demoo"]))
 
 
-def test_ranks_of_the_command_line_ask_for_their_table() -> None:
+def test_old_samples_that_no_covariance_of_one_suite_is_made_of_are_told(tmp_path: Path) -> None:
+    said = [{"from": "human", "value": "Is it?"}, {"from": "gpt", "value": "Yes"}]
+    old = [{"id": "a", "conversations": said, "suite": "text"}, {"id": "b", "conversations": said}]
+    (tmp_path / "old.jsonl").write_text("".join(json.dumps(s) + "\n" for s in old))
+    plan = StudyPlan(items="items.jsonl", old=str(tmp_path / "old.jsonl"))
+    bench = Bench(plan, "tiny", layout(plan, tmp_path), tmp_path)
+    assert list(unmatched(bench, []).values()) == ["1 old samples name no suite"]
+    found = unmatched(bench, [{"label": "base", "by_suite": {"choice": 1.0}}])
+    assert found["gain of kore for text on its own suite"] == "no retention suite is called text"
+
+
+def test_ranks_ask_for_their_table_unless_others_are_named(tmp_path: Path) -> None:
     assert read_plan(None, {"ranks": [8]}).parts == ["methods", "ranks"]
+    assert read_plan(None, {"ranks": [8], "parts": ["methods"]}).parts == ["methods", "ranks"]
+    path = tmp_path / "plan.toml"
+    path.write_text("ranks = [8]")
+    assert read_plan(path, {"parts": None}).parts == ["methods", "ranks"]
+    assert read_plan(path, {"parts": ["ablation"]}).parts == ["ablation"]
     result = CliRunner().invoke(app, ["study", "--ranks", "a,b", "--dry-run"])
     assert isinstance(result.exception, UsageError) and "a,b" in str(result.exception)
 
@@ -422,7 +439,7 @@ def test_every_part_of_a_study_side_by_side_gives_what_one_after_the_other_gives
 ) -> None:
     parts = {"parts": ["methods", "ablation", "ranks", "augmentation", "specific"], "ranks": [2],
              "strategies": ["text-aware", "image-agnostic", "kore"], "methods": ["base", "lora", "kore", "rag"],
-             "seeds_of": {"kore": 2}, "curve_seeds": 2}  # fmt: skip
+             "seeds_of": {"kore": 2}, "curve_seeds": 2, "further": 1}  # fmt: skip
     plan = own.model_copy(update=parts)
     value = run_study(plan, tmp_path / "two", jobs=2)
     assert {part: [r["label"] for r in rows] for part, rows in value["tables"].items()} == {
@@ -433,13 +450,14 @@ def test_every_part_of_a_study_side_by_side_gives_what_one_after_the_other_gives
         "specific": ["kore", "kore for old", "kore for other"],
     }
     assert list(value["missing"]) == ["lora, text-aware", "gain of kore for other on its own suite"]
-    assert "teacher" in value["missing"]["lora, text-aware"]
+    assert "rephrases by a model; " in value["missing"]["lora, text-aware"]
     assert run_study(plan, tmp_path / "two", make=False)["missing"] == value["missing"]
     assert value["covariances"] == {"kore": 6, "kore for old": 3, "kore for other": 3}
     assert [g["compared"] for g in value["gains"]] == ["old", "other"]
     assert value["gains"][0]["own"] is not None and value["gains"][1]["own"] is None
     kore = value["table"][2]
     assert (kore["seeds"], kore["area_sd"] is not None) == (2, True)
+    assert len(value["tried"]["kore"]["rates"]) == 3 and value["tried"]["kore"]["next"] is None
     for name in ("study.md", "study.csv", "study.json", "frontier.png", "losses.png", "specific.png"):
         assert (tmp_path / "two" / "report" / name).stat().st_size > 0
     assert run_study(plan, tmp_path / "one")["table"] == value["table"]
