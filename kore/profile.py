@@ -59,6 +59,11 @@ def shipped_names() -> list[str]:
     return sorted(p.stem for p in shipped().glob("*.toml"))
 
 
+def name_of(profile: str) -> str:
+    """What a profile given by name or path is called: its own dots stay (``llava-v1.5-7b``)."""
+    return Path(profile).name.removesuffix(".toml")
+
+
 def find(name: str) -> Path:
     """The file of a profile given by name or path.
 
@@ -109,7 +114,7 @@ def resolve(
     except ValidationError as error:
         raise _explain(error, where, str(path)) from error
     full = {key: origin.get(key, "default") for key, _ in _leaves(profile.model_dump(mode="json"))}
-    return Resolved(Path(name).stem, profile, full)
+    return Resolved(name_of(name), profile, full)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -25,8 +25,8 @@ def study(
     ranks: Annotated[
         str | None, typer.Option("--ranks", help="KORE's ranks for the sweep, with commas.")
     ] = None,
-    max_steps: Annotated[int | None, typer.Option("--max-steps", help="Steps of every trial.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Questions per suite.")] = None,
+    max_steps: Annotated[int | None, typer.Option("--max-steps", min=1, help="Steps of every trial.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Questions per suite.")] = None,
     profile: Annotated[
         str | None, typer.Option("--profile", "-p", help="A profile's name or TOML file.")
     ] = None,
@@ -49,8 +49,9 @@ def study(
     import sys
 
     from kore.pipeline.study import run_study, trainings
+    from kore.pipeline.study_check import check_data
     from kore.pipeline.study_plan import read_plan
-    from kore.pipeline.study_plot import text_losses
+    from kore.pipeline.study_plot import named, text_losses
     from kore.pipeline.study_tables import PARTS
     from kore_cli.output import Output
     from kore_cli.story import story
@@ -62,14 +63,16 @@ def study(
             "methods": methods.split(",") if methods else None,
             "seeds": seeds,
             "parts": parts.split(",") if parts else None,
-            "ranks": [int(r) for r in ranks.split(",")] if ranks else None,
+            "ranks": _numbers(ranks) if ranks else None,
             "max_steps": max_steps,
             "limit": limit,
             "profile": profile,
         },
     )
+    check_data(chosen)
     if dry_run:
-        output.result({**chosen.model_dump(mode="json"), "trainings": trainings(chosen)})
+        counts = {"trainings": trainings(chosen), "with_further": trainings(chosen, chosen.further)}
+        output.result({**chosen.model_dump(mode="json"), **counts})
         return
     command = " ".join(["kore", *(a for a in sys.argv[1:] if a != "--report-only")])
     with story(output) as progress:
@@ -84,6 +87,15 @@ def study(
         output.table(rows, columns, title=PARTS.get(part, part))
     if value["gains"]:
         output.table(value["gains"], ["label", "own", "others"], title="Gain over the general covariance")
-    output.line("\n".join(text_losses(value["losses"])))
+    output.line("\n".join(text_losses(named(value["losses"], value["penalty_included"]))))
     for path in value["files"]:
         output.line(path)
+
+
+def _numbers(ranks: str) -> list[int]:
+    from kore.errors import UsageError
+
+    try:
+        return [int(rank) for rank in ranks.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--ranks takes whole numbers with commas, not {ranks}") from error

@@ -13,7 +13,7 @@ from kore.pipeline import stages
 from kore.pipeline.study_data import flags_of
 from kore.pipeline.study_plan import BASE, RAG, RAW, THAWED, UNAUGMENTED, UNCONSTRAINED, WHOLE, StudyPlan
 from kore.pipeline.study_trials import Bench, Spec
-from kore.profile import resolve
+from kore.profile import name_of, resolve
 from kore.progress import Progress
 from kore.records import KnowledgeItem, read_records
 
@@ -64,9 +64,9 @@ def arms(plan: StudyPlan, benches: Mapping[str, Bench]) -> list[Arm]:
     found = [arm for part, make in parts.items() if part in plan.parts for arm in make(plan, main)]
     for profile in plan.models:
         for method in ("lora", "replay", "kore"):
-            rates = plan.rates_of(method, profile)
-            part = f"{MODEL} {Path(profile).stem}"
-            found.append(_arm(plan, benches[profile], method, part, rates=(rates[len(rates) // 2],)))
+            part = f"{MODEL} {name_of(profile)}"
+            rates = (plan.centre_of(method, profile),)
+            found.append(_arm(plan, benches[profile], method, part, rates=rates))
     return found
 
 
@@ -153,7 +153,7 @@ def grow(plan: StudyPlan, bench: Bench, wanted: Sequence[Arm], progress: Progres
             try:
                 stages.augment(known, profile, arm.samples.parent, progress, stage=f"augment {strategy}")
             except UsageError as error:
-                failed[arm.label] = str(error)
+                failed[arm.label] = "; ".join(error.lines())
     if "specific" in parts:
         for name, samples in bench.data.suites_of_old().items():
             folder = _own(bench, name)

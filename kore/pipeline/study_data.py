@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kore.errors import UsageError
 from kore.pipeline import stages
 from kore.pipeline.study_plan import RAW, StudyPlan
-from kore.profile import resolve
+from kore.profile import name_of, resolve
 from kore.progress import Progress
 from kore.records import KnowledgeItem, Sample, read_records
 
@@ -50,9 +50,13 @@ class StudyData:
                 found.setdefault(str(sample.extra["suite"]), []).append(sample)
         return dict(sorted(found.items()))
 
+    def without_suite(self) -> int:
+        """How many old samples name none, where others do or not."""
+        return sum("suite" not in sample.extra for sample in read_records(Sample, self.old))
 
-def layout(plan: StudyPlan, out: Path) -> StudyData:
-    """Where a study's data lies, made or not.
+
+def layout(plan: StudyPlan, out: Path, profile: str | None = None) -> StudyData:
+    """Where a study's data lies, made or not: the same for every model, but for the covariance.
 
     Raises:
         UsageError: own items without old samples.
@@ -63,7 +67,8 @@ def layout(plan: StudyPlan, out: Path) -> StudyData:
         raise UsageError("a study of your own items needs old samples", hint="name them as old in the plan")
     items = Path(plan.items) if plan.items else package_data() / "items.jsonl"
     old = Path(plan.old) if plan.old else package_data() / "old.jsonl"
-    return StudyData(items, out / "tree", out / "raw", old, out / "covariance")
+    own = out if profile in (None, plan.profile) else out / name_of(str(profile))
+    return StudyData(items, out / "tree", out / "raw", old, own / "covariance")
 
 
 def flags_of(plan: StudyPlan, data: StudyData) -> dict[str, Any]:
@@ -76,15 +81,19 @@ def flags_of(plan: StudyPlan, data: StudyData) -> dict[str, Any]:
 
 
 def prepare(plan: StudyPlan, profile: str, data: StudyData, progress: Progress) -> None:
-    """Augment the items, keep them raw beside it, and calibrate."""
+    """Augment the items, keep them raw beside it, and calibrate; a further model takes the main one's."""
     flags = flags_of(plan, data)
-    resolved = resolve(profile, flags)
+    if profile == plan.profile:
+        _items(profile, flags, data, progress)
+    stages.calibrate(resolve(profile, flags), data.covariance, progress)
+
+
+def _items(profile: str, flags: dict[str, Any], data: StudyData, progress: Progress) -> None:
     known = list(read_records(KnowledgeItem, data.items))
     sources = {"items": str(data.items)}
-    stages.augment(known, resolved.profile, data.tree, progress, sources=sources)
+    stages.augment(known, resolve(profile, flags).profile, data.tree, progress, sources=sources)
     raw = resolve(profile, {**flags, "augment.strategy": "none", "augment.copies": 1})
     stages.augment(known, raw.profile, data.raw, progress, sources=sources, stage="raw items")
-    stages.calibrate(resolved, data.covariance, progress)
 
 
 def suites(plan: StudyPlan, data: StudyData, split: str) -> list[Suite]:

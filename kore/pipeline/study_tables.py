@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 FIGURES = ("cem", "f1", "k_a", "k_r", "k_r_near", "avg", "hars")
-NESTED = ("by_dimension", "by_suite", "by_type")
+NESTED = ("by_dimension", "by_suite", "by_type_cem", "by_type_f1")
 CURVE = ("area", "k_r_at")
 PARTS = {
     "methods": "Methods (the paper's table 1)",
@@ -29,7 +29,7 @@ def summary(rows: Sequence[Mapping[str, Any]], curves: Curves) -> list[dict[str,
     for label in dict.fromkeys(r["label"] for r in rows):
         mine = [r for r in rows if r["label"] == label]
         first = mine[0]
-        value: dict[str, Any] = {k: first.get(k) for k in ("label", "params", "lr", "compared")}
+        value: dict[str, Any] = {k: first.get(k) for k in ("label", "params", "lr", "steps", "compared")}
         value["seeds"] = len(mine)
         for name in FIGURES:
             value[name], value[f"{name}_sd"] = _mean_and_spread(r.get(name) for r in mine)
@@ -85,7 +85,7 @@ def gains(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def flat(row: Mapping[str, Any], key: str) -> dict[str, Any]:
     """A row with the entries of one of its nested figures as columns, spreads beside them."""
     spreads = {f"{n}_sd": v for n, v in row.get(f"{key}_sd", {}).items()}
-    return {**row, **row[key], **spreads}
+    return {**row, **row.get(key, {}), **spreads}
 
 
 def names_in(table: Sequence[Mapping[str, Any]], key: str) -> list[str]:

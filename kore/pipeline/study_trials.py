@@ -20,7 +20,7 @@ from kore.pipeline import stages
 from kore.pipeline.study_data import StudyData, suites
 from kore.pipeline.study_plan import BASE, RAG, StudyPlan
 from kore.pipeline.trial import Trial, run_trial
-from kore.profile import resolve
+from kore.profile import EvalSection, name_of, resolve, shipped_names
 from kore.progress import Progress, silent
 from kore.run import Run
 
@@ -123,7 +123,8 @@ class Bench:
             )  # fmt: skip
             return self._row(found, split)
 
-        return self._kept(split, RAG, hash_json([RAG, self._asked(split)]), work if make else None)
+        own = [hash_file(self.data.items)] if self.plan.items else []
+        return self._kept(split, RAG, hash_json([RAG, self._asked(split), *own]), work if make else None)
 
     def trial(self, spec: Spec, split: str, *, make: bool = True) -> dict[str, Any] | None:
         """Train and score one trial, or read what it came to; None when it has no row.
@@ -133,10 +134,9 @@ class Bench:
         Raises:
             Interrupted: stopped by a signal, after a checkpoint.
         """
-        asked = hash_json([self._identity(spec), self._asked(split)])
         try:
             work = (lambda: self._work(spec, split)) if make else None
-            found = self._kept(split, self.name(spec), asked, work)
+            found = self._kept(split, self.name(spec), self._key(spec, split), work)
         except Interrupted:
             raise
         except KoreError as error:
@@ -147,9 +147,30 @@ class Bench:
         self.failed[str(spec)] = found["failed"] if found else self.failed.get(str(spec), NOT_YET)
         return None
 
+    def _key(self, spec: Spec, split: str) -> str:
+        return hash_json([self._identity(spec), self._asked(split)])
+
+    def known(self, spec: Spec) -> bool:
+        """Whether a rate was tried, whatever came of it."""
+        return self.trial(spec, VALIDATION, make=False) is not None or not self.pending(spec)
+
+    def diverged(self, spec: Spec) -> bool:
+        """Whether its training ended in a loss that is no number."""
+        return self._diverged_at(spec) is not None
+
+    def _diverged_at(self, spec: Spec) -> str | None:
+        """Where, whichever split it was to be scored on: it is one training."""
+        for split in (VALIDATION, TEST):
+            found = self._kept(split, self.name(spec), self._key(spec, split), None) or {}
+            if "failed" in found:
+                return str(found["failed"])
+        return None
+
     def _work(self, spec: Spec, split: str) -> dict[str, Any]:
         from kore.train.loop import NonFinite
 
+        if failed := self._diverged_at(spec):
+            return {"failed": failed}
         name = self.name(spec)
         flags = self._settings(spec)
         trial = Trial(name, spec.method, spec.samples, spec.covariance, old=self.data.old, flags=flags)
@@ -162,12 +183,14 @@ class Bench:
                 run, result = run_trial(trial, self.profile, run.folder, asked, evals, self.progress)
         except NonFinite as error:
             return {"failed": str(error)}
-        told = run.state().result
+        told, (losses, apart) = run.state().result, _losses(run)
         return {
             **self._row(result, split),
             "params": told.get("trainable"),
             "seconds": told.get("seconds"),
-            "losses": _losses(run),
+            "steps": told.get("steps"),
+            "losses": losses,
+            "penalty_apart": apart,
         }
 
     def pending(self, spec: Spec) -> bool:
@@ -183,6 +206,14 @@ class Bench:
         folder = self._evals(TEST) / "samples" / str(found["answers"])
         return {(path.stem, v["id"]): v for path in sorted(folder.glob("*.jsonl")) for v in read_log(path)}
 
+    def complete(self, found: dict[str, Any]) -> dict[str, Any]:
+        """A row of the test split with what rows did not always hold: its steps, CEM and F1 by type."""
+        if "by_type_cem" not in found:
+            parts = {key: verdict["parts"] for key, verdict in self.verdicts(found).items()}
+            found = {**found, **_by_type(self.suites(TEST), parts)}
+        losses = found.get("losses")
+        return {"steps": losses[-1][0] if losses else None, **found}
+
     def _settings(self, spec: Spec) -> dict[str, Any]:
         own = {"train.lr": spec.rate, "train.seed": spec.seed, "train.max_steps": self.plan.max_steps}
         return {**self.plan.settings, **own, **dict(spec.flags)}
@@ -197,15 +228,29 @@ class Bench:
     def _asked(self, split: str) -> list[Any]:
         made = self.data.questions.is_file()  # not yet, where only a report is wanted
         questions = hash_file(self.data.questions) if made else None
-        return [self.profile, self.model, self.plan.suites, self.plan.limit, split, questions]
+        own = [self.profile, self.model, self.plan.suites, self.plan.limit, split, questions]
+        return [*own, *(more for more in (self._evaluation(), self._files()) if more)]
+
+    def _evaluation(self) -> dict[str, Any]:
+        """Settings of the evaluation that are not the profile's own, or the defaults where it is a file."""
+        shipped = self.profile in shipped_names()
+        usual = resolve(self.profile, environ={}).profile.eval if shipped else EvalSection()
+        mine = resolve(self.profile, dict(self.plan.settings)).profile.eval
+        return {k: v for k in ("batch", "max_new_tokens") if (v := getattr(mine, k)) != getattr(usual, k)}
+
+    def _files(self) -> dict[str, str]:
+        """The contents of suites that are files."""
+        paths = {name: Path(name.removeprefix("agreement:")) for name in self.plan.suites}
+        paths |= {n: Path(str(p).rpartition(":")[0]) for n, p in paths.items() if not p.is_file()}
+        return {name: hash_file(path) for name, path in paths.items() if path.is_file()}
 
     def _evals(self, split: str) -> Path:
-        return self.out / "eval" / Path(self.profile).stem / split
+        return self.out / "eval" / name_of(self.profile) / split
 
     def _kept(
         self, split: str, name: str, asked: str, work: Callable[[], dict[str, Any]] | None
     ) -> dict[str, Any] | None:
-        path = self.out / "rows" / Path(self.profile).stem / split / f"{name}.json"
+        path = self.out / "rows" / name_of(self.profile) / split / f"{name}.json"
         if path.is_file() and (found := read_json(path)).get("asked") == asked:
             return dict(found)
         if work is None:
@@ -221,12 +266,10 @@ class Bench:
 
 
 def _types(suites_: Sequence[Suite], scored: Mapping[str, Scored]) -> dict[str, Any]:
-    """Adaptation by the question's fine type (the paper's table 9), retention by suite and by dimension.
+    """Adaptation by the question's fine type, retention by suite and by dimension.
 
-    Where all questions are of one type, the fact that they ask for stands in; a suite without a dimension
-    is one of its own.
+    A suite without a dimension is one of its own.
     """
-    kinds: dict[str, list[float]] = {}
     dimensions: dict[str, list[float]] = {}
     retention: dict[str, float | None] = {}
     for suite in suites_:
@@ -239,16 +282,35 @@ def _types(suites_: Sequence[Suite], scored: Mapping[str, Scored]) -> dict[str, 
                 name = f"{suite.name} (near)" if found.near else found.dimension or suite.name
                 dimensions.setdefault(name, []).append(found.headline)
             continue
-        questions = getattr(suite, "questions", ())
-        single = len({q.type for q in questions}) < 2
-        of = {q.question_id: _asked_for(q) if single else q.type for q in questions}
-        for verdict in found.samples:
-            if verdict.score is not None:
-                kinds.setdefault(of.get(verdict.id) or "other", []).append(100 * verdict.score)
+    parts = {(name, v.id): v.parts for name, found in scored.items() for v in found.samples}
     return {
-        "by_type": {kind: sum(v) / len(v) for kind, v in sorted(kinds.items())},
+        **_by_type(suites_, parts),
         "by_suite": retention,
         "by_dimension": {name: sum(v) / len(v) for name, v in dimensions.items()},
+    }
+
+
+def _by_type(
+    suites_: Sequence[Suite], parts: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> dict[str, dict[str, float]]:
+    """CEM and F1 by the question's fine type (the paper's table 9).
+
+    Where all questions are of one type, the fact that they ask for stands in.
+
+    Args:
+        parts: suite and question -> its measures.
+    """
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for suite in suites_:
+        questions = getattr(suite, "questions", ()) if suite.role == "adaptation" else ()
+        single = len({q.type for q in questions}) < 2
+        for q in questions:
+            found = parts.get((suite.name, q.question_id), {})
+            if "cem" in found:
+                kinds.setdefault((_asked_for(q) if single else q.type) or "other", []).append(found)
+    return {
+        f"by_type_{name}": {k: 100 * sum(p[name] for p in v) / len(v) for k, v in sorted(kinds.items())}
+        for name in ("cem", "f1")
     }
 
 
@@ -262,12 +324,13 @@ def _finished(run: Run) -> bool:
     return (run.folder / NAME).is_file() and read_manifest(run.folder).status == "done"
 
 
-def _losses(run: Run) -> list[tuple[int, float]]:
+def _losses(run: Run) -> tuple[list[tuple[int, float]], bool]:
+    """The loss of each step without its method's penalty, and whether a penalty was told apart."""
     from kore.events import EventTail
 
-    steps = {
-        e["step"]: e["loss"]
-        for e in EventTail(run.folder).read()
-        if e["kind"] == "step" and e.get("loss") is not None
-    }
-    return sorted(steps.items())
+    steps: dict[int, tuple[float, float | None]] = {}
+    for event in EventTail(run.folder).read():
+        if event["kind"] == "step" and event.get("loss") is not None:
+            steps[event["step"]] = event["loss"], event.get("penalty")
+    losses = [(step, loss - (penalty or 0.0)) for step, (loss, penalty) in sorted(steps.items())]
+    return losses, any(penalty is not None for _, penalty in steps.values())

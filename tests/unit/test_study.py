@@ -10,17 +10,23 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
-from kore.errors import Interrupted, ProfileError
+from kore.errors import Interrupted, MissingArtefact, ProfileError, UsageError
+from kore.events import EventWriter
 from kore.pipeline import stages
-from kore.pipeline.study import choose, run_study, trainings
+from kore.pipeline.study import Study, beyond, choose, run_study, trainings, unmatched
 from kore.pipeline.study_arms import arms
+from kore.pipeline.study_check import check_data
 from kore.pipeline.study_data import layout, suites
 from kore.pipeline.study_plan import StudyPlan, read_plan
-from kore.pipeline.study_plot import text_losses
+from kore.pipeline.study_plot import marks_of, named, text_losses
+from kore.pipeline.study_report import _case, _penalised, _tried, in_turn
 from kore.pipeline.study_tables import gains, summary
-from kore.pipeline.study_trials import Bench
+from kore.pipeline.study_trials import NOT_YET, Bench, Spec, _losses
+from kore.profile import shipped
 from kore.run import Run
+from kore_cli.main import app
 
 
 def row(lr: float, k_a: float, k_r: float) -> dict[str, Any]:
@@ -44,6 +50,14 @@ def test_every_method_and_ablation_gets_as_many_rates_to_choose_from() -> None:
     assert plan.rates_of("kore")[1] == 2e-2
 
 
+@pytest.mark.parametrize("parts", [["ablation"], ["methods", "ablation", "augmentation"]])
+def test_the_default_study_gives_each_row_equally_many_rates_too(parts: list[str]) -> None:
+    plan = read_plan(None, {"parts": parts})
+    found = arms(plan, benches(plan))
+    assert {len(arm.rates) for arm in found} == {1}
+    assert next(arm.rates for arm in found if arm.label == "kore") == (2e-2,)
+
+
 def test_on_other_models_the_rates_are_around_the_profiles_own() -> None:
     plan = StudyPlan(profile="llava-v1.5-7b")
     assert {m: plan.rates_of(m)[1] for m in ("lora", "kore", "full")} == {
@@ -54,6 +68,7 @@ def test_on_other_models_the_rates_are_around_the_profiles_own() -> None:
 def test_rows_that_two_tables_share_are_trained_once() -> None:
     plan = StudyPlan(methods=["base", "rag", "lora", "kore"], seeds_of={"kore": 3})
     assert trainings(plan) == 3 + 3 + 2
+    assert trainings(plan, plan.further) == 5 + 5 + 2
     assert trainings(plan.model_copy(update={"curve_seeds": 2})) == 3 + 6 + 1
     more = plan.model_copy(update={"parts": ["methods", "ablation", "augmentation"], "strategies": ["kore"]})
     by_label = {(a.part, a.label): a for a in arms(more, benches(more))}
@@ -61,6 +76,86 @@ def test_rows_that_two_tables_share_are_trained_once() -> None:
         1, 0
     )
     assert trainings(more) == trainings(plan) + 3 + 3  # without augmentation, with A trained
+
+
+def faked(
+    monkeypatch: pytest.MonkeyPatch, points: dict[str, dict[float, tuple[float, float] | None]]
+) -> list[tuple[str, float]]:
+    """Rows that come from `points` (None: diverged) once they are asked for; returns what was made."""
+    made: list[tuple[str, float]] = []
+
+    def trial(self: Bench, spec: Spec, split: str, *, make: bool = True) -> dict[str, Any] | None:
+        key = (spec.method, spec.rate)
+        if make and key not in made:
+            made.append(key)
+        point = points[spec.method].get(spec.rate) if key in made else None
+        self.failed[str(spec)] = NOT_YET if key not in made else "diverged"
+        if point is None:
+            return None
+        self.failed.pop(str(spec))
+        return {"lr": spec.rate, "k_a": point[0], "k_r": point[1]}
+
+    monkeypatch.setattr(Bench, "trial", trial)
+    monkeypatch.setattr(
+        Bench,
+        "diverged",
+        lambda _, s: (s.method, s.rate) in made and points[s.method].get(s.rate) is None,
+    )
+    return made
+
+
+def tuned(plan: StudyPlan, *, make: bool = True) -> Study:
+    study = Study(plan, Path())
+    study.benches = benches(plan)
+    wanted = arms(plan, study.benches)
+    if make:
+        for arm in wanted:
+            for rate in arm.rates:
+                arm.bench.trial(arm.spec(rate, 0), "validation")
+    study._tune(wanted, make=make)
+    return study
+
+
+def test_a_rate_at_the_end_of_those_tried_is_followed_by_further_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rising = {1.0: (10.0, 50.0), 2.0: (20.0, 51.0), 4.0: (30.0, 52.0), 8.0: (40.0, 53.0), 16.0: (41.0, 60.0)}
+    peaked = {1.0: (10.0, 50.0), 2.0: (39.0, 55.0), 4.0: (30.0, 40.0)}
+    breaks = {1.0: (10.0, 50.0), 2.0: (20.0, 51.0), 4.0: (30.0, 52.0), 8.0: None}
+    never: dict[float, tuple[float, float] | None] = {1.0: None, 2.0: None, 4.0: None, 0.5: (5.0, 50.0)}
+    points = {"ewc": rising, "lora": peaked, "lwf": breaks, "kore": never}
+    made = faked(monkeypatch, points)  # type: ignore[arg-type]
+    rates = {key: [1.0, 2.0, 4.0] for key in points}
+    plan = StudyPlan(methods=list(points), rates=rates)
+    study = tuned(plan)
+    assert study.chosen == {"ewc": 16.0, "lora": 2.0, "lwf": 4.0, "kore": 0.5}
+    told = study.tried
+    assert (told["ewc"]["rates"], told["ewc"]["end"]) == ([1.0, 2.0, 4.0, 8.0, 16.0], "highest")
+    assert (told["lora"]["rates"], told["lora"]["end"]) == ([1.0, 2.0, 4.0], None)
+    assert (told["lwf"]["diverged"], told["lwf"]["end"]) == ([8.0], None)
+    assert told["kore"]["rates"] == [0.25, 0.5, 1.0, 2.0, 4.0]
+    count = len(made)
+    assert tuned(plan, make=False).chosen == study.chosen and len(made) == count
+    text = "\n".join(_tried(told, plan.further))
+    assert "Still at an end, so that a rate further out may be better: ewc." in text
+    assert "| lwf | 4 | 1, 2, 4, 8 (diverged) | 4 | no |" in text
+
+
+def test_a_rate_further_that_is_not_made_yet_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = faked(monkeypatch, {"ewc": {1.0: (10.0, 50.0), 2.0: (20.0, 51.0)}})
+    made += [("ewc", 1.0), ("ewc", 2.0)]
+    study = tuned(StudyPlan(methods=["ewc"], rates={"ewc": [1.0, 2.0]}), make=False)
+    assert (study.chosen["ewc"], study.tried["ewc"]["next"]) == (2.0, 4.0)
+    assert "highest; 4 not made yet" in "\n".join(_tried(study.tried, 2))
+    assert (
+        tuned(StudyPlan(methods=["ewc"], rates={"ewc": [1.0, 2.0]}, further=0)).tried["ewc"]["next"] is None
+    )
+
+
+def test_one_rate_further_takes_the_step_at_its_end() -> None:
+    assert beyond([1e-3, 2e-3, 8e-3], "highest") == 3.2e-2
+    assert beyond([1e-3, 2e-3, 8e-3], "lowest") == 5e-4
+    assert beyond([1e-3], "highest") is None and beyond([1e-3, 2e-3], None) is None
 
 
 def benches(plan: StudyPlan) -> dict[str, Bench]:
@@ -94,9 +189,92 @@ def test_plans_are_checked(tmp_path: Path) -> None:
     assert read_plan(None, {}).max_steps is not None
 
 
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("rates = {kore = []}", r"rates\.kore"),
+        ("rates = {kore = [-1e-3]}", r"rates\.kore\.0.*greater than 0"),
+        ("rates = {koree = [1e-3]}", r"rates: no such row: koree \(did you mean kore\?\)"),
+        ("seeds_of = {lorra = 3}", r"seeds_of: no such method: lorra \(did you mean lora\?\)"),
+        ("seeds_of = {lora = 0}", r"seeds_of\.lora"),
+        ("limit = -1", "limit"),
+        ("max_steps = 0", "max_steps"),
+        ('parts = ["ranks"]\nranks = [0]', "ranks.0"),
+        ('parts = ["methods", "ranks"]', "needs ranks"),
+        ('strategies = ["text-awar"]', r"did you mean text-aware\?"),
+        ('methods = ["kore", "kore"]', "kore is named twice"),
+        ('models = ["llava-v1.5-7c"]', r"no such profile.*did you mean llava-v1\.5-7b"),
+        ('profile = "tinny"', "no such profile"),
+        ('models = ["tiny"]', "tiny is named twice"),
+        ('models = ["llava-v1.5-7b"]\nsettings = {"model.id" = "x"}', "model.id"),
+        ("seedz = 3", r"no such key: seedz \(did you mean seeds\?\)"),
+        ("grid = []", "grid"),
+        ("parts = 3\nranks = [1]", "parts"),
+        ('settings = {"train.lrr" = 1}', r"train\.lrr"),
+    ],
+)
+def test_what_cannot_be_in_a_plan_is_one_clear_error(tmp_path: Path, text: str, match: str) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(text)
+    with pytest.raises(ProfileError, match=match):
+        read_plan(path, {})
+
+
+def test_files_and_suites_of_a_plan_are_looked_for() -> None:
+    with pytest.raises(MissingArtefact, match=r"items: no such file: gone\.jsonl"):
+        check_data(StudyPlan(items="gone.jsonl", old="gone.jsonl"))
+    with pytest.raises(MissingArtefact, match="notes: no such file"):
+        check_data(StudyPlan(notes="gone.md"))
+    with pytest.raises(UsageError, match="did you mean demo"):
+        check_data(StudyPlan(suites=["demoo"]))
+
+
+def test_old_samples_that_no_covariance_of_one_suite_is_made_of_are_told(tmp_path: Path) -> None:
+    said = [{"from": "human", "value": "Is it?"}, {"from": "gpt", "value": "Yes"}]
+    old = [{"id": "a", "conversations": said, "suite": "text"}, {"id": "b", "conversations": said}]
+    (tmp_path / "old.jsonl").write_text("".join(json.dumps(s) + "\n" for s in old))
+    plan = StudyPlan(items="items.jsonl", old=str(tmp_path / "old.jsonl"))
+    bench = Bench(plan, "tiny", layout(plan, tmp_path), tmp_path)
+    assert list(unmatched(bench, []).values()) == ["1 old samples name no suite"]
+    found = unmatched(bench, [{"label": "base", "by_suite": {"choice": 1.0}}])
+    assert found["gain of kore for text on its own suite"] == "no retention suite is called text"
+
+
+def test_ranks_ask_for_their_table_unless_others_are_named(tmp_path: Path) -> None:
+    assert read_plan(None, {"ranks": [8]}).parts == ["methods", "ranks"]
+    assert read_plan(None, {"ranks": [8], "parts": ["methods"]}).parts == ["methods", "ranks"]
+    path = tmp_path / "plan.toml"
+    path.write_text("ranks = [8]")
+    assert read_plan(path, {"parts": None}).parts == ["methods", "ranks"]
+    assert read_plan(path, {"parts": ["ablation"]}).parts == ["ablation"]
+    result = CliRunner().invoke(app, ["study", "--ranks", "a,b", "--dry-run"])
+    assert isinstance(result.exception, UsageError) and "a,b" in str(result.exception)
+
+
+def test_a_plans_folder_is_the_same_whatever_its_notes_say() -> None:
+    plain = StudyPlan()
+    assert plain.key == StudyPlan(notes="Read this.").key != StudyPlan(grid=[1.0]).key
+
+
+def test_a_row_is_known_by_settings_of_the_evaluation_and_by_suites_that_are_files(tmp_path: Path) -> None:
+    def asked(**more: Any) -> list[Any]:
+        plan = StudyPlan(**more)
+        return Bench(plan, "tiny", layout(plan, tmp_path), tmp_path)._asked("test")
+
+    plain = asked()
+    assert len(plain) == 6  # what a row was always known by
+    assert asked(settings={"eval.max_new_tokens": 24}) == plain  # the profile's own
+    assert asked(settings={"eval.max_new_tokens": 9})[6:] == [{"max_new_tokens": 9}]
+    path = tmp_path / "q.jsonl"
+    path.write_text("a")
+    before = asked(suites=[f"{path}:retention"])
+    path.write_text("b")
+    assert len(before) == 7 and asked(suites=[f"{path}:retention"]) != before
+
+
 def test_summaries_are_means_with_the_spread_over_seeds() -> None:
     def made(label: str, k_a: float | None) -> dict[str, Any]:
-        return {"label": label, "k_a": k_a, "lr": 1e-3, "by_suite": {"a": k_a, "b": None}, "by_type": {}}
+        return {"label": label, "k_a": k_a, "lr": 1e-3, "by_suite": {"a": k_a, "b": None}, "by_type_cem": {}}
 
     curves = {"kore": {0: {"area": 3.0, "k_r_at": None}, 1: {"area": 5.0, "k_r_at": 40.0}}}
     rows = summary([made("kore", 10.0), made("kore", 14.0), made("lora", None)], curves)
@@ -122,8 +300,37 @@ def test_a_constraints_gain_is_told_on_its_own_suite_and_on_the_others() -> None
 
 def test_losses_are_drawn_in_characters() -> None:
     lines = text_losses({"kore": [(1, 4.0), (2, 2.0)], "lora": [(1, 4.0), (2, 3.0)], "none": []})
-    assert lines[-1] == "k kore, o lora" and "none" not in lines[-1]
+    assert lines[-1] == "k kore, l lora" and "none" not in lines[-1]
     assert any("k" in line for line in lines[:-2])
+
+
+def test_one_high_curve_does_not_squash_the_others() -> None:
+    lines = text_losses({"kore": [(1, 4.0), (9, 2.0)], "lora": [(1, 4.2), (9, 3.0)], "ewc": [(1, 900.0)]})
+    assert float(lines[0].split("|")[0]) == pytest.approx(8.4) and "and above" in lines[0]
+    assert named({"ewc": [], "kore": []}, ["ewc"]).keys() == {"ewc (its penalty included)", "kore"}
+    assert marks_of(["lora", "lora-raw", "lwf"]) == {"lora": "l", "lora-raw": "o", "lwf": "w"}
+
+
+def test_a_loss_is_kept_without_its_penalty_where_that_is_told(tmp_path: Path) -> None:
+    with EventWriter(tmp_path / "new") as events:
+        events.write("step", step=1, loss=5.0, penalty=3.0)
+        events.write("step", step=2, loss=4.0, penalty=1.0)
+    with EventWriter(tmp_path / "old") as events:
+        events.write("step", step=1, loss=5.0)
+    assert _losses(Run(tmp_path / "new")) == ([(1, 2.0), (2, 3.0)], True)
+    assert _losses(Run(tmp_path / "old")) == ([(1, 5.0)], False)
+    assert _penalised({"trains": "ewc"}) and not _penalised({"trains": "kore"})
+    assert not _penalised({"trains": "ewc", "penalty_apart": True})
+
+
+def test_cases_come_from_every_suite_in_turn_with_their_options() -> None:
+    keys = [("a", "1"), ("a", "2"), ("b", "1"), ("a", "3"), ("b", "2")]
+    assert in_turn(keys) == [("a", "1"), ("b", "1"), ("a", "2"), ("b", "2"), ("a", "3")]
+    verdict = {"question": "<image>\nWhat is it?\nA) bat\nB) bee\nChoose.", "answer": "B"}
+    case = _case("choice", verdict, {"kore": {"prediction": "bee\n"}, "lora": {"prediction": None}})
+    assert case["question"] == "What is it? A) bat B) bee Choose." and case["right"] == "B, bee"
+    assert case["answers"] == {"kore": "bee", "lora": "(nothing)"}
+    assert _case("text", {"question": "<image>\n", "answer": "x"}, {})["question"] == "(no text)"
 
 
 @pytest.fixture
@@ -164,7 +371,7 @@ def own(tiny_llava: Path, tmp_path: Path) -> StudyPlan:
     return StudyPlan(
         methods=["base", "lora", "kore"], rates={"lora": [1e-3], "kore": [1e-3, 1e-2]}, max_steps=1,
         items=str(folder / "items.jsonl"), old=str(folder / "samples.jsonl"),
-        suites=[f"{folder / 'old.jsonl'}:retention"], settings=settings,
+        suites=[f"{folder / 'old.jsonl'}:retention"], settings=settings, further=0, notes="**Read** this.",
     )  # fmt: skip
 
 
@@ -194,12 +401,36 @@ def test_a_study_reports_what_there_is_goes_on_and_trains_nothing_twice(
     assert kore["area"] is not None and value["table"][1]["area"] is not None
     assert kore["by_dimension"].keys() == {"old"}
     assert set(value["losses"]) == {"lora", "kore"}
+    assert kore["steps"] == 1 and kore["by_type_cem"].keys() == kore["by_type_f1"].keys() != set()
     assert run_study(own, out)["table"] == run_study(own, out, make=False)["table"] == value["table"]
     assert len(calls) == 4
     assert value["command"] == "kore study mine.toml"
     text = (out / "report" / "study.md").read_text()
+    assert text.startswith("# Study\n\n**Read** this.\n")
     assert "## Rates tried" in text and "## Missing" not in text
     assert (out / "report" / "study.csv").read_text().count("\n") == 4
+
+
+def test_models_whose_names_differ_after_a_dot_have_rows_of_their_own(own: StudyPlan, tmp_path: Path) -> None:
+    settings = dict(own.settings)
+    text = (shipped() / "tiny.toml").read_text().replace('"kore-tiny"', f'"{settings.pop("model.id")}"')
+    names = ["main-v1.5", "llava-v1.5-7b", "llava-v1.5-13b"]
+    paths = [tmp_path / f"{name}.toml" for name in names]
+    for path in paths:
+        path.write_text(text)
+    plan = own.model_copy(update={"profile": str(paths[0]), "models": [str(p) for p in paths[1:]],
+                                  "methods": ["base"], "settings": settings})  # fmt: skip
+    out = tmp_path / "study"
+    value = run_study(plan, out)
+    assert not value["missing"]
+    assert list(value["tables"]) == ["methods", *(f"model {n}" for n in names[1:])]
+    for name in names[1:]:
+        rows = value["tables"][f"model {name}"]
+        assert [r["label"] for r in rows] == ["base", "lora", "replay", "kore"]
+        assert {r["lr"] for r in rows[1:]} == {2e-2}  # the profile's own
+        assert [p.name for p in (out / "data" / name).iterdir()] == ["covariance"]
+        assert len(list((out / "rows" / name / "test").glob("*.json"))) == 4
+    assert "at the profile's own rate" in (out / "report" / "study.md").read_text()
 
 
 @pytest.mark.slow
@@ -218,7 +449,10 @@ def test_every_part_of_a_study_side_by_side_gives_what_one_after_the_other_gives
         "augmentation": ["lora, image-agnostic", "lora, kore"],
         "specific": ["kore", "kore for old", "kore for other"],
     }
-    assert list(value["missing"]) == ["lora, text-aware"]
+    assert list(value["missing"]) == ["lora, text-aware", "gain of kore for other on its own suite"]
+    assert "rephrases by a model; " in value["missing"]["lora, text-aware"]
+    assert run_study(plan, tmp_path / "two", make=False)["missing"] == value["missing"]
+    assert value["covariances"] == {"kore": 6, "kore for old": 3, "kore for other": 3}
     assert [g["compared"] for g in value["gains"]] == ["old", "other"]
     assert value["gains"][0]["own"] is not None and value["gains"][1]["own"] is None
     kore = value["table"][2]
