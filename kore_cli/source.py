@@ -455,6 +455,11 @@ class RunSource:
         return self._local, "this machine"
 
 
+def same(one: Path | None, other: Path | None) -> bool:
+    """Whether two spellings mean one folder."""
+    return one is not None and other is not None and one.resolve() == other.resolve()
+
+
 def tail_lines(path: Path, count: int) -> tuple[str, ...]:
     """The last lines of a text file, reading at most 64 KiB of it."""
     with path.open("rb") as stream:
