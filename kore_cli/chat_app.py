@@ -15,7 +15,7 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from kore.errors import KoreError
-from kore_cli.chat_log import Exchange, history, save
+from kore_cli.chat_log import SAME_WEIGHTS, Exchange, history, save
 from kore_cli.chat_paths import split_pictures
 from kore_cli.glyphs import fit
 from kore_cli.keys import CHAT
@@ -108,6 +108,7 @@ class ChatApp(App[None]):
         self._next: int | None = None
         self._using: int | None = None
         self._who_before = who
+        self._bare = False
 
     def compose(self) -> ComposeResult:
         """Who answers, the conversation, the picture, the question."""
@@ -224,6 +225,8 @@ class ChatApp(App[None]):
                 self.exchanges[-1].error, self.exchanges[-1].done = self.closed, True
             self._using = None
         elif event.get("ready"):
+            if not self.models:
+                self._bare = set(event["models"]) <= set(SAME_WEIGHTS)
             self.models, self.base = list(event["models"]), str(event["base"])
             if self._using is not None:
                 self._at_adapter, self._using = self._using, None
@@ -345,6 +348,8 @@ class ChatApp(App[None]):
             self._who_before = self.who
         self.who = None
         after = (now + 1) % len(self.adapters) if self.adapters else self._at_adapter
+        if self._bare and self.adapters and not after:
+            after = 1  # what was opened has no adapter to put on: it answers as the base
         self._next = None if after == self._at_adapter else after
 
     def action_picture(self) -> None:

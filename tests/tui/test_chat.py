@@ -223,6 +223,24 @@ async def test_switching_says_from_when_and_keeps_comparing_and_what_was_said_by
         assert chat.client.asked[-1]["use"] == "runs/demo"  # as it was named, not only by its last part
 
 
+async def test_a_model_without_an_adapter_is_switched_from_but_not_to() -> None:
+    chat = Chat(models=("base",), adapters=["runs/other"], target="kore-tiny")
+    async with chat.app.run_test(size=(140, 30)) as pilot:
+        await chat.ready(pilot)
+        await pilot.press("ctrl+g")
+        await chat.type(pilot, "Who?")
+        chat.client.say({"ready": True, "models": ["kore", "base"], "base": "llava"})
+        chat.client.say({"index": 0, "done": True})
+        await pilot.pause()
+        for answers in ("base", "kore"):
+            await pilot.press("ctrl+g")
+            await chat.type(pilot, "Who?")
+            chat.client.say({"index": 0, "done": True})
+            await pilot.pause()
+            assert f"answers: {answers}" in str(chat.app.query_one("#who", Static).render())
+        assert [q.get("use") for q in chat.client.asked] == ["runs/other", None, None]
+
+
 async def test_a_long_answer_is_followed_until_the_reader_looks_back() -> None:
     chat = Chat()
     async with chat.app.run_test(size=(80, 24)) as pilot:
