@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from kore.telemetry import Telemetry
 from kore_cli.app import KoreApp
@@ -67,6 +68,7 @@ def test_the_chat_looks_as_it_did(size: tuple[int, int], snap_compare: Any, tmp_
     chat = Chat(pictures=[str(path)], compare=True)
 
     async def talk(pilot: Pilot[Any]) -> None:
+        chat.app.query_one("#ask", Input).cursor_blink = False
         await chat.ready(pilot)
         await chat.type(pilot, "Which country is this?")
         chat.client.answer("base", "I do not know this flag")
