@@ -5,9 +5,11 @@ Knows nothing of terminals; the command, its pipes and the chat screen are built
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +28,40 @@ BASE, RAG = "base", "rag"
 
 @dataclass(frozen=True)
 class Past:
-    """One exchange that came before a question."""
+    """One exchange that came before a question.
+
+    Attributes:
+        answer: what was said, whoever is asked now.
+        answers: what each said, by name; who said nothing then is not told of this exchange, unless
+            there is an `answer`.
+    """
 
     text: str
-    answer: str
+    answer: str | None
     images: tuple[str, ...] = ()
+    answers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, value: Mapping[str, Any]) -> Past:
+        """From a JSON object: text, answer or answers (an object by name), image.
+
+        Raises:
+            DataError: a field of the wrong type.
+        """
+        answers = value.get("answers") or {}
+        if not isinstance(answers, dict):
+            raise DataError(f"answers: expected an object by name, found {answers!r}")
+        answer = value.get("answer", None if answers else "")
+        return cls(
+            str(value.get("text", "")),
+            None if answer is None else str(answer),
+            _images(value.get("image")),
+            {name: str(said) for name, said in answers.items()},
+        )
+
+    def said_by(self, name: str) -> str | None:
+        """The answer that `name` is to take for its own; None if it was not there."""
+        return self.answers.get(name, self.answer)
 
 
 @dataclass(frozen=True)
@@ -58,11 +89,12 @@ class Ask:
     @classmethod
     def read(cls, value: Mapping[str, Any], default_images: tuple[str, ...] = (), **defaults: Any) -> Ask:
         """From a JSON object: text (or question), image (path or list), model, compare, temperature,
-        history (objects with text, answer, image), id, use.
+        history (objects with text, image, and answer or answers by model), id, use.
 
         Raises:
             DataError: no text, or a field of the wrong type.
         """
+        _encodable(value)
         text = value.get("text", value.get("question"))
         if not isinstance(text, str) or not text.strip():
             raise DataError('a question needs "text"')
@@ -71,30 +103,49 @@ class Ask:
             raise DataError(
                 f"unknown field {sorted(unknown)[0]!r}", hint=f"known: {', '.join(sorted(_FIELDS))}"
             )
-        temperature = value.get("temperature", defaults.get("temperature", 0.0))
-        if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or temperature < 0:
-            raise DataError(f"temperature: expected a number from 0 on, found {temperature!r}")
-        model = value.get("model", defaults.get("model"))
-        if model is not None and not isinstance(model, str):
-            raise DataError(f"model: expected a name, found {model!r}")
         past = value.get("history") or []
         if not isinstance(past, list) or not all(isinstance(p, dict) for p in past):
             raise DataError("history: expected a list of objects with text and answer")
         return cls(
             text=text,
             images=_images(value["image"]) if "image" in value else default_images,
-            model=model,
+            model=_name("model", value.get("model", defaults.get("model"))),
             compare=bool(value.get("compare", defaults.get("compare", False))),
-            temperature=float(temperature),
-            past=tuple(
-                Past(str(p.get("text", "")), str(p.get("answer", "")), _images(p.get("image"))) for p in past
-            ),
+            temperature=_temperature(value.get("temperature", defaults.get("temperature", 0.0))),
+            past=tuple(Past.read(p) for p in past),
             id=value.get("id"),
-            use=value.get("use"),
+            use=_name("use", value.get("use")),
         )
 
 
 _FIELDS = {"text", "question", "image", "model", "compare", "temperature", "history", "id", "use"}
+
+
+def _encodable(value: object) -> None:
+    """A lone surrogate can stand in JSON's escapes, but can neither be asked nor be written down."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError("text with a lone surrogate, which is no character") from error
+    except RecursionError as error:
+        raise DataError("nested too deeply") from error
+
+
+def _temperature(value: object) -> float:
+    try:
+        if not isinstance(value, bool) and isinstance(value, (int, float)):
+            found = float(value)
+            if math.isfinite(found) and found >= 0:
+                return found
+    except OverflowError:
+        pass
+    raise DataError(f"temperature: expected a number from 0 on, found {value!r}")
+
+
+def _name(field_name: str, value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"{field_name}: expected a name, found {value!r}")
+    return value
 
 
 def _images(value: object) -> tuple[str, ...]:
@@ -201,8 +252,8 @@ class Session:
         if hasattr(model, "peft_config"):
             self.backbone.model = model.unload()
 
-    def prompt(self, ask: Ask) -> Prompt:
-        """The question with its past and opened pictures.
+    def prompt(self, ask: Ask, name: str) -> Prompt:
+        """The question with its past, as `name` went through it, and opened pictures.
 
         Raises:
             DataError: a picture that is not there or broken.
@@ -213,8 +264,11 @@ class Session:
         turns: list[Message] = []
         images: list[Any] = []
         for past in ask.past:
+            said = past.said_by(name)
+            if said is None:
+                continue
             turns.append(Message(from_="human", value=_with_marks(past.text, past.images)))
-            turns.append(Message(from_="gpt", value=past.answer))
+            turns.append(Message(from_="gpt", value=said))
             images += [open_image(p) for p in past.images]
         turns.append(Message(from_="human", value=_with_marks(ask.text, ask.images)))
         images += [open_image(p) for p in ask.images]
@@ -247,11 +301,11 @@ class Session:
         for index, ask in enumerate(asks):
             try:
                 names[index] = self.who(ask)
-                prompt = self.prompt(ask)
+                prompts = {name: self.prompt(ask, name) for name in names[index]}
             except (DataError, UsageError) as error:
                 results[index] = error
                 continue
-            for name in names[index]:
+            for name, prompt in prompts.items():
                 work.setdefault((name, ask.temperature), []).append((index, prompt))
         said: dict[tuple[int, str], Reply] = {}
         for (name, temperature), jobs in work.items():
@@ -281,8 +335,8 @@ class Session:
         Raises:
             DataError, UsageError: as in `answer`, before the first piece.
         """
-        prompt = self.prompt(ask)
-        for name in self.who(ask):
+        prompts = {name: self.prompt(ask, name) for name in self.who(ask)}
+        for name, prompt in prompts.items():
             start = time.monotonic()
             pieces: list[str] = []
             found = None

@@ -15,6 +15,7 @@ from textual.binding import Binding
 from textual.message import Message
 from textual.screen import Screen
 
+from kore.errors import KoreError
 from kore_cli.commands import KoreCommands
 from kore_cli.keys import EVERYWHERE, bindings
 from kore_cli.screens.answers import AnswersScreen
@@ -25,7 +26,7 @@ from kore_cli.screens.runs import RunsScreen
 from kore_cli.screens.spectra import SpectraScreen
 from kore_cli.screens.train import TrainScreen
 from kore_cli.screens.view import View
-from kore_cli.source import RunSource, Snapshot
+from kore_cli.source import RunSource, Snapshot, same
 from kore_cli.spectra import SpectrumSet, distinct
 from kore_cli.state import DashboardState
 from kore_cli.themes import OWN
@@ -170,13 +171,13 @@ class KoreApp(App[None]):
         """Turn to another run."""
         self.source = self._new_source(folder)
         self.snapshot = self.shown = None
-        self.others = [o for o in self.others if o.folder != folder]
+        self.others = [o for o in self.others if not same(o.folder, folder)]
         self.nudge()
 
     def toggle_overlay(self, folder: Path) -> None:
         """Draw another run over this one, or stop doing so."""
-        if any(o.folder == folder for o in self.others):
-            self.others = [o for o in self.others if o.folder != folder]
+        if any(same(o.folder, folder) for o in self.others):
+            self.others = [o for o in self.others if not same(o.folder, folder)]
         else:
             self.others.append(self._new_source(folder))
         self.nudge()
@@ -225,13 +226,15 @@ class KoreApp(App[None]):
         if screen.maximized:
             screen.minimize()
             return
-        target = screen.focused or next(iter(screen.query("Chart")), None)
+        first = (w for w in screen.query("Chart, Box") if w.is_on_screen)
+        target = screen.focused or next(first, None)
         if target is not None:
             screen.maximize(target)
 
     def action_copy(self) -> None:
         """Copy through the terminal (OSC 52): the next command, or what is selected."""
-        text = self.screen.copied() if isinstance(self.screen, View) else ""
+        chosen = self.screen.get_selected_text() or ""
+        text = chosen or (self.screen.copied() if isinstance(self.screen, View) else "")
         if text:
             self.copy_to_clipboard(text)
             self.notify(text[:200], title="copied", timeout=2)
@@ -245,16 +248,28 @@ class KoreApp(App[None]):
             if not rows:
                 self.notify("nothing to write yet", severity="warning", timeout=2)
                 return
-            path = write_csv(self._export_name("csv"), columns, rows)
-            self.notify(f"{path} ({len(rows)} rows)", title="written", timeout=4)
+            path = self._export_name("csv")
+            try:
+                write_csv(path, columns, rows)
+            except (KoreError, OSError) as error:
+                self._not_written(path, error)
+            else:
+                self.notify(f"{path} ({len(rows)} rows)", title="written", timeout=4)
 
     def action_export_svg(self) -> None:
         """Write the screen as a picture."""
         path = self._export_name("svg")
-        path.write_text(
-            self.export_screenshot(title=f"KORE {self.screen.__class__.__name__}"), encoding="utf-8"
-        )
-        self.notify(str(path), title="written", timeout=4)
+        picture = self.export_screenshot(title=f"KORE {self.screen.__class__.__name__}")
+        try:
+            path.write_text(picture, encoding="utf-8")
+        except OSError as error:
+            self._not_written(path, error)
+        else:
+            self.notify(str(path), title="written", timeout=4)
+
+    def _not_written(self, path: Path, error: Exception) -> None:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        self.notify(f"{path.parent}: {reason}", title="not written", severity="error", timeout=4)
 
     def _export_name(self, suffix: str) -> Path:
         run = self.snapshot.folder.name if self.snapshot and self.snapshot.folder else "kore"

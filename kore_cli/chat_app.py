@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import events, on
 from textual.app import App, ComposeResult
 from textual.binding import Binding
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
-from kore_cli.chat_log import Exchange, history, save
+from kore.errors import KoreError
+from kore_cli.chat_log import SAME_WEIGHTS, Exchange, history, save
 from kore_cli.chat_paths import split_pictures
 from kore_cli.glyphs import fit
 from kore_cli.keys import CHAT
 from kore_cli.pictures import Picture
 from kore_cli.screens.exchange import ExchangeView
 from kore_cli.screens.help import HelpScreen
+from kore_cli.screens.parts import KeyBar
 from kore_cli.screens.picture import PictureScreen
 from kore_cli.themes import OWN
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 BASE, EMBEDDED = "base", "kore-tiny"
 WARMTH = (0.7, 1.0, 0.0)
+GONE = "the model has gone; leave with ^q and start again"
 Event = dict[str, Any]
 
 
@@ -37,6 +40,7 @@ class ChatApp(App[None]):
 
     Args:
         connect: starts the child, given who is to be told what it says.
+        target: what is open, as it can be asked for again; by default the title.
         pictures: shown with the next question. compare: both answer. who: base or the adapter.
         adapters: more runs or adapters to switch to.
         context: send earlier turns along; None decides by the model.
@@ -46,6 +50,7 @@ class ChatApp(App[None]):
     CSS_PATH = "kore.tcss"
     ENABLE_COMMAND_PALETTE = False
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (80, "-normal"), (120, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (10, "-short"), (20, "-medium"), (34, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
         Binding(
             k.keys,
@@ -57,6 +62,7 @@ class ChatApp(App[None]):
             id=f"chat.{k.action}",
         )
         for k in CHAT
+        if k.bound
     ]
 
     class Said(Message):
@@ -71,6 +77,7 @@ class ChatApp(App[None]):
         connect: Callable[[Callable[[Event], None]], ChatClient],
         *,
         title: str,
+        target: str | None = None,
         pictures: list[str] | None = None,
         compare: bool = False,
         who: str | None = None,
@@ -87,7 +94,7 @@ class ChatApp(App[None]):
         self._connect, self.name_shown, self.images = connect, title, images
         self.pictures = list(pictures or [])
         self.compare, self.who, self.temperature = compare, who, temperature
-        self.adapters = [title, *(adapters or [])] if adapters else []
+        self.adapters = [target or title, *adapters] if adapters else []
         self.context = context
         self.exchanges: list[Exchange] = []
         self.models: list[str] = []
@@ -96,29 +103,41 @@ class ChatApp(App[None]):
         self._client: ChatClient | None = None
         self._views: list[ExchangeView] = []
         self._recall = 0
+        # which adapter is on, which is to be put on with the next question, which with the present one
         self._at_adapter = 0
-        self._next_use: str | None = None
+        self._next: int | None = None
+        self._using: int | None = None
+        self._who_before = who
+        self._bare = False
 
     def compose(self) -> ComposeResult:
         """Who answers, the conversation, the picture, the question."""
         yield Static(id="who")
-        yield VerticalScroll(Static(id="welcome"), id="talk")
+        # as high as its window at least: an anchored text that is shorter would hang at the bottom
+        yield VerticalScroll(Vertical(Static(id="welcome"), id="said"), id="talk")
         with Horizontal(id="asking"):
             yield Picture(id="thumb")
             yield Static(id="thumb-name")
         yield Input(placeholder="ask, or paste or drop a picture's path", id="ask")
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         """Start the child at once, so that the model loads while the question is typed."""
-        self.query_one("#welcome", Static).update(
-            "Loading the model. You can type already.\n\n"
-            "Paste or drop a picture's path, or press ^o. F1 shows the keys."
-        )
+        self._welcome()
+        self.query_one("#talk", VerticalScroll).anchor()
         self.query_one("#ask", Input).focus()
         self._client = self._connect(self._hear)
         self.set_interval(0.1, self._bring_up_to_date)
         self._refresh()
+
+    def _welcome(self) -> None:
+        if self.models:
+            picture = "" if self.pictures else " A picture's path may be pasted or dropped."
+            words = f"Ready. Ask something.{picture}"
+        else:
+            words = "Loading the model. You can type already.\n\n"
+            words += "Paste or drop a picture's path, or press ^o. F1 shows the keys."
+        self.query_one("#welcome", Static).update(words)
 
     def _hear(self, event: Event) -> None:
         self.post_message(self.Said(event))
@@ -161,7 +180,10 @@ class ChatApp(App[None]):
         who = " and ".join(self._answering())
         parts: list[Any] = [brand, " ", ("answers: ", "$foreground 55%"), (who, "bold $success")]
         if self._answering() != [BASE]:
-            parts += [("   from ", "$foreground 55%"), fit(self._adapter_name(), 24)]
+            parts += [("   from ", "$foreground 55%"), fit(self._adapter_name(self._at_adapter), 24)]
+        coming = self._next if self._next is not None else self._using
+        if coming is not None:
+            parts.append((f"   {fit(self._adapter_name(coming), 24)} from the next question", "$warning"))
         parts += [("   on ", "$foreground 55%"), fit(self._base_name(), 30)]
         if self.temperature:
             parts += [("   temperature ", "$foreground 55%"), f"{self.temperature:g}"]
@@ -175,8 +197,8 @@ class ChatApp(App[None]):
             parts.append(("   answering, ^c stops", "$warning"))
         return Content.assemble(*parts)
 
-    def _adapter_name(self) -> str:
-        return Path(self.adapters[self._at_adapter]).name if self.adapters else self.name_shown
+    def _adapter_name(self, index: int) -> str:
+        return Path(self.adapters[index]).name if self.adapters else self.name_shown
 
     def _base_name(self) -> str:
         embedded = self.base.endswith("demo/base")
@@ -201,18 +223,27 @@ class ChatApp(App[None]):
             self.closed = str(event["words"] or f"exit code {event['closed']}").strip().splitlines()[-1]
             if self.busy:
                 self.exchanges[-1].error, self.exchanges[-1].done = self.closed, True
+            self._using = None
         elif event.get("ready"):
+            if not self.models:
+                self._bare = set(event["models"]) <= set(SAME_WEIGHTS)
             self.models, self.base = list(event["models"]), str(event["base"])
-            if not self.exchanges:
-                self.query_one("#welcome", Static).update(
-                    "Ready. Ask something."
-                    + ("" if self.pictures else " A picture's path may be pasted or dropped.")
-                )
+            if self._using is not None:
+                self._at_adapter, self._using = self._using, None
+            self._welcome()
         elif self.exchanges:
+            if "error" in event and self._using is not None:
+                self._not_switched(self._using)
             self.exchanges[-1].take(event)
         self._refresh()
         if not self.busy:
             self._bring_up_to_date()
+
+    def _not_switched(self, wanted: int) -> None:
+        """An adapter could not be put on: all is as it was."""
+        self._using, self.who = None, self._who_before
+        new, old = self._adapter_name(wanted), self._adapter_name(self._at_adapter)
+        self.notify(f"{new} cannot answer; {old} is still there", severity="error", timeout=4)
 
     def _bring_up_to_date(self) -> None:
         """Show what has streamed in since, at most ten times a second."""
@@ -239,40 +270,43 @@ class ChatApp(App[None]):
 
     def _ask(self, text: str, images: list[str], temperature: float) -> None:
         if self.closed is not None or self._client is None:
-            self.notify("the model has gone; leave with ^q and start again", severity="error")
+            self.notify(GONE, severity="error")
             return
         if self.busy:
             self.notify("still answering; ^c stops it", severity="warning", timeout=2)
             return
         self._recall = 0
-        who = self._answering()
-        past = history(self.exchanges, who[-1]) if self._sends_context() and who else []
-        exchange = Exchange(text, list(images), temperature)
+        self._using, self._next = self._next, None
+        source = self._adapter_name(self._at_adapter if self._using is None else self._using)
+        past = history(self.exchanges, source) if self._sends_context() else []
+        exchange = Exchange(text, list(images), temperature, source)
         pictured = not self.exchanges or self.exchanges[-1].images != exchange.images
         self.exchanges.append(exchange)
         view = ExchangeView(exchange, pictured=pictured)
         self._views.append(view)
         self.query_one("#welcome").display = False
-        talk = self.query_one("#talk", VerticalScroll)
-        talk.mount(view)
-        talk.scroll_end(animate=False)
+        self.query_one("#said").mount(view)
+        self.query_one("#talk", VerticalScroll).anchor()
         question: Event = {
             "text": text,
             "image": exchange.images,
             "temperature": temperature,
             "history": past,
         }
-        if self.compare and len(self.models) != 1:
+        if self._using is not None:
+            question["use"] = self.adapters[self._using]
+        if self.compare and (len(self.models) != 1 or self._using is not None):
             question["compare"] = True
         elif self.who in self.models:
             question["model"] = self.who
-        if self._next_use:
-            question["use"], self._next_use = self._next_use, None
         self._client.ask(question)
         self._refresh()
 
     def _again(self, temperature: float) -> None:
         if self.busy or not self.exchanges:
+            return
+        if self.closed is not None:
+            self.notify(GONE, severity="error")
             return
         last = self.exchanges.pop()
         self._views.pop().remove()
@@ -290,7 +324,7 @@ class ChatApp(App[None]):
 
     def action_compare(self) -> None:
         """Both answer, or one."""
-        if len(self.models) == 1:
+        if len(self.models) == 1 and self._next is None:
             self.notify("nothing to compare: this model has no adapter", severity="warning", timeout=3)
             return
         self.compare = not self.compare
@@ -299,16 +333,24 @@ class ChatApp(App[None]):
     def action_adapter(self) -> None:
         """The next who answers: the adapter, the base, then other adapters if some were named."""
         at = self.models.index(self.who) if self.who in self.models else 0
-        if at + 1 < len(self.models):
+        if self.compare and not self.adapters:
+            self.notify("both answer; ^b lets one", severity="warning", timeout=3)
+        elif not self.compare and self._next is None and at + 1 < len(self.models):
             self.who = self.models[at + 1]
         else:
-            self.who = None
-            if self.adapters:
-                self._at_adapter = (self._at_adapter + 1) % len(self.adapters)
-                self._next_use = self.adapters[self._at_adapter]
-                self.notify(f"{self._next_use} answers from the next question on", timeout=3)
-        self.compare = False
+            self._next_adapter()
         self._refresh()
+
+    def _next_adapter(self) -> None:
+        """Choose the adapter after the one chosen now; the one that is on needs no switch."""
+        now = self._at_adapter if self._next is None else self._next
+        if self._next is None:
+            self._who_before = self.who
+        self.who = None
+        after = (now + 1) % len(self.adapters) if self.adapters else self._at_adapter
+        if self._bare and self.adapters and not after:
+            after = 1  # what was opened has no adapter to put on: it answers as the base
+        self._next = None if after == self._at_adapter else after
 
     def action_picture(self) -> None:
         """Choose a picture by path."""
@@ -319,14 +361,20 @@ class ChatApp(App[None]):
             self._refresh()
             self.query_one("#ask", Input).focus()
 
+        if isinstance(self.screen, PictureScreen):
+            return
         self.push_screen(PictureScreen(self.pictures[0] if self.pictures else ""), chosen)
 
     def action_save(self) -> None:
         """Write the conversation as Markdown into the working folder."""
-        if self.exchanges:
-            self.notify(
-                str(save(self.exchanges, f"chat {self.name_shown}", Path.cwd())), title="written", timeout=4
-            )
+        if not self.exchanges:
+            return
+        try:
+            path = save(self.exchanges, f"chat {self.name_shown}", Path.cwd())
+        except (KoreError, OSError) as error:
+            self.notify(str(error), title="not written", severity="error", timeout=4)
+        else:
+            self.notify(str(path), title="written", timeout=4)
 
     def action_clear(self) -> None:
         """Begin a new conversation."""
@@ -335,6 +383,7 @@ class ChatApp(App[None]):
         for view in self._views:
             view.remove()
         self.exchanges, self._views = [], []
+        self._welcome()
         self.query_one("#welcome").display = True
         self._refresh()
 
@@ -359,9 +408,30 @@ class ChatApp(App[None]):
         if not field.has_focus:
             return
         if event.key in ("up", "down") and self.exchanges:
-            self._recall = max(0, min(len(self.exchanges), self._recall + (1 if event.key == "up" else -1)))
-            field.value = self.exchanges[-self._recall].text if self._recall else ""
-            field.cursor_position = len(field.value)
+            self.action_recall(1 if event.key == "up" else -1)
         elif event.key == "backspace" and not field.value and self.pictures:
-            self.pictures = []
-            self._refresh()
+            self.action_drop_picture()
+
+    def action_recall(self, by: int) -> None:
+        """An earlier question, or a later one, into the line."""
+        field = self.query_one("#ask", Input)
+        self._recall = max(0, min(len(self.exchanges), self._recall + by))
+        field.value = self.exchanges[-self._recall].text if self._recall else ""
+        field.cursor_position = len(field.value)
+
+    def action_drop_picture(self) -> None:
+        """Ask the next questions without a picture."""
+        self.pictures = []
+        self._refresh()
+
+    def action_scroll_back(self) -> None:
+        """A page back in the conversation."""
+        self.query_one("#talk", VerticalScroll).scroll_page_up(animate=False)
+
+    def action_scroll_on(self) -> None:
+        """A page on; at its end the conversation follows what is said."""
+        talk = self.query_one("#talk", VerticalScroll)
+        if talk.scroll_y + talk.size.height >= talk.max_scroll_y:
+            talk.anchor()
+        else:
+            talk.scroll_page_down(animate=False)

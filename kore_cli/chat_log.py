@@ -10,6 +10,9 @@ from typing import Any
 
 from kore.files import atomic_write
 
+SAME_WEIGHTS = ("base", "rag")
+EMPTY = "(empty answer)"
+
 
 @dataclass
 class Answer:
@@ -24,11 +27,12 @@ class Answer:
 
 @dataclass
 class Exchange:
-    """One question and its answers."""
+    """One question and its answers. `source`: the adapter that was on."""
 
     text: str
     images: list[str]
     temperature: float = 0.0
+    source: str = ""
     answers: dict[str, Answer] = field(default_factory=dict)
     error: str | None = None
     done: bool = False
@@ -52,13 +56,21 @@ class Exchange:
             answer.stopped = bool(event.get("stopped"))
 
 
-def history(exchanges: list[Exchange], model: str) -> list[dict[str, Any]]:
-    """The earlier exchanges as the child wants them; only those that `model` answered in full."""
-    return [
-        {"text": e.text, "answer": e.answers[model].text, "image": e.images}
-        for e in exchanges
-        if model in e.answers and e.answers[model].done and not e.error
-    ]
+def history(exchanges: list[Exchange], source: str) -> list[dict[str, Any]]:
+    """The earlier exchanges as the child wants them, with what each model said in full.
+
+    Answers of other adapters than `source` are nobody's own now, and are left out.
+    """
+    found: list[dict[str, Any]] = []
+    for exchange in exchanges:
+        said = {
+            name: answer.text
+            for name, answer in exchange.answers.items()
+            if answer.done and (name in SAME_WEIGHTS or exchange.source == source)
+        }
+        if said and not exchange.error:
+            found.append({"text": exchange.text, "answers": said, "image": exchange.images})
+    return found
 
 
 def markdown(exchanges: list[Exchange], title: str) -> str:
@@ -71,12 +83,8 @@ def markdown(exchanges: list[Exchange], title: str) -> str:
             notes = [f"{answer.seconds:.1f} s"] if answer.seconds is not None else []
             notes += ["stopped"] if answer.stopped else []
             notes += [f"temperature {exchange.temperature:g}"] if exchange.temperature else []
-            lines += [
-                f"**{answer.model}** ({', '.join(notes)}): {answer.text}"
-                if notes
-                else f"**{answer.model}**: {answer.text}",
-                "",
-            ]
+            about = f" ({', '.join(notes)})" if notes else ""
+            lines += [f"**{answer.model}**{about}: {answer.text.strip() or EMPTY}", ""]
         if exchange.error:
             lines += [f"*error: {exchange.error}*", ""]
         lines += ["---", ""]

@@ -79,11 +79,17 @@ class Plan:
 
 
 class Stop:
-    """Ctrl-C while an answer is made stops that answer; while nothing is, the program."""
+    """Ctrl-C while an answer is made stops that answer; while nothing is, the program.
+
+    Attributes:
+        at: the number of the question that is answered now.
+        before: questions of lower numbers were told to stop, some maybe before they were begun.
+    """
 
     def __init__(self) -> None:
         self.wanted = False
         self.busy = False
+        self.at = self.before = 0
         signal.signal(signal.SIGINT, self._interrupt)
 
     def _interrupt(self, number: int, frame: object) -> None:
@@ -92,7 +98,7 @@ class Stop:
         self.wanted = True
 
     def __call__(self) -> bool:
-        return self.wanted
+        return self.wanted or self.at < self.before
 
 
 def answer_once(plan: Plan, text: str) -> None:
@@ -180,7 +186,7 @@ def answer_lines(plan: Plan) -> None:
         asks: list[tuple[int, str, Ask | KoreError]] = [
             (index + i, where, _read(plan, line, where)) for i, (where, line) in enumerate(batch)
         ]
-        stop.busy, stop.wanted = plan.stream, False
+        stop.busy, stop.wanted, stop.at = plan.stream, False, index
         if plan.stream or any(isinstance(a, _ask_type()) and a.use for _, _, a in asks):
             for number, where, ask in asks:
                 bad += _one(session, ask, number, where, stop, output, streamed=plan.stream)
@@ -290,11 +296,13 @@ def _batches(size: int, stop: Stop) -> Iterator[tuple[int, list[tuple[str, bytes
     waiting: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=4 * size)
 
     def read() -> None:
+        asked = 0
         for number, line in enumerate(sys.stdin.buffer, start=1):
             if line.strip() == STOP:
-                stop.wanted = stop.busy
+                stop.before = asked
             elif line.strip():
                 waiting.put((f"stdin:{number}", line))
+                asked += 1
         waiting.put(None)
 
     threading.Thread(target=read, daemon=True).start()

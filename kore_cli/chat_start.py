@@ -49,6 +49,7 @@ def open_chat(plan: Plan, adapters: list[str], *, context: bool | None, theme: s
     app = ChatApp(
         lambda listen: ChatClient(argv, listen),
         title=Path(name).name,
+        target=name,
         pictures=[str(Path(p).resolve()) for p in plan.images],
         compare=plan.compare,
         who=plan.model,

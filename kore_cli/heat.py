@@ -27,6 +27,9 @@ RAMP = (
     "#fde725",
 )
 UNKNOWN = "#808080"
+# for terminals whose 16 colours are the user's own
+RAMP_16 = ("black", "blue", "bright_blue", "cyan", "bright_green", "bright_yellow")
+UNKNOWN_16 = "bright_black"
 SHADES = " ░▒▓█"
 Rows = Sequence[Sequence[float]]
 
@@ -56,14 +59,40 @@ class Scale:
         share = (value - low) / ((high - low) or 1.0)
         return min(steps - 1, max(0, int(share * steps)))
 
-    def colour(self, value: float) -> str:
+    def colour(self, value: float, *, sixteen: bool = False) -> str:
         """The value's colour."""
-        level = self.level(value, len(RAMP))
-        return UNKNOWN if level is None else RAMP[level]
+        ramp, unknown = (RAMP_16, UNKNOWN_16) if sixteen else (RAMP, UNKNOWN)
+        level = self.level(value, len(ramp))
+        return unknown if level is None else ramp[level]
+
+
+def averaged(rows: Rows, count: int) -> Rows:
+    """The rows as `count` rows at most, each the mean of those it stands for, parts of rows by their part."""
+    if len(rows) <= count:
+        return rows
+    size = len(rows) / count
+    return [_mean(rows, i * size, (i + 1) * size) for i in range(count)]
+
+
+def _mean(rows: Rows, start: float, stop: float) -> list[float]:
+    parts = [(i, min(stop, i + 1) - max(start, i)) for i in range(int(start), math.ceil(stop - 1e-9))]
+    found = []
+    for column in range(len(rows[0])):
+        known = [(rows[i][column], w) for i, w in parts if math.isfinite(rows[i][column])]
+        weight = sum(w for _, w in known)
+        found.append(sum(v * w for v, w in known) / weight if weight else math.nan)
+    return found
 
 
 def line(
-    rows: Rows, scale: Scale, lines: int, y: int, *, each: int = 1, colour: bool = True
+    rows: Rows,
+    scale: Scale,
+    lines: int,
+    y: int,
+    *,
+    each: int = 1,
+    colour: bool = True,
+    sixteen: bool = False,
 ) -> list[Segment]:
     """Line `y` of a picture that is `lines` high: two rows of the matrix, `each` columns a value.
 
@@ -74,7 +103,10 @@ def line(
         levels = (scale.level(max(a, b), len(SHADES)) for a, b in zip(top, bottom, strict=False))
         return [Segment("".join(("?" if n is None else SHADES[n]) * each for n in levels))]
     cells = (
-        Segment("▀" * each, Style(color=scale.colour(a), bgcolor=scale.colour(b)))
+        Segment(
+            "▀" * each,
+            Style(color=scale.colour(a, sixteen=sixteen), bgcolor=scale.colour(b, sixteen=sixteen)),
+        )
         for a, b in zip(top, bottom, strict=False)
     )
     return list(Segment.simplify(cells))
@@ -120,12 +152,14 @@ class HeatMap(Widget):
         super().__init__(id=id)
         self._rows: tuple[tuple[float, ...], ...] = ()
         self._scale = Scale.of()
+        self._fitted: tuple[object, Rows] = (None, ())
 
     def show(self, rows: Rows) -> None:
         """Show a matrix; empty clears."""
         new = tuple(tuple(row) for row in rows)
         if new != self._rows:
             self._rows = new
+            self._fitted = (None, ())
             self._scale = scale = Scale.of(new)
             known = any(math.isfinite(v) for row in new for v in row)
             self.border_subtitle = (
@@ -146,7 +180,19 @@ class HeatMap(Widget):
         lines = min(height, math.ceil(len(self._rows) / 2))
         if y >= lines:
             return Strip.blank(width, base)
-        columns = len(self._rows[0])
+        rows = self._fit(width, 2 * height)
+        if not rows:
+            return Strip.blank(width, base)
+        columns = len(rows[0])
         each = max(1, min(2, width // columns))
-        strip = Strip(line(self._rows, self._scale, lines, y, each=each), each * columns)
+        sixteen = self.app.theme.startswith("ansi")
+        strip = Strip(line(rows, self._scale, lines, y, each=each, sixteen=sixteen), each * columns)
         return strip.adjust_cell_length(width, base)
+
+    def _fit(self, width: int, height: int) -> Rows:
+        """The matrix with no more columns and rows than there is room for."""
+        key = (width, height)
+        if self._fitted[0] != key:
+            across = averaged(list(zip(*self._rows, strict=False)), width)
+            self._fitted = (key, averaged(list(zip(*across, strict=False)), height))
+        return self._fitted[1]

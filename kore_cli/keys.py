@@ -19,6 +19,7 @@ class Key:
         place: where it works: everywhere, charts, or a screen's name.
         about: what it does, for the help and the docs.
         footer: whether the footer shows it.
+        bound: whether it is KORE's own; else a widget has it already, and it is only told.
     """
 
     keys: str
@@ -28,6 +29,7 @@ class Key:
     about: str = ""
     face: str = ""
     footer: bool = True
+    bound: bool = True
 
     @property
     def shown(self) -> str:
@@ -42,6 +44,15 @@ EVERYWHERE = (
     Key("4", "go('results')", "Results", "everywhere", "evaluation scores", footer=False),
     Key("5", "go('knowledge')", "Knowledge", "everywhere", "items and their trees", footer=False),
     Key("space", "pause", "Pause", "everywhere", "freeze what is shown; the header goes on"),
+    Key(
+        "tab",
+        "focus_next",
+        "Next panel",
+        "everywhere",
+        "move the focus: to a list, whose arrows choose; to a text, whose arrows scroll; to the chart",
+        footer=False,
+        bound=False,
+    ),
     Key(
         "slash",
         "screen.filter",
@@ -64,7 +75,7 @@ EVERYWHERE = (
         "copy",
         "Copy",
         "everywhere",
-        "copy the next command or what is selected (OSC 52, works over ssh)",
+        "the next command; answers and items where one is chosen (OSC 52, works over ssh)",
     ),
     Key("e", "export_csv", "CSV", "everywhere", "write what is shown as CSV", footer=False),
     Key("f8", "export_svg", "SVG", "everywhere", "write the screen as SVG", footer=False),
@@ -80,6 +91,7 @@ TRAIN = (
     Key("m", "metric", "Metric", "train", "the next metric in the large chart"),
 )
 SPECTRA = (
+    Key("enter", "select_cursor", "Fold", "spectra", "open or close a layer", footer=False, bound=False),
     Key("h", "heat", "Heat map", "spectra", "show or hide the heat map"),
     Key("v", "overlay", "Covariances", "spectra", "all covariances together, or one at a time"),
 )
@@ -104,12 +116,26 @@ ANSWERS = (
 RESULTS = (Key("d", "dimensions", "Dimensions", "results", "show or hide the parts of each suite"),)
 KNOWLEDGE = (Key("x", "rejected", "Rejected", "knowledge", "what was rejected, and why"),)
 CHARTS = (
-    Key("plus", "zoom_in", "Zoom in", "charts", "zoom in", face="+", footer=False),
-    Key("minus", "zoom_out", "Zoom out", "charts", "zoom out", face="-", footer=False),
-    Key("left,right,up,down", "pan", "Move the view", "charts", "move the view", face="arrows", footer=False),
-    Key("r,0", "reset_scales", "See the whole", "charts", "see the whole again", face="r", footer=False),
+    Key("plus", "zoom_in", "Zoom in", "charts", "a part of the curve, larger", face="+", footer=False),
+    Key("minus", "zoom_out", "Zoom out", "charts", "more of the curve", face="-", footer=False),
+    Key(
+        "left,right,up,down",
+        "pan",
+        "Move the view",
+        "charts",
+        "to earlier or later parts, up and down; in a list up and down choose from it",
+        face="arrows",
+        footer=False,
+    ),
+    Key("r,0", "reset_scales", "The whole", "charts", "undo zooming and moving", face="r", footer=False),
+)
+RUNS = (
+    Key("enter", "select", "Watch", "runs", "turn to the marked run", footer=False, bound=False),
+    Key("space", "over", "Draw over", "runs", "draw its curves over those of the watched run, or stop it"),
+    Key("escape,o", "dismiss", "Close", "runs", "change nothing", face="escape", footer=False),
 )
 CHAT = (
+    Key("enter", "submit", "Ask", "chat", "ask what is typed", footer=False, bound=False),
     Key("ctrl+o", "picture", "Picture", "chat", "choose a picture by path", face="^o"),
     Key("ctrl+r", "regenerate", "Again", "chat", "ask the last question again", face="^r"),
     Key("ctrl+t", "retry", "Warmer", "chat", "ask it again at a higher temperature", face="^t"),
@@ -118,10 +144,33 @@ CHAT = (
     Key("ctrl+s", "save", "Save", "chat", "write the conversation as Markdown", face="^s"),
     Key("ctrl+l", "clear", "New", "chat", "begin a new conversation", face="^l"),
     Key("ctrl+c", "stop", "Stop", "chat", "stop the answer, not the program", face="^c"),
+    Key(
+        "up,down",
+        "recall",
+        "Earlier questions",
+        "chat",
+        "back to the line, and on",
+        face="up down",
+        footer=False,
+        bound=False,
+    ),
+    Key("pageup", "scroll_back", "Back", "chat", "a page back in the conversation", footer=False),
+    Key(
+        "pagedown", "scroll_on", "On", "chat", "a page on; at its end new answers are followed", footer=False
+    ),
+    Key(
+        "backspace",
+        "drop_picture",
+        "No picture",
+        "chat",
+        "in an empty line: ask without the picture",
+        footer=False,
+        bound=False,
+    ),
     Key("f1", "help", "Help", "chat", "every key"),
     Key("ctrl+q", "quit", "Quit", "chat", "leave", face="^q"),
 )
-ALL = (*EVERYWHERE, *CHARTS, *TRAIN, *SPECTRA, *ANSWERS, *RESULTS, *KNOWLEDGE, *CHAT)
+ALL = (*EVERYWHERE, *CHARTS, *RUNS, *TRAIN, *SPECTRA, *ANSWERS, *RESULTS, *KNOWLEDGE, *CHAT)
 
 
 def bindings(keys: Iterable[Key]) -> list[Binding]:
@@ -131,6 +180,7 @@ def bindings(keys: Iterable[Key]) -> list[Binding]:
     return [
         Binding(k.keys, k.action, k.words, show=k.footer, key_display=k.shown, id=f"{k.place}.{k.action}")
         for k in keys
+        if k.bound
     ]
 
 

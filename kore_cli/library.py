@@ -60,11 +60,16 @@ def _name(record: dict[str, Any]) -> tuple[str, str]:
 
 
 def read(entry: Entry) -> dict[str, Any]:
-    """One record, whole."""
+    """One record, whole.
+
+    Raises:
+        OSError, ValueError: the file is gone, or it was rewritten and the record is elsewhere.
+    """
     with entry.path.open("rb") as stream:
         stream.seek(entry.offset)
         value = json.loads(stream.readline())
-    assert isinstance(value, dict)
+    if not isinstance(value, dict):
+        raise ValueError("no record")
     return value
 
 

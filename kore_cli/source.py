@@ -10,19 +10,20 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kore import run as runs
-from kore.errors import KoreError
+from kore.errors import DataError, KoreError
 from kore.events import segments
 from kore.run import Run, RunState
 from kore.telemetry import Probe, Telemetry
+from kore_cli.curve import Curve
 from kore_cli.liveness import Liveness, judge
 from kore_cli.spectra import NAME as SPECTRA
 from kore_cli.spectra import SpectrumSet, distinct, read_spectra
-from kore_cli.state import DashboardState, EvalRow, reduce
+from kore_cli.state import DashboardState, EvalRow, Phase, reduce
 from kore_cli.summaries import found, read_summaries
 
 TAIL = 2 << 20
@@ -31,6 +32,7 @@ LOG_LINES = 200
 PROBE_EVERY = 2.0
 NEWEST_EVERY = 2.0
 SELDOM = 4
+HEAD = 64
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class EventReader:
     state: DashboardState = field(default_factory=DashboardState)
     bad_lines: int = 0
     _offsets: dict[str, int] = field(default_factory=dict)
+    _known: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     _past: DashboardState = field(default_factory=DashboardState)
     _todo: list[tuple[Path, int, int]] = field(default_factory=list)
     _todo_bytes: int = 0
@@ -102,10 +105,26 @@ class EventReader:
         self._todo_bytes = sum(stop for _, _, stop in self._todo)
         self.follow()
 
+    @property
+    def replaced(self) -> bool:
+        """Whether what was read is no longer there: a run was started anew in the same folder."""
+        return any(self._is_other(self.folder / name, *known) for name, known in self._known.items())
+
+    def _is_other(self, path: Path, inode: int, head: bytes) -> bool:
+        try:
+            stat = path.stat()
+            # the number of a file that was removed may be given to the next one
+            other = stat.st_ino != inode or not _head(path).startswith(head)
+        except FileNotFoundError:
+            return True
+        return other or stat.st_size < self._offsets.get(path.name, 0)
+
     def follow(self) -> bool:
         """Read what was appended; returns whether anything was."""
         batch: list[dict[str, Any]] = []
         for path in segments(self.folder):
+            if len(self._known.get(path.name, (0, b""))[1]) < HEAD:
+                self._known[path.name] = (path.stat().st_ino, _head(path))
             offset = self._offsets.get(path.name, 0)
             size = path.stat().st_size
             while offset < size:
@@ -172,7 +191,7 @@ class EventReader:
                 continue
             try:
                 event = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 self.bad_lines += 1
                 continue
             if isinstance(event, dict) and "kind" in event:
@@ -181,12 +200,14 @@ class EventReader:
                 self.bad_lines += 1
 
 
+def _head(path: Path) -> bytes:
+    """The first bytes of a file, which tell the time at which it was begun."""
+    with path.open("rb") as stream:
+        return stream.read(HEAD)
+
+
 def joined(past: DashboardState, recent: DashboardState) -> DashboardState:
     """One state from an older part and a newer one."""
-    from dataclasses import replace
-
-    from kore_cli.curve import Curve
-
     names = past.curves.keys() | recent.curves.keys()
     curves = {n: past.curves.get(n, Curve()).joined(recent.curves.get(n, Curve())) for n in names}
     probes = dict(past.probes)
@@ -202,9 +223,18 @@ def joined(past: DashboardState, recent: DashboardState) -> DashboardState:
                 base_right=probe.base_right if probe.base_right is not None else old.base_right,
             )
         probes[key] = probe
+    if not recent.recent:  # no step: it may hold nothing but answers or readings
+        recent = replace(recent, step=past.step, recent=past.recent, nonfinite=past.nonfinite)
     return replace(
         recent,
         events=past.events + recent.events,
+        odd=past.odd + recent.odd,
+        now={**past.now, **recent.now},
+        phase=past.phase if recent.phase == Phase() else recent.phase,
+        epoch=past.epoch if recent.epoch is None else recent.epoch,
+        eta_s=past.eta_s if recent.eta_s is None else recent.eta_s,
+        step_seconds=past.step_seconds if recent.step_seconds is None else recent.step_seconds,
+        held_out=recent.held_out or past.held_out,
         first_t=past.first_t if past.first_t is not None else recent.first_t,
         curves=curves,
         steps=recent.steps or past.steps,
@@ -218,6 +248,18 @@ def joined(past: DashboardState, recent: DashboardState) -> DashboardState:
     )
 
 
+def memory_of(pid: int) -> int | None:
+    """The bytes that a process holds; None if it is gone or cannot be asked."""
+    try:
+        import psutil
+    except ImportError:
+        return None
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except (psutil.Error, ValueError):
+        return None
+
+
 class RunSource:
     """A run folder as a stream of snapshots.
 
@@ -226,6 +268,7 @@ class RunSource:
         probe: asked about the machine when the run's process is on this host; None asks nobody.
         clock: Unix time, replaced in tests.
         complaint: asked for what else went wrong (a child process that ended badly).
+        memory: bytes that a process of this host holds.
     """
 
     def __init__(
@@ -236,11 +279,12 @@ class RunSource:
         clock: Callable[[], float] = time.time,
         alive: Callable[[RunState], bool | None] = lambda run: run.alive,
         complaint: Callable[[], str | None] = lambda: None,
+        memory: Callable[[int], int | None] = memory_of,
     ) -> None:
         self.folder = folder
         self._newest, self._look_at = folder is None, 0.0
         self._probe, self._clock, self._alive = probe, clock, alive
-        self._complaint = complaint
+        self._complaint, self._memory = complaint, memory
         self._reader: EventReader | None = None
         self._turn = 0
         self._run: RunState | None = None
@@ -249,7 +293,9 @@ class RunSource:
         self._spectra: tuple[SpectrumSet, ...] = ()
         self._results: tuple[EvalRow, ...] = ()
         self._local: tuple[tuple[float, Telemetry], ...] = ()
-        self._problem: str | None = None
+        self._sets: dict[Path, SpectrumSet] = {}
+        self._rows: dict[Path, list[EvalRow]] = {}
+        self._problems: dict[Path, str] = {}
 
     def poll(self, *, look_back: float = 0.1) -> Snapshot:
         """Look at the folder once.
@@ -263,10 +309,10 @@ class RunSource:
                 self._turn_to_newest(now)
         if self.folder is not None:
             try:
-                self._read(Run(self.folder), now, look_back)
-                self._problem = None
+                self._read(Run(self.folder), look_back)
+                self._problems.pop(self.folder, None)
             except (KoreError, OSError) as error:
-                self._problem = str(error)
+                self._problems[self.folder] = str(error)
         state = self._reader.state if self._reader else DashboardState()
         alive = self._alive(self._run) if self._run else None
         live = judge(self.folder, self._run, state, alive=alive, now=now)
@@ -283,8 +329,8 @@ class RunSource:
             readings=readings,
             source=source,
             history=self._reader.history if self._reader else None,
-            bad_lines=self._reader.bad_lines if self._reader else 0,
-            problem=self._complaint() or self._problem,
+            bad_lines=self._reader.bad_lines + state.odd if self._reader else 0,
+            problem=self._complaint() or "\n".join(self._problems.values()) or None,
         )
 
     def _turn_to_newest(self, now: float) -> None:
@@ -298,13 +344,19 @@ class RunSource:
         if self.folder is not None and found[0].state().status not in ("starting", "running"):
             return
         self.folder = found[0].folder
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        """Forget everything that was read."""
         self._reader, self._run, self._turn = None, None, 0
-        self._stamps.clear()
+        for kept in (self._stamps, self._sets, self._rows, self._problems):
+            kept.clear()
         self._log, self._spectra, self._results = (), (), ()
 
-    def _read(self, run: Run, now: float, look_back: float) -> None:
-        if self._changed(run.folder / runs.NAME):
-            self._run = run.state()
+    def _read(self, run: Run, look_back: float) -> None:
+        if self._reader is not None and self._reader.replaced:
+            self._start_anew()
+        self._take(run.folder / runs.NAME, lambda _: self._read_state(run))
         fresh = self._turn == 0 or (self._reader is None and self._run is not None)
         if self._reader is None and (self._run or segments(run.folder)):
             self._reader = EventReader(run.folder)
@@ -312,8 +364,7 @@ class RunSource:
         elif self._reader is not None:
             self._reader.follow()
             self._reader.look_back(look_back)
-        if self._changed(run.log):
-            self._log = tail_lines(run.log, LOG_LINES)
+        self._take(run.log, self._read_log)
         self._turn += 1
         if fresh or self._turn % SELDOM == 0:
             self._read_results(run)
@@ -321,19 +372,54 @@ class RunSource:
     def _read_results(self, run: Run) -> None:
         """What changes seldom: spectra and scores."""
         spectra = [run.spectra, *self._covariances()]
-        if any([self._changed(p) for p in spectra]):
-            self._spectra = distinct(read_spectra(p) for p in spectra if p.is_file())
+        if any([self._take(p, self._read_spectra) for p in spectra]):
+            self._spectra = distinct(self._sets[p] for p in spectra if p in self._sets)
         scores = found(run.folder)
-        if any([self._changed(p) for p in scores]):
-            rows = {(r.suite, r.label, r.dimension): r for p in scores for r in read_summaries(p)}
-            self._results = tuple(rows.values())
+        if any([self._take(p, self._read_scores) for p in scores]):
+            told = [r for p in scores for r in self._rows.get(p, [])]
+            self._results = tuple({(r.suite, r.label, r.dimension): r for r in told}.values())
+
+    def _read_state(self, run: Run) -> None:
+        state = run.state()
+        if not (isinstance(state.inputs, dict) and isinstance(state.started, (int, float))):
+            raise DataError("not a run of this version of KORE", where=str(run.folder / runs.NAME))
+        self._run = state
+
+    def _read_log(self, path: Path) -> None:
+        self._log = tail_lines(path, LOG_LINES)
+
+    def _read_spectra(self, path: Path) -> None:
+        self._sets[path] = read_spectra(path)
+
+    def _read_scores(self, path: Path) -> None:
+        self._rows[path] = read_summaries(path)
+
+    def _take(self, path: Path, read: Callable[[Path], None]) -> bool:
+        """Read a file that changed; one that cannot be read is told until it can. Whether it was read."""
+        if not path.exists():
+            self._problems.pop(path, None)
+        if not self._changed(path):
+            return False
+        try:
+            read(path)
+        except (KoreError, OSError) as error:
+            self._problems[path] = str(error)
+        except (TypeError, ValueError, AttributeError):
+            self._problems[path] = f"{path}: not as this version of KORE writes it"
+        else:
+            self._problems.pop(path, None)
+            return True
+        self._stamps.pop(str(path), None)
+        return False
 
     def _covariances(self) -> list[Path]:
         """Spectra of the covariances that the run was made with."""
         if self._run is None:
             return []
         folders = [
-            Path(v["path"]) for v in self._run.inputs.values() if isinstance(v, dict) and v.get("path")
+            Path(v["path"])
+            for v in self._run.inputs.values()
+            if isinstance(v, dict) and isinstance(v.get("path"), str)
         ]
         own = (self.folder or Path()) / SPECTRA
         return [p / SPECTRA for p in folders if p / SPECTRA != own]
@@ -363,8 +449,15 @@ class RunSource:
             return (), ""
         if not self._local or now - self._local[-1][0] >= PROBE_EVERY:
             kept = tuple(r for r in self._local if r[0] >= now - 60)
-            self._local = (*kept, (now, self._probe.sample()))
+            # what is asked tells of its own process at best
+            held = self._memory(self._run.pid) if self._run else None
+            self._local = (*kept, (now, replace(self._probe.sample(), rss=held)))
         return self._local, "this machine"
+
+
+def same(one: Path | None, other: Path | None) -> bool:
+    """Whether two spellings mean one folder."""
+    return one is not None and other is not None and one.resolve() == other.resolve()
 
 
 def tail_lines(path: Path, count: int) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from kore_cli.curve import Curve
 Event = Mapping[str, Any]
 # training tells the held-out loss with each probe, other writers with a step
 METRICS = ("loss", "held_out_loss", "lr", "grad_norm", "tokens_per_s", "samples_per_s")
+LATEST = 1e11  # a time that the calendar still knows
 MARKS, PROBE_HISTORY, WARNINGS, READINGS, STORY = 400, 400, 200, 60, 200
 
 Verdict = Literal["adapted", "not yet", "kept", "forgotten", "gained", "unknown"]
@@ -94,9 +95,14 @@ class Phase:
 
 @dataclass(frozen=True)
 class DashboardState:
-    """Everything that the events of a run say, bounded in size however many they were."""
+    """Everything that the events of a run say, bounded in size however many they were.
+
+    Attributes:
+        odd: events that were not as any version writes them.
+    """
 
     events: int = 0
+    odd: int = 0
     first_t: float | None = None
     last_t: float | None = None
     step: int = 0
@@ -154,6 +160,7 @@ class _Draft:
     times: deque[float] = field(default_factory=lambda: deque(maxlen=32))
     story: list[tuple[float, str]] = field(default_factory=list)
     top: float = -1.0
+    odd: int = 0
 
     def get(self, name: str) -> Any:
         return self.values.get(name, getattr(self.old, name))
@@ -170,13 +177,17 @@ def reduce(state: DashboardState, events: Iterable[Event]) -> DashboardState:
     for event in events:
         count += 1
         t = number(event.get("t"))
+        t = t if t is not None and 0 <= t < LATEST else None
         if t is not None:
             draft.values["last_t"] = t
             if state.first_t is None:
                 draft.values.setdefault("first_t", t)
         handler = _HANDLERS.get(str(event.get("kind")))
         if handler is not None:
-            handler(draft, event, t or 0.0)
+            try:
+                handler(draft, event, t or 0.0)
+            except (TypeError, ValueError, AttributeError):
+                draft.odd += 1
     return _close(draft, count) if count else state
 
 
@@ -203,7 +214,7 @@ def _close(draft: _Draft, count: int) -> DashboardState:
     gaps = sorted(b - a for a, b in zip(draft.times, list(draft.times)[1:], strict=False) if b >= a)
     if gaps:
         values["step_seconds"] = gaps[len(gaps) // 2]
-    return replace(old, events=old.events + count, **values)
+    return replace(old, events=old.events + count, odd=old.odd + draft.odd, **values)
 
 
 def _step(draft: _Draft, event: Event, t: float) -> None:
@@ -242,7 +253,18 @@ def _step(draft: _Draft, event: Event, t: float) -> None:
 
 
 def _gpu(draft: _Draft, event: Event, t: float) -> None:
-    draft.readings.append((t, Telemetry.read(dict(event))))
+    told = _numbers(event)
+    told["devices"] = [_numbers(raw) for raw in event.get("devices") or ()]
+    draft.readings.append((t, Telemetry.read(told)))
+
+
+def _numbers(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What is no number becomes None, but for the words among them."""
+    plain = {name: value if number(value) is not None else None for name, value in raw.items()}
+    words = {name: str(raw[name]) for name in ("name", "why") if raw.get(name)}
+    if not isinstance(raw.get("index"), int):
+        plain.pop("index", None)
+    return plain | words
 
 
 def _probe(draft: _Draft, event: Event, t: float) -> None:
@@ -261,7 +283,7 @@ def _probe(draft: _Draft, event: Event, t: float) -> None:
         id=name,
         kind=_probe_kind(event) or (old.kind if old else "new"),
         question=str(event.get("question") or (old.question if old else "")),
-        image=event.get("image") or (old.image if old else None),
+        image=str(event.get("image") or "") or (old.image if old else None),
         known=None
         if known is None
         else " | ".join(map(str, known))
@@ -357,9 +379,13 @@ def _eval(draft: _Draft, event: Event, t: float) -> None:
 
 def number(value: object) -> float | None:
     """A finite number as float, None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
 
 
 _HANDLERS = {

@@ -72,6 +72,12 @@ class Palette:
         return self.series[index % len(self.series)]
 
 
+def styled(rich_style: str) -> str:
+    """A palette's colour, of a line or of a shade, as Textual's texts want it."""
+    colour = rich_style.removeprefix("on ")
+    return colour if colour.startswith("#") else f"ansi_{colour}"
+
+
 def palette(theme: Theme) -> Palette:
     """The chart's colours under a theme."""
     if theme.name.startswith("ansi"):

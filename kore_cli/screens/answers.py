@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import OptionList, Static
@@ -16,6 +16,7 @@ from textual.widgets.option_list import Option
 from kore_cli.glyphs import fit
 from kore_cli.keys import ANSWERS, bindings
 from kore_cli.pictures import Picture
+from kore_cli.screens.parts import Box
 from kore_cli.screens.verdicts import SIGNS
 from kore_cli.screens.view import View
 from kore_cli.words_diff import marked
@@ -44,7 +45,7 @@ class AnswersScreen(View):
             Static(id="base", classes="panel"), Static(id="tuned", classes="panel"), id="pair"
         )
         asked = Horizontal(Picture(id="picture"), Static(id="question"), id="asked")
-        history = VerticalScroll(Static(id="history"), id="history-box", classes="panel")
+        history = Box(Static(id="history"), id="history-box", classes="panel")
         yield Static(id="tally")
         yield Horizontal(OptionList(id="probes"), Vertical(asked, answers, history, id="right"), id="columns")
         yield Static(id="nothing")
@@ -63,8 +64,12 @@ class AnswersScreen(View):
             nothing.update("no probe questions yet: training asks them before step 1 and at each checkpoint")
             self.query_one("#tally", Static).update("")
             return
-        self._list(state)
         self._tally(state)
+        if not self._visible(state):
+            nothing.display, self.query_one("#columns").display = True, False
+            nothing.update(self.no_match)
+            return
+        self._list(state)
         probe = state.probes.get(self._probe or "")
         if probe is not None:
             self._show_probe(probe)
@@ -106,6 +111,11 @@ class AnswersScreen(View):
     def _tally(self, state: DashboardState) -> None:
         adapted, new, kept, old = state.tally(self._step)
         at = "now" if self._step is None else f"at step {self._step:,}"
+        if self.has_class("-narrow"):
+            short = f"{adapted}/{new} adapted  {kept}/{old} kept  {old - kept} lost"
+            line = Content(f" {short}  {at.removeprefix('at ')}")
+            self.query_one("#tally", Static).update(line.truncate(self.size.width, ellipsis=True))
+            return
         parts: list[Content | str] = [
             " ",
             Content.assemble((f"{adapted}", "bold $success"), f" of {new} adapted"),
@@ -138,7 +148,8 @@ class AnswersScreen(View):
             tuned.border_title = self._label()
             tuned.update(Content.styled("no answer yet", "$foreground 50%"))
         else:
-            tuned.border_title = Content.assemble(f"{self._label()}, step {said.step:,} ", _right(said.right))
+            step = "" if self.has_class("-narrow") else f", step {said.step:,}"
+            tuned.border_title = Content.assemble(f"{self._label()}{step} ", _right(said.right))
             tuned.update(marked(probe.base, said.answer, f"bold {_tone(said.right)}"))
         self._history(probe)
 

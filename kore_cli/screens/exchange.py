@@ -7,7 +7,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from kore_cli.chat_log import Answer, Exchange
+from kore_cli.chat_log import EMPTY, Answer, Exchange
 from kore_cli.pictures import Picture
 from kore_cli.words_diff import marked
 
@@ -72,8 +72,6 @@ class ExchangeView(Vertical):
             boxes[-1].update(Content.styled(exchange.error, "$error"))
         elif not answers:
             boxes[0].update(Content.styled("thinking", "$foreground 45%"))
-        if self.parent is not None:
-            self.call_after_refresh(self.scroll_visible, animate=False)
 
     def _title(self, answer: Answer) -> Content:
         tone = "$foreground 70%" if answer.model == BASE else "$success"
@@ -87,6 +85,8 @@ class ExchangeView(Vertical):
         return Content.assemble(*parts)
 
     def _text(self, answer: Answer, answers: list[Answer]) -> Content:
+        if answer.done and not answer.text.strip():
+            return Content.styled(EMPTY, "$foreground 45%")
         cursor = "" if answer.done else "▌"
         other = answers[0]
         if answer.done and answer is not other and other.done:

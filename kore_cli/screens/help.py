@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
@@ -31,11 +31,9 @@ class HelpScreen(ModalScreen[None]):
             for place, keys in groups().items():
                 if self._only and place not in self._only:
                     continue
-                rows = [Content.styled(place, "bold $accent")]
-                rows += [
-                    Content.assemble(
-                        (f"  {k.shown:<8}", "bold $primary"), f"{k.words}: ", (k.about, "$foreground 70%")
-                    )
-                    for k in keys
-                ]
-                yield Static(Content("\n").join(rows), classes="help-block")
+                yield Static(Content.styled(place, "bold $accent"), classes="help-place")
+                for key in keys:
+                    # two columns, so that a long text goes on under its own beginning
+                    with Horizontal(classes="help-row"):
+                        yield Static(Content.styled(key.shown, "bold $primary"), classes="help-key")
+                        yield Static(Content.assemble(f"{key.words}: ", (key.about, "$foreground 70%")))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on, work
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import OptionList, Static
@@ -20,6 +20,7 @@ from kore_cli.glyphs import fit
 from kore_cli.keys import KNOWLEDGE, bindings
 from kore_cli.library import REJECTED, TREES, Entry, image_of, index, read, tree_folder
 from kore_cli.pictures import Picture
+from kore_cli.screens.parts import Box
 from kore_cli.screens.view import View
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class KnowledgeScreen(View):
     def body(self) -> Iterable[Widget]:
         """Items to the left; picture and tree to the right."""
         top = Horizontal(Picture(id="picture"), Static(id="item"), id="asked")
-        tree = VerticalScroll(Static(id="tree"), id="tree-box", classes="panel")
+        tree = Box(Static(id="tree"), id="tree-box", classes="panel")
         yield Horizontal(OptionList(id="items"), Vertical(top, tree, id="right"), id="columns")
         yield Static(id="nothing")
 
@@ -63,7 +64,7 @@ class KnowledgeScreen(View):
                 "no knowledge trees found: this run does not point to any (kore augment makes them)"
             )
             return
-        stamp = (folder, *(_stamp(folder / name) for name in (TREES, REJECTED)))
+        stamp = _stamps(folder)
         if stamp != self._stamp:
             self._stamp, self._folder = stamp, folder
             self._index(folder)
@@ -83,7 +84,7 @@ class KnowledgeScreen(View):
 
     def _indexed(self, entries: tuple[Entry, ...]) -> None:
         self._entries = entries
-        self._listed = None
+        self._listed = self._drawn = None
         self._list()
 
     def _list(self) -> None:
@@ -109,10 +110,12 @@ class KnowledgeScreen(View):
             [Option(row, id=f"{int(e.rejected)}:{e.offset}") for row, e in zip(rows, entries, strict=False)]
         )
         if entries:
-            options.highlighted = 0
+            titles = [e.title for e in entries[:LISTED]]
+            chosen = self._chosen[0].title if self._chosen else ""
+            options.highlighted = titles.index(chosen) if chosen in titles else 0
         else:
             self._chosen = self._drawn = None
-            words = "nothing matches" if wanted else "nothing was rejected" if self._rejected else "no items"
+            words = self.no_match if wanted else "nothing was rejected" if self._rejected else "no items"
             self.query_one("#item", Static).update(Content.styled(words, "$foreground 50%"))
             self.query_one("#tree-box").border_title = ""
             self.query_one("#tree", Static).update("")
@@ -128,7 +131,14 @@ class KnowledgeScreen(View):
         )
         if entry is None:
             return
-        self._chosen = (entry, read(entry))
+        try:
+            if _stamps(self._folder) != self._stamp:
+                raise ValueError("rewritten since")
+            self._chosen = (entry, read(entry))
+        except (OSError, ValueError):
+            self._stamp = None
+            self.fill()
+            return
         self.query_one("#tree-box").scroll_home(animate=False)
         self._show_chosen()
 
@@ -147,7 +157,8 @@ class KnowledgeScreen(View):
             self.query_one("#item", Static).update(rejected_text(record, entry))
             self.query_one("#tree", Static).update(rejection(record))
         else:
-            self.query_one("#item", Static).update(item_text(record.get("item") or {}))
+            item = record.get("item")
+            self.query_one("#item", Static).update(item_text(item if isinstance(item, dict) else record))
             self.query_one("#tree", Static).update(tree_text(record, width))
 
     def action_rejected(self) -> None:
@@ -155,9 +166,20 @@ class KnowledgeScreen(View):
         self._rejected = not self._rejected
         self.fill()
 
+    def copied(self) -> str:
+        """The chosen item or rejected record, as it is shown."""
+        if self._chosen is None:
+            return super().copied()
+        shown = (self.query_one(f"#{name}", Static).visual for name in ("item", "tree"))
+        return "\n\n".join(str(text) for text in shown)
+
     def table(self) -> tuple[list[str], list[list[object]]]:
         """The list."""
         return ["title", "type", "rejected"], [[e.title, e.type, e.rejected] for e in self._entries]
+
+
+def _stamps(folder: Path) -> object:
+    return (folder, *(_stamp(folder / name) for name in (TREES, REJECTED)))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

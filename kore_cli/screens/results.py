@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import BindingType
-from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
 from kore_cli.glyphs import bar, fit
 from kore_cli.keys import RESULTS, bindings
+from kore_cli.screens.parts import Box
 from kore_cli.screens.view import View
 from kore_cli.state import EvalRow
 from kore_cli.summaries import OVERALL
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kore_cli.source import Snapshot
 
 BASE = "base"
+NARROW = 60
 
 
 class ResultsScreen(View):
@@ -37,7 +38,7 @@ class ResultsScreen(View):
 
     def body(self) -> Iterable[Widget]:
         """One scrolling text."""
-        yield VerticalScroll(Static(id="table"), id="results")
+        yield Box(Static(id="table"), id="results")
         yield Static(id="nothing")
 
     def depends(self, snapshot: Snapshot) -> object:
@@ -51,15 +52,18 @@ class ResultsScreen(View):
         box.border_title = "results"
         box.border_subtitle = "higher is better · ▲▼ against the base"
         nothing = self.query_one("#nothing", Static)
-        box.display, nothing.display = bool(rows), not rows
+        wanted = self.wanted
+        told = [r for r in rows if wanted in f"{r.suite} {r.dimension} {r.label}".lower()]
+        box.display, nothing.display = bool(told), not told
+        if rows and not told:
+            nothing.update(self.no_match)
+            return
         if not rows:
             run = shlex.quote(str(snapshot.folder)) if snapshot.folder else "RUN"
             nothing.update(f"no results yet: kore eval {run} writes them, and so does kore demo")
             return
-        wanted = self.wanted
-        rows = [r for r in rows if wanted in f"{r.suite} {r.dimension} {r.label}".lower()]
         width = max(30, box.content_size.width - 1)
-        self.query_one("#table", Static).update(written(rows, width, dimensions=self._dimensions))
+        self.query_one("#table", Static).update(written(told, width, dimensions=self._dimensions))
 
     def action_dimensions(self) -> None:
         """Show or hide the dimensions of each suite."""
@@ -103,17 +107,19 @@ def written(rows: list[EvalRow], width: int, *, dimensions: bool) -> Content:
 def _group(dimension: str, group: list[EvalRow], width: int) -> list[Content]:
     group = sorted(group, key=lambda r: r.label != BASE)
     base = next((r.score for r in group if r.label == BASE), None)
-    name_width = min(28, width // 3)
-    out = []
+    label = f"  {dimension}" if dimension else "all"
+    # a narrow table has the names above the bars
+    narrow = width < NARROW
+    name_width = 9 if narrow else min(28, width // 3)
+    out = [Content(fit(label.strip(), width))] if narrow and dimension else []
     for position, row in enumerate(group):
-        label = f"  {dimension}" if dimension else "all"
-        head = fit(label, name_width - 9) if position == 0 else ""
+        head = fit(label, name_width - 9) if position == 0 and not narrow else ""
         tone = (
             "$foreground 40%"
             if row.label == BASE
             else _tone(0.0 if row.score is None or base is None else row.score - base)
         )
-        room = max(8, width - name_width - 26)
+        room = max(8, width - name_width - (16 if narrow else 26))
         filled, empty = bar(None if row.score is None else row.score / 100, room)
         if row.score is None:
             value, change = f"{row.done or 0}/{row.total or '?'}", Content("")

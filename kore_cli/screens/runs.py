@@ -18,12 +18,14 @@ from textual.widgets.option_list import Option
 from kore.errors import KoreError
 from kore.run import Run, all_runs, home
 from kore_cli.glyphs import duration, fit
+from kore_cli.keys import RUNS, bindings
+from kore_cli.source import same
 
 
 class RunsScreen(ModalScreen[None]):
     """Runs, newest first."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [("escape,o", "dismiss", "Close"), ("space", "over", "Draw over")]
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings(RUNS)]
 
     def compose(self) -> ComposeResult:
         """A list with one line per run."""
@@ -35,27 +37,34 @@ class RunsScreen(ModalScreen[None]):
 
     def on_mount(self) -> None:
         """Fill the list, and keep it fresh."""
-        self._list()
+        self.call_after_refresh(self._list)
         self.set_interval(2.0, self._list)
+
+    def on_resize(self) -> None:
+        """Another width has room for other columns."""
+        self.call_after_refresh(self._list)
 
     def _list(self) -> None:
         runs = all_runs()
         options = self.query_one(OptionList)
         at = options.highlighted
+        marked = None if at is None else options.get_option_at_index(at).id
+        names = [str(run.folder) for run in runs]
+        width = options.content_size.width - 2
         options.clear_options()
-        options.add_options([Option(self._row(run), id=str(run.folder)) for run in runs])
-        options.highlighted = at if at is not None and at < len(runs) else (0 if runs else None)
+        options.add_options([Option(self._row(run, width), id=str(run.folder)) for run in runs])
+        options.highlighted = names.index(marked) if marked in names else 0 if runs else None
         none = self.query_one("#runs-none", Static)
         none.display = not runs
         none.update(f"no run in {home()} yet · start one with: kore demo")
         options.display = bool(runs)
 
-    def _row(self, run: Run) -> Content:
+    def _row(self, run: Run, width: int) -> Content:
         from kore_cli.app import KoreApp
 
         assert isinstance(self.app, KoreApp)
-        drawn = any(o.folder == run.folder for o in self.app.others)
-        watched = self.app.source.folder == run.folder
+        drawn = any(same(o.folder, run.folder) for o in self.app.others)
+        watched = same(self.app.source.folder, run.folder)
         mark = "▶" if watched else "+" if drawn else " "
         try:
             state = run.state()
@@ -67,13 +76,16 @@ class RunsScreen(ModalScreen[None]):
             words, "$primary"
         )
         age = duration(time.time() - state.started)
-        return Content.assemble(
-            (f"{mark} ", "$accent"),
-            (f"{fit(run.folder.name, 30):<30} ", "bold"),
+        told = [
             (f"{words:<12}", tone),
-            (f"{state.method:<9}", ""),
+            (f"{fit(state.method, 8):<9}", ""),
             (f"started {age} ago", "$foreground 55%"),
-        )
+        ]
+        while len(told) > 1 and width - 3 - sum(len(part) for part, _ in told) < 12:
+            told.pop()
+        room = max(4, min(30, width - 3 - sum(len(part) for part, _ in told)))
+        name = (f"{fit(run.folder.name, room):<{room}} ", "bold")
+        return Content.assemble((f"{mark} ", "$accent"), name, *told)
 
     @on(OptionList.OptionSelected)
     def _picked(self, event: OptionList.OptionSelected) -> None:
@@ -90,6 +102,6 @@ class RunsScreen(ModalScreen[None]):
         options = self.query_one(OptionList)
         if options.highlighted is not None and isinstance(self.app, KoreApp):
             name = options.get_option_at_index(options.highlighted).id
-            if name and self.app.source.folder != Path(name):
+            if name and not same(self.app.source.folder, Path(name)):
                 self.app.toggle_overlay(Path(name))
                 self._list()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual import on
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widget import Widget
@@ -20,10 +20,24 @@ from kore_cli.heat import HeatMap
 from kore_cli.keys import SPECTRA, bindings
 from kore_cli.screens.view import View
 from kore_cli.spectra import Site, SpectrumSet
-from kore_cli.themes import palette
+from kore_cli.themes import palette, styled
 
 if TYPE_CHECKING:
     from kore_cli.source import Snapshot
+
+
+class SiteTree(Tree[str], inherit_bindings=False):
+    """The sites. Space is the dashboard's, and the arrows to the sides are the chart's."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "select_cursor", "Fold", show=False),
+        Binding("up", "cursor_up", "Up", show=False),
+        Binding("down", "cursor_down", "Down", show=False),
+        Binding("home", "scroll_home", "First", show=False),
+        Binding("end", "scroll_end", "Last", show=False),
+        Binding("pageup", "page_up", "Page up", show=False),
+        Binding("pagedown", "page_down", "Page down", show=False),
+    ]
 
 
 class SpectraScreen(View):
@@ -38,10 +52,11 @@ class SpectraScreen(View):
         self._site: str | None = None
         self._listed: object = None
         self._only: int | None = None
+        self._marked: str | None = None
 
     def body(self) -> Iterable[Widget]:
         """Sites to the left; curve, numbers and heat map to the right."""
-        tree: Tree[str] = Tree("sites", id="sites")
+        tree = SiteTree("sites", id="sites")
         tree.show_root = False
         tree.guide_depth = 2
         facts = Static(id="facts", classes="panel")
@@ -69,18 +84,22 @@ class SpectraScreen(View):
         if not sets:
             nothing.update("no spectra yet: calibration writes them (kore calibrate, or kore demo)")
             return
-        self._list(sets)
-        names = [s.name for s in sets[0].sites]
-        if self._site not in names and names:
-            self._site = names[0]
+        sites = [s for s in sets[0].sites if self.wanted in s.name.lower()]
+        if not sites:
+            nothing.display, self.query_one("#columns").display = True, False
+            nothing.update(self.no_match if self.wanted else "no site in these spectra")
+            return
+        if self._site not in [s.name for s in sites]:
+            self._site = sites[0].name
+        self._list(sites)
+        self._mark()
         self._draw(sets)
 
-    def _list(self, sets: tuple[SpectrumSet, ...]) -> None:
-        sites = [s for s in sets[0].sites if self.wanted in s.name.lower()]
+    def _list(self, sites: list[Site]) -> None:
         key = (self.has_class("-narrow"), *((s.name, s.energy_left) for s in sites))
         if key == self._listed:
             return
-        self._listed = key
+        self._listed, self._marked = key, None
         tree: Tree[str] = self.query_one("#sites", Tree)
         tree.border_title = "layers and sites"
         tree.border_subtitle = f"{len(sites)}"
@@ -99,6 +118,20 @@ class SpectraScreen(View):
                 node.add_leaf(self._label(site), data=site.name)
         tree.root.expand()
 
+    def _mark(self) -> None:
+        """Put the tree's cursor onto the site that is drawn."""
+        tree = self.query_one("#sites", SiteTree)
+        if self._marked == self._site:
+            return  # where it is, or on its way past a layer
+        self._marked = self._site
+        leaves = [*tree.root.children, *(leaf for layer in tree.root.children for leaf in layer.children)]
+        for leaf in leaves:
+            if leaf.data == self._site:
+                if leaf.parent is not None and not leaf.parent.is_expanded:
+                    leaf.parent.expand()
+                if tree.last_line >= 0:  # asking numbers the lines
+                    tree.move_cursor(leaf)
+
     def _label(self, site: Site) -> Text:
         if self.has_class("-narrow"):
             return Text(site.site)
@@ -116,25 +149,20 @@ class SpectraScreen(View):
                 continue
             first = first or site
             lines.append(Line(Curve(site.index, site.eigenvalues), index, spectra.label))
-            tone = palette(self.app.current_theme).line(index)
-            parts.append(
-                Content.assemble(
-                    ("━ ", tone if tone.startswith("#") else f"ansi_{tone}"), fit(spectra.label, 20)
-                )
-            )
+            tone = styled(palette(self.app.current_theme).line(index))
+            parts.append(Content.assemble(("━ ", tone), fit(spectra.label, 20)))
         shade = (first.d_in - first.rank + 1, first.d_in) if first and first.rank and first.d_in else None
         if shade:
-            parts.append(
-                Content.assemble(
-                    ("█ ", "$accent 45%"), f"the adapter's {first.rank if first else 0} directions"
-                )
-            )
+            tone = styled(palette(self.app.current_theme).shade)
+            words = f" the adapter's {first.rank if first else 0} directions"
+            parts.append(Content.assemble(("██", tone), words))
         roomy = not self.has_class("-narrow")
         chart.border_title = f"{self._site} · eigenvalue by rank, both log" if roomy else self._site
         chart.border_subtitle = Content("  ").join(parts) if roomy else ""
         chart.show(lines, shade=shade)
         self._facts([(s.label, site) for _, s in shown if (site := s.site(self._site or ""))])
         heat = self.query_one("#heat", HeatMap)
+        heat.set_class(len(shown) > 1, "-crowded")
         heat.show(first.heatmap if first else ())
         heat.border_title = "covariance, 32 x 32"
 
@@ -145,8 +173,8 @@ class SpectraScreen(View):
 
     @on(Tree.NodeHighlighted, "#sites")
     def _highlighted(self, event: Tree.NodeHighlighted[str]) -> None:
-        if event.node.data:
-            self._site = event.node.data
+        if event.node.data and event.node.data != self._site:
+            self._site = self._marked = event.node.data
             self.query_one("#spectrum", Chart).action_reset_scales()
             self.fill()
 
@@ -198,7 +226,8 @@ def facts(sites: list[tuple[str, Site]], width: int) -> Content:
             rows.append(Content.assemble((f"{name:<{first}}", "$foreground 55%"), (line, "bold")))
     else:
         for label, values in told:
-            rows.append(Content.styled(fit(label, width), "bold $accent"))
+            if len(told) > 1:
+                rows.append(Content.styled(fit(label, width), "bold $accent"))
             rows += [fact(name, value, width) for name, value in values.items() if value != "-"]
     if any(site.tokens is not None and site.tokens < site.d_in for _, site in sites):
         rows.append(Content.styled("fewer tokens than inputs: the null space overfits", "$warning"))
@@ -219,7 +248,9 @@ def numbers(site: Site) -> dict[str, str]:
 
 
 def fact(name: str, value: str, width: int) -> Content:
-    """A name and its value, the value never cut."""
+    """A name and its value, the value never cut; what it has in brackets goes first."""
+    if len(name) + 1 + len(value) > width:
+        value = value.partition(" (")[0]
     room = min(20, max(4, width - len(value) - 1))
     return Content.assemble((f"{fit(name, room):<{room}} ", "$foreground 55%"), (value, "bold"))
 

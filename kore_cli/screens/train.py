@@ -19,6 +19,7 @@ from kore_cli.keys import TRAIN, bindings
 from kore_cli.screens.machine import compact_machine, machine
 from kore_cli.screens.verdicts import counts
 from kore_cli.screens.view import View
+from kore_cli.themes import palette, styled
 
 if TYPE_CHECKING:
     from kore_cli.source import Snapshot
@@ -148,20 +149,21 @@ class TrainScreen(View):
         return lines
 
     def _legend(self, snapshot: Snapshot, name: str) -> Content:
-        from kore_cli.themes import palette
-
         colours = palette(self.app.current_theme)
         parts = []
         state = snapshot.state
-        if SMOOTHING[self.smoothing] and len(state.curve(name)) > 8 and name != "lr":
-            parts += [
-                Content.assemble(("━ ", _style(colours.dim)), "raw"),
-                Content.assemble(("━ ", _style(colours.line(0))), "smoothed"),
-            ]
-        if name == "loss" and len(state.curve("held_out_loss")):
-            parts.append(Content.assemble(("━ ", _style(colours.line(1))), "held out"))
+        others = [o for o in self.kore.overlays if o.state.curve(name)]
+        held = name == "loss" and len(state.curve("held_out_loss"))
+        smooth = SMOOTHING[self.smoothing] and len(state.curve(name)) > 8 and name != "lr"
+        own = snapshot.folder.name if others and snapshot.folder else "smoothed" if smooth else name
+        if smooth:
+            parts.append(Content.assemble(("━ ", styled(colours.dim)), "raw"))
+        if smooth or others or held:
+            parts.append(Content.assemble(("━ ", styled(colours.line(0))), fit(own, 18)))
+        if held:
+            parts.append(Content.assemble(("━ ", styled(colours.line(1))), "held out"))
         parts += [
-            Content.assemble(("━ ", _style(colours.line(i))), fit(other.name, 18))
+            Content.assemble(("━ ", styled(colours.line(i))), fit(other.name, 18))
             for i, other in enumerate(self.kore.overlays, start=2)
             if other.state.curve(name)
         ]
@@ -207,7 +209,7 @@ class TrainScreen(View):
         width = max(10, panel.content_size.width)
         if not lines:
             panel.update(
-                Content.styled("nothing matches" if self.wanted else "nothing printed yet", "$foreground 45%")
+                Content.styled(self.no_match if self.wanted else "nothing printed yet", "$foreground 45%")
             )
             return
         shown = [log_style(fit(line, width)) for line in lines[-height:]]
@@ -238,6 +240,8 @@ class TrainScreen(View):
                 )
             )
         rows += compact_machine(snapshot.readings, width - 2)
+        if times := _times(snapshot):
+            rows.append(Content.styled(fit(times, width - 2), "$foreground 75%"))
         if state.probes:
             rows.append(counts(state, width - 2, one_line=True))
         lines = [line for line in log_lines(snapshot) if self.wanted in line.lower()]
@@ -282,9 +286,15 @@ class TrainScreen(View):
         return ["step", *names], [[int(s), *(columns[n].get(s) for n in names)] for s in steps]
 
 
-def _style(rich_style: str) -> str:
-    """A rich colour name as Textual writes it."""
-    return rich_style if rich_style.startswith("#") else f"ansi_{rich_style}"
+def _times(snapshot: Snapshot) -> str:
+    """What the header has no room for: how long it takes, and how old the last checkpoint is."""
+    state = snapshot.state
+    if snapshot.liveness.over:
+        return ""
+    parts = [f"ETA {duration(state.eta_s)}"] if state.eta_s is not None else []
+    if state.checkpoint:
+        parts.append(f"saved {duration(snapshot.now - state.checkpoint.t)} ago")
+    return " · ".join(parts)
 
 
 def notches(state: DashboardState) -> list[Notch]:
@@ -357,12 +367,15 @@ def log_lines(snapshot: Snapshot) -> list[str]:
     """The log's end with the latest warnings; without a log, what the events tell."""
     state = snapshot.state
     if not snapshot.log:
-        return [f"{time.strftime('%H:%M:%S', time.localtime(t))}  {text}" for t, text in state.story]
-    ago = snapshot.now
-    return [
-        *snapshot.log,
-        *(f"▲ step {m.step:,.0f}, {duration(ago - m.t)} ago: {m.text}" for m in state.warnings[-3:]),
-    ]
+        return [_at(t, text) for t, text in state.story]
+    # what the stages print ends where training begins: the events go on from there
+    newest = {(m.t, f"▲ step {m.step:,.0f}: {m.text}") for m in state.warnings[-3:]}
+    newest.update(state.story[-4:])
+    return [*snapshot.log, *(_at(t, text) for t, text in sorted(newest))]
+
+
+def _at(t: float, text: str) -> str:
+    return f"{time.strftime('%H:%M:%S', time.localtime(t))}  {text}"
 
 
 def log_style(line: str) -> Content:

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
+from kore_cli.chart import Chart
 from kore_cli.glyphs import bar, duration, fit, short
 from kore_cli.liveness import Liveness
+from kore_cli.screens.parts import KeyBar
 
 if TYPE_CHECKING:
     from kore_cli.app import KoreApp
@@ -44,6 +47,12 @@ class View(Screen[None]):
 
     NAME: ClassVar[str] = ""
     FILTERS: ClassVar[str] = ""
+    # a chart's keys work wherever the focus is, if they mean nothing there
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(b.key, f"chart('{b.action}')", b.description, show=False)
+        for b in Chart.BINDINGS
+        if isinstance(b, Binding)
+    ]
     _sizes: object = None
     _told: object = None
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (40, "-narrow"), (80, "-normal"), (120, "-wide")]  # noqa: RUF012
@@ -57,7 +66,13 @@ class View(Screen[None]):
         yield Container(*self.body(), id="body")
         yield Static(id="line")
         yield Input(placeholder=f"filter {self.FILTERS} · Enter keeps it, Escape clears it", id="filter")
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyBar()
+
+    async def action_chart(self, name: str) -> None:
+        """Let the screen's chart do something."""
+        for chart in self.query(Chart):
+            if chart.is_on_screen:
+                await chart.run_action(name)
 
     def body(self) -> Iterable[Widget]:
         """The widgets of this screen."""
@@ -128,12 +143,17 @@ class View(Screen[None]):
         self.query_one("#header", Static).update(header(snapshot, width, paused=self.kore.paused))
         banner = self.query_one("#banner", Static)
         text = banner_text(snapshot, width)
-        banner.display = text is not None
+        banner.display = text is not None and not self._tiny
         if text is not None:
             banner.update(text)
             banner.set_class(snapshot.liveness.name in ("dead", "failed"), "-bad")
         if self._tiny:
             self.query_one("#line", Static).update(one_line(snapshot, width))
+
+    @property
+    def no_match(self) -> str:
+        """What is said when the filter leaves nothing."""
+        return f"nothing matches {self.wanted!r} · Escape clears"
 
     @on(Input.Changed, "#filter")
     def _filtered(self) -> None:

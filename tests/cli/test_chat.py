@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from kore.chat import Ask
+
 
 def chat(*args: str, lines: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command with `lines` on standard input."""
@@ -76,6 +78,46 @@ def test_answers_come_in_the_order_of_the_lines_and_bad_ones_do_not_stop_the_res
     assert found[0]["id"] == "first" and found[0]["model"] == "base" and found[4]["id"] == 4
     assert found[1]["text"] == "plain text?" and found[2]["where"] == "stdin:3"
     assert done.returncode == 3 and "4 lines could not be answered" in done.stderr
+
+
+def test_fields_of_a_wrong_kind_are_told_line_by_line_and_the_rest_is_answered(tiny_llava: Path) -> None:
+    bad = [
+        '{"text": "hi", "use": 5}',
+        '{"text": "\\ud800"}',
+        '{"text": "hi", "id": "\\ud800"}',
+        '{"text": "hi", "history": [{"text": "\\ud800", "answer": "x"}]}',
+        '{"text": "hi", "history": [{"text": "x", "answers": "y"}]}',
+        '{"text": "hi", "temperature": NaN}',
+        '{"text": "hi", "temperature": 1e999}',
+        '{"text": "hi", "temperature": 1%s}' % ("0" * 400),
+        '{"text": "hi", "use": "\\u0000"}',
+    ]
+    done = chat(str(tiny_llava), "--json", lines="\n".join(["first?", *bad, "last?"]))
+    found = objects(done.stdout)
+    assert done.returncode == 3 and "Traceback" not in done.stderr
+    assert ["error" in f for f in found] == [False, *[True] * len(bad), False]
+
+
+def test_a_question_that_is_stopped_before_the_model_is_ready_is_not_answered(tiny_llava: Path) -> None:
+    done = chat(str(tiny_llava), "--stream", lines='first?\n{"stop": true}\nsecond?\n')
+    first, second = [e for e in objects(done.stdout) if e.get("done")]
+    assert first["stopped"]
+    assert "stopped" not in second
+
+
+def test_each_model_is_told_what_it_said_itself(adapter: str) -> None:
+    past = {"text": "Who?", "answers": {"base": "Bob", "kore": "Ada"}}
+    asked: list[dict[str, Any]] = [
+        {"text": "Sure?", "compare": True, "history": [past, {"text": "And?", "answers": {"kore": "Eve"}}]},
+        {"text": "Sure?", "model": "base", "history": [{"text": "Who?", "answer": "Bob"}]},
+        {"text": "Sure?", "model": "kore", "history": [{"text": "Who?", "answer": "Ada"}, {"text": "And?", "answer": "Eve"}]},
+    ]  # fmt: skip
+    both, base, tuned = objects(chat(adapter, lines="\n".join(map(json.dumps, asked))).stdout)
+    assert (both["base"], both["answer"]) == (base["answer"], tuned["answer"])
+    told = Ask.read(asked[0]).past
+    assert [p.said_by("base") for p in told] == ["Bob", None]
+    assert [p.said_by("kore") for p in told] == ["Ada", "Eve"]
+    assert Ask.read(asked[1]).past[0].said_by("anyone") == "Bob"
 
 
 @pytest.mark.slow

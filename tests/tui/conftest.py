@@ -82,7 +82,9 @@ def open_app() -> Callable[..., KoreApp]:
             return alive
 
         def source(path: Path | None) -> RunSource:
-            return RunSource(path, clock=lambda: now, alive=life, probe=probe)
+            return RunSource(
+                path, clock=lambda: now, alive=life, probe=probe, memory=lambda pid: {4242: 2 << 30}.get(pid)
+            )
 
         return KoreApp(
             source(folder),

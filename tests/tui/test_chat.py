@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
+from textual.widgets._footer import FooterKey
 
 from kore_cli.chat_app import ChatApp
 from kore_cli.chat_log import Exchange, markdown
@@ -179,6 +181,144 @@ async def test_the_model_switches_to_the_base_and_to_other_adapters() -> None:
         await pilot.press("ctrl+g")
         await chat.type(pilot, "Who?")
         assert chat.client.asked[0]["use"] == "runs/other" and "model" not in chat.client.asked[0]
+
+
+async def test_switching_says_from_when_and_keeps_comparing_and_what_was_said_by_whom() -> None:
+    chat = Chat(models=("kore", "base"), adapters=["runs/other"], target="runs/demo", compare=True)
+    async with chat.app.run_test(size=(140, 30)) as pilot:
+        await chat.ready(pilot)
+
+        def head() -> str:
+            return str(chat.app.query_one("#who", Static).render())
+
+        async def ask(text: str, *answers: tuple[str, str]) -> None:
+            await chat.type(pilot, text)
+            for model, answer in answers:
+                chat.client.answer(model, answer)
+            chat.client.say({"index": 0, "done": True})
+            await pilot.pause()
+
+        await ask("Who?", ("base", "Bob"), ("kore", "Ada"))
+        await pilot.press("ctrl+g")
+        assert "from demo   other from the next question" in head() and chat.app.compare
+        await chat.type(pilot, "Who?")
+        asked = chat.client.asked[-1]
+        assert asked["use"] == "runs/other" and asked["compare"] is True
+        assert [h["answers"] for h in asked["history"]] == [{"base": "Bob"}]  # the other one said nothing yet
+        chat.client.say({"error": "no such run"})
+        await pilot.pause()
+        assert "from demo   on" in head() and chat.app.compare  # it is the old one that answers
+        await pilot.press("ctrl+g")
+        await chat.type(pilot, "Who?")
+        await chat.ready(pilot)
+        assert "from other   on" in head()
+        await ask("", ("base", "Ben"), ("kore", "Eve"))
+        await ask("Sure?")
+        assert [h["answers"] for h in chat.client.asked[-1]["history"]] == [
+            {"base": "Bob"},
+            {"base": "Ben", "kore": "Eve"},
+        ]
+        await pilot.press("ctrl+g")
+        await ask("Back?")
+        assert chat.client.asked[-1]["use"] == "runs/demo"  # as it was named, not only by its last part
+
+
+async def test_a_model_without_an_adapter_is_switched_from_but_not_to() -> None:
+    chat = Chat(models=("base",), adapters=["runs/other"], target="kore-tiny")
+    async with chat.app.run_test(size=(140, 30)) as pilot:
+        await chat.ready(pilot)
+        await pilot.press("ctrl+g")
+        await chat.type(pilot, "Who?")
+        chat.client.say({"ready": True, "models": ["kore", "base"], "base": "llava"})
+        chat.client.say({"index": 0, "done": True})
+        await pilot.pause()
+        for answers in ("base", "kore"):
+            await pilot.press("ctrl+g")
+            await chat.type(pilot, "Who?")
+            chat.client.say({"index": 0, "done": True})
+            await pilot.pause()
+            assert f"answers: {answers}" in str(chat.app.query_one("#who", Static).render())
+        assert [q.get("use") for q in chat.client.asked] == ["runs/other", None, None]
+
+
+async def test_a_long_answer_is_followed_until_the_reader_looks_back() -> None:
+    chat = Chat()
+    async with chat.app.run_test(size=(80, 24)) as pilot:
+        await chat.ready(pilot)
+        await chat.type(pilot, "Who?")
+        talk = chat.app.query_one("#talk", VerticalScroll)
+
+        async def say(lines: int) -> None:
+            chat.client.say({"index": 0, "model": "kore", "delta": "a line\n" * lines})
+            await pilot.pause(0.3)
+
+        await say(60)
+        assert talk.max_scroll_y > 0 and talk.scroll_y == talk.max_scroll_y
+        await pilot.resize_terminal(60, 16)
+        await pilot.pause(0.2)
+        assert talk.scroll_y == talk.max_scroll_y
+        await pilot.press("pageup")
+        await pilot.pause()
+        before = talk.scroll_y
+        await say(10)
+        assert talk.scroll_y == before < talk.max_scroll_y
+        await pilot.press("pagedown", "pagedown", "pagedown")
+        await say(10)
+        assert talk.scroll_y == talk.max_scroll_y
+
+
+async def test_asking_again_of_a_model_that_has_gone_keeps_its_last_answer() -> None:
+    chat = Chat()
+    async with chat.app.run_test(size=(100, 30)) as pilot:
+        await chat.ready(pilot)
+        await chat.type(pilot, "Who?")
+        chat.client.answer("kore", "Ada")
+        chat.client.say({"index": 0, "done": True})
+        chat.client.say({"closed": 1, "words": "killed"})
+        await pilot.pause(0.3)
+        await pilot.press("ctrl+r", "ctrl+t")
+        await pilot.pause(0.3)
+        assert len(chat.app.exchanges) == 1 and "Ada" in chat.shown()
+
+
+@pytest.mark.parametrize("size", [(30, 8), (40, 12), (80, 24)])
+async def test_small_terminals_have_room_for_question_and_answer(size: tuple[int, int], picture: str) -> None:
+    chat = Chat(pictures=[picture])
+    async with chat.app.run_test(size=size) as pilot:
+        await chat.ready(pilot)
+        await chat.type(pilot, "Who?")
+        chat.client.answer("kore", "Ada")
+        chat.client.say({"index": 0, "done": True})
+        await pilot.pause(0.3)
+        screen = chat.app.screen
+        answer, field = screen.query_one(".answer").region, screen.query_one("#ask").region
+        assert field.height and field.bottom <= size[1] and field.width == size[0]
+        assert screen.query_one("#talk").size.height >= 4
+        assert answer.bottom <= field.y and answer.y > 0
+        assert screen.query_one(".question-text").region.y <= 2
+        if size[1] > 10:
+            shown = [k for k in screen.query(FooterKey) if k.region.width and k.region.right <= size[0]]
+            assert {"help", "quit"} <= {k.action for k in shown}
+
+
+async def test_small_words_fit_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = Chat()
+    async with chat.app.run_test(size=(100, 30)) as pilot:
+        await chat.ready(pilot)
+        await chat.type(pilot, "Who?")
+        chat.client.answer("kore", "")
+        chat.client.say({"index": 0, "done": True})
+        await pilot.pause(0.3)
+        assert "(empty answer)" in chat.shown() and "(empty answer)" in markdown(chat.app.exchanges, "x")
+        monkeypatch.chdir("/proc")  # where nobody may write
+        await pilot.press("ctrl+s")
+        assert [n.title for n in chat.app._notifications] == ["not written"]
+        await pilot.press("ctrl+l")
+        await pilot.pause()
+        assert str(chat.app.query_one("#welcome", Static).render()).startswith("Ready")
+        await pilot.press("ctrl+o", "ctrl+o")
+        await pilot.pause()
+        assert len(chat.app.screen_stack) == 2
 
 
 async def test_a_model_that_cannot_be_loaded_is_told_in_words() -> None:

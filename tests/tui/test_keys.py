@@ -5,14 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from textual.widgets import Input, OptionList
 
 from kore_cli.app import KoreApp
 from kore_cli.chart import Chart
 from kore_cli.chat_app import ChatApp
 from kore_cli.keys import ALL, Key, markdown
+from kore_cli.screens.runs import RunsScreen
+from kore_cli.screens.spectra import SiteTree, SpectraScreen
 from kore_cli.screens.view import View
 
-PLACES = {"everywhere": (KoreApp, View), "charts": (Chart,), "chat": (ChatApp,)}
+PLACES = {
+    "everywhere": (KoreApp, View),
+    "charts": (Chart,),
+    "chat": (ChatApp, Input),
+    "runs": (RunsScreen, OptionList),
+    "spectra": (SpectraScreen, SiteTree),
+}
 
 
 def test_the_page_in_the_docs_is_the_list() -> None:
@@ -27,7 +36,7 @@ def test_every_key_has_an_action_where_it_works(key: Key) -> None:
     if name == "pan":
         name = "pan_left"
     assert any(hasattr(owner, f"action_{name}") for owner in owners)
-    assert key.about and key.words
+    assert key.about and key.words and key.about.lower() != key.words.lower()
 
 
 def test_no_key_means_two_things_in_one_place() -> None:

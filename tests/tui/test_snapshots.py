@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from kore.telemetry import Telemetry
 from kore_cli.app import KoreApp
 from tests.tui.conftest import NOW, FakeProbe
+from tests.tui.test_chat import Chat
 
 WIDE = (140, 40)
 STATES = ("waiting", "running", "stalled", "dead", "finished", "no-gpu", "nan")
@@ -40,8 +44,41 @@ def shown(*keys: str) -> Callable[[Pilot[Any]], Any]:
 def test_each_screen_of_a_run_looks_as_it_did(
     number: int, name: str, snap_compare: Any, make_run: Any, open_app: Any
 ) -> None:
-    make_run(200, upto=200)
+    make_run(200, upto=130 if name == "train" else 200)
     assert snap_compare(open_app(), terminal_size=WIDE, run_before=shown(str(number)))
+
+
+@pytest.mark.parametrize("size", [(140, 40), (80, 24)], ids=["140x40", "80x24"])
+def test_the_list_of_runs_looks_as_it_did(
+    size: tuple[int, int], snap_compare: Any, make_run: Any, open_app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORE_HOME", "home")
+    monkeypatch.setattr("kore_cli.screens.runs.time.time", lambda: NOW)
+    for age, (name, status) in enumerate((("kore", "finished"), ("lora", "interrupted"), ("new", "failed"))):
+        make_run(40, name=f"home/{name}", status=status)
+        os.utime(f"home/{name}/run.json", (NOW - age, NOW - age))
+    app = open_app(Path("home/kore"), others=(Path("home/lora"),))
+    assert snap_compare(app, terminal_size=size, run_before=shown("o"))
+
+
+@pytest.mark.parametrize("size", [(140, 40), (80, 24), (40, 12)], ids=["140x40", "80x24", "40x12"])
+def test_the_chat_looks_as_it_did(size: tuple[int, int], snap_compare: Any, tmp_path: Path) -> None:
+    path = tmp_path / "flag.png"
+    Image.new("RGB", (60, 40), "red").save(path)
+    chat = Chat(pictures=[str(path)], compare=True)
+
+    async def talk(pilot: Pilot[Any]) -> None:
+        chat.app.query_one("#ask", Input).cursor_blink = False
+        await chat.ready(pilot)
+        await chat.type(pilot, "Which country is this?")
+        chat.client.answer("base", "I do not know this flag")
+        chat.client.answer("kore", "This is the flag of Peru")
+        chat.client.say({"index": 0, "done": True})
+        await pilot.pause(0.3)
+        await chat.app.workers.wait_for_complete()
+        await pilot.pause(0.2)
+
+    assert snap_compare(chat.app, terminal_size=size, run_before=talk)
 
 
 def test_the_help_screen_looks_as_it_did(snap_compare: Any, make_run: Any, open_app: Any) -> None:
