@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import events, on
 from textual.app import App, ComposeResult
 from textual.binding import Binding
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
 
 from kore.errors import KoreError
+from kore_cli.chat_header import EMBEDDED, asked_with, base_name, header
 from kore_cli.chat_log import SAME_WEIGHTS, Exchange, history, save
 from kore_cli.chat_paths import split_pictures
-from kore_cli.glyphs import fit
 from kore_cli.keys import CHAT
 from kore_cli.pictures import Picture
-from kore_cli.screens.exchange import ExchangeView
+from kore_cli.screens.exchange import ExchangeView, Talk
 from kore_cli.screens.help import HelpScreen
 from kore_cli.screens.parts import KeyBar
 from kore_cli.screens.picture import PictureScreen
@@ -29,7 +29,6 @@ from kore_cli.themes import OWN
 if TYPE_CHECKING:
     from kore_cli.chat_client import ChatClient
 
-BASE, EMBEDDED = "base", "kore-tiny"
 WARMTH = (0.7, 1.0, 0.0)
 GONE = "the model has gone; leave with ^q and start again"
 Event = dict[str, Any]
@@ -114,7 +113,7 @@ class ChatApp(App[None]):
         """Who answers, the conversation, the picture, the question."""
         yield Static(id="who")
         # as high as its window at least: an anchored text that is shorter would hang at the bottom
-        yield VerticalScroll(Vertical(Static(id="welcome"), id="said"), id="talk")
+        yield Talk(Vertical(Static(id="welcome"), id="said"), id="talk")
         with Horizontal(id="asking"):
             yield Picture(id="thumb")
             yield Static(id="thumb-name")
@@ -124,7 +123,7 @@ class ChatApp(App[None]):
     def on_mount(self) -> None:
         """Start the child at once, so that the model loads while the question is typed."""
         self._welcome()
-        self.query_one("#talk", VerticalScroll).anchor()
+        self.query_one("#talk", Talk).anchor()
         self.query_one("#ask", Input).focus()
         self._client = self._connect(self._hear)
         self.set_interval(0.1, self._bring_up_to_date)
@@ -158,51 +157,25 @@ class ChatApp(App[None]):
         asking.display = bool(self.pictures)
         if self.pictures:
             self.query_one("#thumb", Picture).show(self.pictures[0])
-            names = ", ".join(Path(p).name for p in self.pictures)
-            self.query_one("#thumb-name", Static).update(
-                Content.assemble(
-                    (names, "bold"),
-                    (
-                        "\nasked with the next questions · ^o changes it · Backspace here drops it",
-                        "$foreground 50%",
-                    ),
-                )
-            )
+            self.query_one("#thumb-name", Static).update(asked_with(self.pictures))
 
     def _who_text(self) -> Content:
-        brand = (" KORE chat ", "bold $background on $primary")
-        if self.closed is not None:
-            return Content.assemble(
-                brand, " ", (fit(f"the model has gone: {self.closed}", 140), "bold $error")
-            )
-        if not self.models:
-            return Content.assemble(brand, " ", (self.name_shown, "bold"), ("  loading", "$warning"))
-        who = " and ".join(self._answering())
-        parts: list[Any] = [brand, " ", ("answers: ", "$foreground 55%"), (who, "bold $success")]
-        if self._answering() != [BASE]:
-            parts += [("   from ", "$foreground 55%"), fit(self._adapter_name(self._at_adapter), 24)]
         coming = self._next if self._next is not None else self._using
-        if coming is not None:
-            parts.append((f"   {fit(self._adapter_name(coming), 24)} from the next question", "$warning"))
-        parts += [("   on ", "$foreground 55%"), fit(self._base_name(), 30)]
-        if self.temperature:
-            parts += [("   temperature ", "$foreground 55%"), f"{self.temperature:g}"]
-        parts.append(
-            (
-                "   earlier turns are sent along" if self._sends_context() else "   each question on its own",
-                "$foreground 45%",
-            )
+        return header(
+            self.name_shown,
+            ready=bool(self.models),
+            closed=self.closed,
+            answering=self._answering(),
+            source=self._adapter_name(self._at_adapter),
+            coming=None if coming is None else self._adapter_name(coming),
+            base=self.base,
+            temperature=self.temperature,
+            context=self._sends_context(),
+            busy=self.busy is not None,
         )
-        if self.busy:
-            parts.append(("   answering, ^c stops", "$warning"))
-        return Content.assemble(*parts)
 
     def _adapter_name(self, index: int) -> str:
         return Path(self.adapters[index]).name if self.adapters else self.name_shown
-
-    def _base_name(self) -> str:
-        embedded = self.base.endswith("demo/base")
-        return EMBEDDED if embedded else self.base.rstrip("/").rpartition("/")[2]
 
     def _answering(self) -> list[str]:
         if self.compare and len(self.models) > 1:
@@ -210,11 +183,7 @@ class ChatApp(App[None]):
         return [self.who] if self.who in self.models else self.models[:1]
 
     def _sends_context(self) -> bool:
-        return (
-            self.context
-            if self.context is not None
-            else EMBEDDED not in self.base and "demo/base" not in self.base
-        )
+        return base_name(self.base) != EMBEDDED if self.context is None else self.context
 
     @on(Said)
     def _said(self, message: Said) -> None:
@@ -286,13 +255,8 @@ class ChatApp(App[None]):
         self._views.append(view)
         self.query_one("#welcome").display = False
         self.query_one("#said").mount(view)
-        self.query_one("#talk", VerticalScroll).anchor()
-        question: Event = {
-            "text": text,
-            "image": exchange.images,
-            "temperature": temperature,
-            "history": past,
-        }
+        self.query_one("#talk", Talk).anchor()
+        question: Event = {"text": text, "image": images, "temperature": temperature, "history": past}
         if self._using is not None:
             question["use"] = self.adapters[self._using]
         if self.compare and (len(self.models) != 1 or self._using is not None):
@@ -426,12 +390,8 @@ class ChatApp(App[None]):
 
     def action_scroll_back(self) -> None:
         """A page back in the conversation."""
-        self.query_one("#talk", VerticalScroll).scroll_page_up(animate=False)
+        self.query_one("#talk", Talk).scroll_page_up(animate=False)
 
     def action_scroll_on(self) -> None:
         """A page on; at its end the conversation follows what is said."""
-        talk = self.query_one("#talk", VerticalScroll)
-        if talk.scroll_y + talk.size.height >= talk.max_scroll_y:
-            talk.anchor()
-        else:
-            talk.scroll_page_down(animate=False)
+        self.query_one("#talk", Talk).page_on()

@@ -6,33 +6,28 @@ Knows no Textual; `RunSource.poll` is called by a thread of the app (or once, fo
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from kore import run as runs
 from kore.errors import DataError, KoreError
 from kore.events import segments
 from kore.run import Run, RunState
 from kore.telemetry import Probe, Telemetry
-from kore_cli.curve import Curve
+from kore_cli.event_reader import EventReader
 from kore_cli.liveness import Liveness, judge
 from kore_cli.spectra import NAME as SPECTRA
 from kore_cli.spectra import SpectrumSet, distinct, read_spectra
-from kore_cli.state import DashboardState, EvalRow, Phase, reduce
+from kore_cli.state import DashboardState, EvalRow
 from kore_cli.summaries import found, read_summaries
 
-TAIL = 2 << 20
-PIECE = 1 << 20
 LOG_LINES = 200
 PROBE_EVERY = 2.0
 NEWEST_EVERY = 2.0
 SELDOM = 4
-HEAD = 64
 
 
 @dataclass(frozen=True)
@@ -57,195 +52,6 @@ class Snapshot:
     history: float | None = None
     bad_lines: int = 0
     problem: str | None = None
-
-
-@dataclass
-class EventReader:
-    """Events of a run folder: the newest at once, the older ones piece by piece.
-
-    Attributes:
-        state: what is known so far; after a fast open it lacks the past until `history` is None.
-    """
-
-    folder: Path
-    tail: int = TAIL
-    state: DashboardState = field(default_factory=DashboardState)
-    bad_lines: int = 0
-    _offsets: dict[str, int] = field(default_factory=dict)
-    _known: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    _past: DashboardState = field(default_factory=DashboardState)
-    _todo: list[tuple[Path, int, int]] = field(default_factory=list)
-    _todo_bytes: int = 0
-    _seen: int = 0
-    _recent: DashboardState = field(default_factory=DashboardState)
-
-    @property
-    def history(self) -> float | None:
-        """Share of the past that has been read, None when nothing is left."""
-        if not self._todo:
-            return None
-        left = sum(stop - start for _, start, stop in self._todo)
-        return 1 - left / max(1, self._todo_bytes)
-
-    def open(self) -> None:
-        """Read the newest events; what lies before them is left for `look_back`."""
-        paths = segments(self.folder)
-        room = self.tail
-        fresh: list[tuple[Path, int]] = []
-        for path in reversed(paths):
-            size = path.stat().st_size
-            start = max(0, size - room)
-            fresh.append((path, start))
-            room -= size - start
-        for path, start in reversed(fresh):
-            start = self._line_start(path, start)
-            if start:
-                self._todo.append((path, 0, start))
-            self._offsets[path.name] = start
-        self._todo_bytes = sum(stop for _, _, stop in self._todo)
-        self.follow()
-
-    @property
-    def replaced(self) -> bool:
-        """Whether what was read is no longer there: a run was started anew in the same folder."""
-        return any(self._is_other(self.folder / name, *known) for name, known in self._known.items())
-
-    def _is_other(self, path: Path, inode: int, head: bytes) -> bool:
-        try:
-            stat = path.stat()
-            # the number of a file that was removed may be given to the next one
-            other = stat.st_ino != inode or not _head(path).startswith(head)
-        except FileNotFoundError:
-            return True
-        return other or stat.st_size < self._offsets.get(path.name, 0)
-
-    def follow(self) -> bool:
-        """Read what was appended; returns whether anything was."""
-        batch: list[dict[str, Any]] = []
-        for path in segments(self.folder):
-            if len(self._known.get(path.name, (0, b""))[1]) < HEAD:
-                self._known[path.name] = (path.stat().st_ino, _head(path))
-            offset = self._offsets.get(path.name, 0)
-            size = path.stat().st_size
-            while offset < size:
-                events, offset_after = self._piece(path, offset, min(size, offset + PIECE))
-                batch.extend(events)
-                if offset_after == offset:
-                    break
-                offset = offset_after
-            self._offsets[path.name] = offset
-        if not batch:
-            return False
-        if self._todo:
-            self._recent = reduce(self._recent, batch)
-            self.state = self._recent
-        else:
-            self.state = reduce(self.state, batch)
-        return True
-
-    def look_back(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> bool:
-        """Spend up to `seconds` on the past; returns whether anything was read."""
-        if not self._todo:
-            return False
-        end = clock() + seconds
-        while self._todo and clock() < end:
-            path, start, stop = self._todo[0]
-            events, after = self._piece(path, start, min(stop, start + PIECE // 4), past=True)
-            self._past = reduce(self._past, events)
-            if after >= stop or after == start:
-                self._todo.pop(0)
-            else:
-                self._todo[0] = (path, after, stop)
-        if self._todo:
-            self.state = joined(self._past, self._recent)
-        else:
-            self.state = joined(self._past, self._recent)
-            self._past = self._recent = DashboardState()
-        return True
-
-    def _line_start(self, path: Path, offset: int) -> int:
-        if not offset:
-            return 0
-        with path.open("rb") as stream:
-            stream.seek(offset - 1)
-            stream.readline()
-            return stream.tell()
-
-    def _piece(
-        self, path: Path, start: int, stop: int, *, past: bool = False
-    ) -> tuple[list[dict[str, Any]], int]:
-        with path.open("rb") as stream:
-            stream.seek(start)
-            data = stream.read(stop - start)
-            whole = data.rfind(b"\n") + 1
-            if not whole and len(data) == stop - start:
-                # one line longer than a piece: take it whole
-                data += stream.readline()
-                whole = len(data) if data.endswith(b"\n") else 0
-        return list(self._parse(data[:whole], past)), start + whole
-
-    def _parse(self, data: bytes, past: bool) -> Iterator[dict[str, Any]]:
-        for line in data.split(b"\n"):
-            if not line or (past and (b'"kind": "gpu"' in line or b'"kind": "heartbeat"' in line)):
-                # old readings of the machine say nothing about now
-                continue
-            try:
-                event = json.loads(line)
-            except (ValueError, RecursionError):
-                self.bad_lines += 1
-                continue
-            if isinstance(event, dict) and "kind" in event:
-                yield event
-            else:
-                self.bad_lines += 1
-
-
-def _head(path: Path) -> bytes:
-    """The first bytes of a file, which tell the time at which it was begun."""
-    with path.open("rb") as stream:
-        return stream.read(HEAD)
-
-
-def joined(past: DashboardState, recent: DashboardState) -> DashboardState:
-    """One state from an older part and a newer one."""
-    names = past.curves.keys() | recent.curves.keys()
-    curves = {n: past.curves.get(n, Curve()).joined(recent.curves.get(n, Curve())) for n in names}
-    probes = dict(past.probes)
-    for key, probe in recent.probes.items():
-        old = probes.get(key)
-        if old:
-            first = probe.history[0].step if probe.history else float("inf")
-            before = tuple(h for h in old.history if h.step < first)
-            probe = replace(
-                probe,
-                history=(*before, *probe.history),
-                base=probe.base or old.base,
-                base_right=probe.base_right if probe.base_right is not None else old.base_right,
-            )
-        probes[key] = probe
-    if not recent.recent:  # no step: it may hold nothing but answers or readings
-        recent = replace(recent, step=past.step, recent=past.recent, nonfinite=past.nonfinite)
-    return replace(
-        recent,
-        events=past.events + recent.events,
-        odd=past.odd + recent.odd,
-        now={**past.now, **recent.now},
-        phase=past.phase if recent.phase == Phase() else recent.phase,
-        epoch=past.epoch if recent.epoch is None else recent.epoch,
-        eta_s=past.eta_s if recent.eta_s is None else recent.eta_s,
-        step_seconds=past.step_seconds if recent.step_seconds is None else recent.step_seconds,
-        held_out=recent.held_out or past.held_out,
-        first_t=past.first_t if past.first_t is not None else recent.first_t,
-        curves=curves,
-        steps=recent.steps or past.steps,
-        marks=(*past.marks, *recent.marks)[-400:],
-        story=(*past.story, *recent.story)[-200:],
-        warnings=(*past.warnings, *recent.warnings)[-200:],
-        checkpoint=recent.checkpoint or past.checkpoint,
-        best=recent.best or past.best,
-        probes=probes,
-        evals={**past.evals, **recent.evals},
-    )
 
 
 def memory_of(pid: int) -> int | None:

@@ -21,7 +21,7 @@ from kore.evaluate.task import Suite
 from kore.evaluate.wording import Style
 from kore.files import check_place, read_json
 from kore.manifest import Manifest, claim, read_manifest
-from kore.run import data_root
+from kore.run import data_root, run_at
 
 if TYPE_CHECKING:
     from kore.evaluate.judge import Judge
@@ -190,7 +190,26 @@ def plan(request: Request) -> Plan:
     names = request.suites or _default_suites(request, profile, target, out)
     suites = resolve_suites(names, choice)
     parse_gates(request.fail_under, [s.name for s in suites])
+    if not request.rescore:
+        for suite in suites:
+            check_pictures(suite)
     return Plan(request, profile, target, suites, names, judge, out, style, protocol)
+
+
+def check_pictures(suite: Suite) -> None:
+    """Refuse pictures that lie in files of their own and are missing or none, before a model is loaded.
+
+    Raises:
+        DataError: names the picture and the question's place.
+    """
+    from kore.models.conversation import check_image
+
+    known: set[str] = set()
+    for task in suite.tasks():
+        for picture in (p for ask in task.asks for p in ask.pictures):
+            if picture.data is None and picture.path not in known:
+                check_image(picture.path, picture.where or f"sample {task.id}")
+                known.add(picture.path)
 
 
 def compat_of(name: str) -> Compat:
@@ -216,8 +235,8 @@ def model_type(model: str) -> str | None:
 def default_out(name: str, target: Target | None) -> Path:
     """Inside a run: its eval folder; else ``eval-NAME`` here."""
     folder = Path(name)
-    if (folder / "run.json").is_file():
-        return folder / "eval" / "results"
+    if run := run_at(folder):
+        return run.evals / "results"
     stem = (target.label if target and target.adapter else folder.name) or "results"
     return Path(f"eval-{stem}")
 
@@ -237,10 +256,10 @@ def _default_suites(request: Request, profile: Profile, target: Target | None, o
 
 def recorded_settings(folder: Path) -> dict[str, Any]:
     """What a run's state says of its model and evaluation, under dotted keys; nothing for other targets."""
-    path = folder / "run.json"
-    if not path.is_file():
+    run = run_at(folder)
+    if run is None:
         return {}
-    sections = read_json(path).get("profile") or {}
+    sections = run.state().profile or {}
     return {
         f"{name}.{key}": value
         for name in ("model", "eval")

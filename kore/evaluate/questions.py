@@ -37,6 +37,7 @@ class QuestionSuite:
     Attributes:
         near: whether the suite lies near the new knowledge (reported as `k_r_near`, not in K.R).
         split: only questions whose ``split`` is this were read, if given.
+        lines: question_id -> where it was read, for errors about its pictures.
     """
 
     name: str
@@ -46,6 +47,7 @@ class QuestionSuite:
     data: str
     near: bool = False
     split: str | None = None
+    lines: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,7 +63,8 @@ class QuestionSuite:
     def tasks(self) -> Iterator[Task]:
         """One single-turn task per question, its pictures before its text."""
         for question in self.questions:
-            pictures = tuple(Picture(path) for path in question.images)
+            where = self.lines.get(question.question_id, "")
+            pictures = tuple(Picture(path, where=where) for path in question.images)
             missing = len(pictures) - question.text.count(IMAGE_MARK)
             text = f"{IMAGE_MARK}\n" * missing + question.text
             yield Task(question.question_id, (Ask(text, pictures),))
@@ -88,14 +91,11 @@ def load_questions(
         split: keep only questions with this ``split``; questions without one are always kept.
 
     Raises:
-        DataError: a bad line, an id twice, an empty question, more marks than pictures, a picture that is
-            missing or none, nothing left.
+        DataError: a bad line, an id twice, an empty question, more marks than pictures, nothing left.
     """
-    from kore.models.conversation import check_image
-
     kept: list[Question] = []
     seen: set[str] = set()
-    pictures: set[str] = set()
+    lines: dict[str, str] = {}
     for line, question in read_located(Question, path, image_root=image_root):
         where = f"{line}: question {question.question_id}"
         if question.question_id in seen:
@@ -104,16 +104,14 @@ def load_questions(
             raise DataError("text: must not be empty", where=where)
         if question.text.count(IMAGE_MARK) > len(question.images):
             raise DataError("more <image> marks than pictures", where=where)
-        for image in set(question.images) - pictures:
-            check_image(image, where)
-            pictures.add(image)
         seen.add(question.question_id)
         own = question.extra.get("split")
         if split is None or own is None or own == split:
             kept.append(question)
+            lines[question.question_id] = where
     if not kept:
         raise DataError(f"holds no question of split {split!r}", where=str(path))
-    return QuestionSuite(name or path.stem, role, kept, str(path), hash_file(path), near, split)
+    return QuestionSuite(name or path.stem, role, kept, str(path), hash_file(path), near, split, lines)
 
 
 def half(suite: QuestionSuite, split: str) -> QuestionSuite:

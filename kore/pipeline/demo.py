@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kore.evaluate.task import Suite
 
 PROFILE = "tiny"
+HELD_OUT = 32  # old samples beside the covariance, on which the adapter's interference is measured
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,11 @@ def prepare(out: Path, seed: int, progress: Progress = silent, *, restart: bool 
 
     path = package_data() / "items.jsonl"
     items = list(read_records(KnowledgeItem, path))
-    flags = {"augment.images": f"local:{package_data() / 'images_more'}", "train.seed": seed}
+    flags = {
+        "augment.images": f"local:{package_data() / 'images_more'}",
+        "train.seed": seed,
+        "calibrate.held_out": HELD_OUT,
+    }
     kore = resolve(PROFILE, flags)
     sources = {"items": str(path)}
     stages.augment(items, kore.profile, out / "tree", progress, seed=seed, restart=restart, sources=sources)

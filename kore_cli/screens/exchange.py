@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
@@ -92,3 +92,14 @@ class ExchangeView(Vertical):
         if answer.done and answer is not other and other.done:
             return marked(other.text, answer.text, "bold $success")
         return Content(answer.text + cursor)
+
+
+class Talk(VerticalScroll):
+    """The conversation, which follows what is said until its reader scrolls back."""
+
+    def page_on(self) -> None:
+        """A page on; from the end it follows again."""
+        if self.scroll_y + self.size.height >= self.max_scroll_y:
+            self.anchor()
+        else:
+            self.scroll_page_down(animate=False)

@@ -133,7 +133,7 @@ def test_a_map_is_the_mean_of_the_absolute_covariance_per_token(covariances: lis
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--layers", "7"], 2, "asks for layer [7]"),
+        (["--layers", "7"], 2, "asks for layer 7"),
         (["--sites", "none"], 2, "holds no layers.0.none"),
         (["nowhere"], 4, "no covariance here: nowhere"),
     ],

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from kore.run import Run, RunState
 from kore.telemetry import Telemetry
 from kore_cli.curve import LIMIT, Curve
+from kore_cli.event_reader import EventReader
 from kore_cli.liveness import judge, resume
-from kore_cli.source import EventReader, RunSource, tail_lines
-from kore_cli.state import DashboardState, reduce
+from kore_cli.reduce import reduce
+from kore_cli.source import RunSource, tail_lines
+from kore_cli.state import DashboardState
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
