@@ -15,11 +15,11 @@ test *args:
 
 # The slow tests: kills, two processes, fuzzing
 slow *args:
-    pytest -m slow {{args}}
+    pytest -m slow -n 0 {{args}}
 
 # The picture encoder with the real open-clip (needs the clip extra: a torchvision that fits torch)
 clip *args:
-    pytest -m clip {{args}}
+    pytest -m clip -n 0 {{args}}
 
 # Format, lint, types and import rules, without changing a file
 check:
