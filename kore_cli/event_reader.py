@@ -115,10 +115,8 @@ class EventReader:
                 self._todo.pop(0)
             else:
                 self._todo[0] = (path, after, stop)
-        if self._todo:
-            self.state = joined(self._past, self._recent)
-        else:
-            self.state = joined(self._past, self._recent)
+        self.state = joined(self._past, self._recent)
+        if not self._todo:
             self._past = self._recent = DashboardState()
         return True
 

@@ -6,7 +6,8 @@ Works with any processor of transformers that has a chat template; the template 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +32,8 @@ def open_image(path: str | Path | Image.Image, where: str | None = None) -> Imag
     """
     if isinstance(path, Image.Image):
         return path.convert("RGB")
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise DataError(f"no such picture: {path}", where=where) from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"broken picture: {path}", where=where, hint=str(error)) from error
+    with _opened(path, where) as image:
+        return image.convert("RGB")
 
 
 def check_image(path: str | Path, where: str | None = None) -> None:
@@ -46,9 +42,16 @@ def check_image(path: str | Path, where: str | None = None) -> None:
     Raises:
         DataError: missing, unreadable or no picture; names the file.
     """
+    with _opened(path, where):
+        return
+
+
+@contextmanager
+def _opened(path: str | Path, where: str | None) -> Iterator[Image.Image]:
+    """A picture's file; what fails at it, also inside the block, is a DataError that names it."""
     try:
-        with Image.open(path):
-            return
+        with Image.open(path) as image:
+            yield image
     except FileNotFoundError as error:
         raise DataError(f"no such picture: {path}", where=where) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
