@@ -10,6 +10,7 @@ import csv
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,8 +95,10 @@ def _write_xlsx(table: list[list[str]], path: Path, warnings: list[str]) -> Path
     lost = sum(a != b for old, new in zip(table, fitted, strict=True) for a, b in zip(old, new, strict=True))
     if lost:
         warnings.append(f"{path.name}: {lost} cells do not fit a spreadsheet and were cut; the TSV is whole")
-    back = load_workbook(path, read_only=True).worksheets[0].iter_rows(values_only=True)
-    if [["" if c is None else str(c) for c in row] for row in back] != fitted:
+    with closing(load_workbook(path, read_only=True)) as stored:
+        rows = stored.worksheets[0].iter_rows(values_only=True)
+        back = [["" if c is None else str(c) for c in row] for row in rows]
+    if back != fitted:
         raise DataError("the xlsx does not read back as it was written", where=str(path))
     return path
 
