@@ -110,7 +110,7 @@ class Ask:
             text=text,
             images=_images(value["image"]) if "image" in value else default_images,
             model=_name("model", value.get("model", defaults.get("model"))),
-            compare=bool(value.get("compare", defaults.get("compare", False))),
+            compare=_truth("compare", value.get("compare", defaults.get("compare", False))),
             temperature=_temperature(value.get("temperature", defaults.get("temperature", 0.0))),
             past=tuple(Past.read(p) for p in past),
             id=value.get("id"),
@@ -140,6 +140,12 @@ def _temperature(value: object) -> float:
     except OverflowError:
         pass
     raise DataError(f"temperature: expected a number from 0 on, found {value!r}")
+
+
+def _truth(field_name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise DataError(f"{field_name}: expected true or false, found {value!r}")
+    return value
 
 
 def _name(field_name: str, value: object) -> str | None:
@@ -200,8 +206,6 @@ class Session:
 
         Args:
             rag: items, or a folder of trees, that the voice `RAG` looks up.
-
-        A run that is not finished answers with its newest checkpoint.
 
         Raises:
             MissingArtefact, DataError: see `kore.evaluate.target`.
@@ -357,8 +361,6 @@ def _with_marks(text: str, images: tuple[str, ...]) -> str:
 
 def locate(name: str, section: ModelSection) -> Target:
     """What a name means: a run (by path, or by name under the runs folder), an adapter or a model."""
-    from dataclasses import replace
-
     from kore.evaluate.target import find_target
     from kore.run import home, run_at
 
@@ -366,24 +368,4 @@ def locate(name: str, section: ModelSection) -> Target:
     if not path.exists() and (home() / name / "run.json").is_file():
         path = home() / name
     path = run.folder if (run := run_at(path)) else path
-    checkpoint = newest_checkpoint(path)
-    if checkpoint is not None:
-        target = find_target(str(checkpoint), section)
-        return replace(
-            target, label=f"{target.label} at {checkpoint.name}", model=_base_of(path) or target.model
-        )
     return find_target(str(path) if path.exists() else name, section)
-
-
-def newest_checkpoint(run: Path) -> Path | None:
-    """The newest checkpoint with adapter weights, of a run that has no finished adapter."""
-    if not (run / "run.json").is_file() or (run / "adapter" / "adapter_config.json").is_file():
-        return None
-    found = [p.parent for p in (run / "checkpoints").glob("*/adapter_config.json")]
-    return max(found, key=lambda p: p.stat().st_mtime, default=None)
-
-
-def _base_of(run: Path) -> str | None:
-    from kore.run import Run
-
-    return Run(run).state().inputs.get("model", {}).get("path")

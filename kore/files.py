@@ -21,8 +21,8 @@ def check_place(folder: Path) -> None:
     Raises:
         DataError: a file stands in its way, or it may not be written to.
     """
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    why = None if there.is_dir() else "a file is in the way"
+    there = next(p for p in (folder, *folder.absolute().parents) if os.path.exists(p))
+    why = None if os.path.isdir(there) else "a file is in the way"
     if why is None and not os.access(there, os.W_OK | os.X_OK):
         why = "Permission denied"
     if why:

@@ -136,7 +136,8 @@ def model_fingerprint(engine: Engine, adapter: bool) -> str:
 def generation(engine: Engine) -> dict[str, Any]:
     """What shapes an answer beside model and prompt; the batch size is not among it."""
     dtype = str(getattr(engine.backbone.model, "dtype", "")).removeprefix("torch.")
-    return {"max_new_tokens": engine.max_new_tokens, "sampling": "greedy", "dtype": dtype}
+    reads = {"reads": engine.backbone.reads} if engine.backbone.reads else {}
+    return {"max_new_tokens": engine.max_new_tokens, "sampling": "greedy", "dtype": dtype, **reads}
 
 
 def _answer(

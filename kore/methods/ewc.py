@@ -24,6 +24,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from kore.methods.layers import delta, lora_layers, squared_rows
 from kore.methods.lora import Lora
@@ -95,13 +96,17 @@ class Ewc(Lora):
     def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor) -> Tensor:
         total = logits.new_zeros((), dtype=torch.float32)
         for name, layer in lora_layers(model).items():
-            fisher = self.fisher[name].to(total.device).float()
-            rows = fisher.shape[1] == 1
-            change = squared_rows(layer) if rows else delta(layer) ** 2
-            total = total + (fisher * change).sum()
+            # made again for the backward pass: else two whole matrices of every linear would be kept
+            total = total + checkpoint(self._term, name, layer, total.device, use_reentrant=False)
         value = self.half_lambda * total / SCALE
         self.last = float(value.detach())
         return value
+
+    def _term(self, name: str, layer: Any, device: torch.device) -> Tensor:
+        """One linear's share of the penalty."""
+        fisher = self.fisher[name].to(device).float()
+        change = squared_rows(layer) if fisher.shape[1] == 1 else delta(layer) ** 2
+        return (fisher * change).sum()
 
     def extra_memory(self, model: Any, tokens: int) -> int:
         """The Fisher numbers, in float32 while they are measured."""

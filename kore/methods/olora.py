@@ -91,7 +91,7 @@ def leading_directions(setup: Setup, count: int) -> dict[str, Tensor]:
             last[:] = [(args[0], name)]
             source[name] = name
             x = args[0].detach().float()[mask[0].bool()]  # (tokens, d_in)
-            product = (x.T @ x).double().cpu()
+            product = (x.T @ x).cpu().double()
             sums[name] = sums[name].add_(product) if name in sums else product
 
         return hook

@@ -239,6 +239,7 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
     processor = load_processor(folder, section)
     device = pick_device(section.device)
     options: dict[str, Any] = {"dtype": pick_dtype(section.dtype, device), "trust_remote_code": False}
+    options["use_safetensors"] = True  # other weight files are pickles
     if section.quantisation != "none":
         if importlib.util.find_spec("bitsandbytes") is None:
             raise UsageError("model.quantisation needs bitsandbytes", hint="pip install 'kore-inject[gpu]'")

@@ -109,6 +109,11 @@ class CalibrateJob:
                 onevision=section.onevision,
                 on_skip=on_note,
             )
+            if not others:
+                raise UsageError(
+                    "no sample is left to hold out: all are in the sums",
+                    hint="ask for fewer samples (--samples SOURCE:COUNT), or leave --held-out out",
+                )
         options: dict[str, Any] = {}
         if offload and backbone is None:
             from kore.models.shards import open_skeleton
@@ -189,7 +194,12 @@ class CalibrateJob:
 
         def claims() -> State:
             claim(self.out, self.manifest, restart=restart)
-            return claim(self.out / HELD_OUT, held.manifest())
+            try:
+                return claim(self.out / HELD_OUT, held.manifest())
+            except UsageError as error:
+                # --restart would discard the sums beside it, too
+                hint = f"discard the held-out ones with: rm -r {self.out / HELD_OUT}"
+                raise UsageError(error.message, hint=hint) from error
 
         if self.calibration.ranks.first(claims) != "done":
             held.check_room(self.out / HELD_OUT)
@@ -198,7 +208,7 @@ class CalibrateJob:
         """What an adapter would do to the held-out samples, for its settings as they are now."""
         # the contrast basis needs the new samples too: what is measured is the paper's
         adapter = self.adapter.model_copy(update={"basis": "paper"})
-        identity = hash_json(adapter.model_dump(mode="json"))
+        identity = hash_json([adapter.model_dump(mode="json"), held.manifest.fingerprint])
         path = self.out / INTERFERENCE
         if self.calibration.ranks.rank != 0 or (spectra.exists() and _measured(path) == identity):
             return
@@ -245,7 +255,7 @@ class CalibrateJob:
 
 
 def _measured(path: Path) -> str | None:
-    """The adapter settings that the file's measures are of."""
+    """What the file's measures are of: an adapter's settings and held-out samples."""
     return read_json(path).get("adapter") if path.is_file() else None
 
 

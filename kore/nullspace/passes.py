@@ -160,7 +160,8 @@ class HiddenCache:
         from safetensors.torch import load_file
 
         path = self._folder / f"{batch:06d}.safetensors"
-        return load_file(path, device=str(self._device))["hidden"]
+        # "cuda" without an index is the first GPU to safetensors, not the current one
+        return load_file(path)["hidden"].to(self._device)
 
     def clear(self) -> None:
         """Let go of everything."""

@@ -1,6 +1,7 @@
 """Where calibration samples come from: demo[:SUITE], onevision, FILE.jsonl, bench:NAME, each with a count.
 
-Draws are seeded; a sample whose picture cannot be opened is replaced by the next one of the draw.
+Draws are seeded; in onevision and benchmarks a sample whose picture cannot be opened
+is replaced by the next one of the draw, in a file of the user it is an error.
 """
 
 from __future__ import annotations
@@ -115,8 +116,8 @@ def collect_others(
     Args:
         on_skip: told of a source that has too few left.
 
-    Raises:
-        UsageError: no source has any left.
+    Returns:
+        As many as are left; none where all are among `taken`.
     """
     from kore.nullspace.batches import sample_hash
 
@@ -133,11 +134,6 @@ def collect_others(
         if len(spread) < each and on_skip is not None:
             on_skip(f"{source.label}: {len(spread)} samples are left to hold out, {each} were asked for")
         found += spread
-    if not found:
-        raise UsageError(
-            "no sample is left to hold out: all are in the sums",
-            hint="ask for fewer samples (--samples SOURCE:COUNT), or leave --held-out out",
-        )
     return found
 
 

@@ -216,6 +216,7 @@ class CapturePlan:
             "max_new_tokens": section.eval.max_new_tokens,
             "dtype": str(pick_dtype(section.model.dtype, device)).removeprefix("torch."),
             "covariances": [i.name for i in self.inputs],
+            **({"reads": self._reads} if self._reads else {}),
         }
         inputs = {"model": model_print} | {f"covariance {i.name}": i.fingerprint for i in self.inputs}
         sources = {"model": model}

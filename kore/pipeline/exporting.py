@@ -94,10 +94,12 @@ def _prompts(run: Run | None) -> list[Prompt]:
     from kore.models.generate import Prompt
     from kore.records import IMAGE_MARK, Sample, read_records
 
-    chain = [b.data for b in batches(run.folder) if b.data.is_file()] if run else []
+    chain = [b for b in batches(run.folder) if b.data.is_file()] if run else []
     found: list[Prompt] = []
-    for number, data in enumerate(chain, 1):
-        for sample in read_records(Sample, data, on_error=lambda error: None):
+    for number, batch in enumerate(chain, 1):
+        for sample in read_records(
+            Sample, batch.data, image_root=batch.image_root, on_error=lambda error: None
+        ):
             if len(found) >= _PROMPTS * number / len(chain):
                 break
             first = next(m for m in sample.conversations if m.from_ == "human")

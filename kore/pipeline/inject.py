@@ -16,9 +16,10 @@ from kore.pipeline.after import Batch, batches, find_run, protect, read_earlier
 from kore.pipeline.answers import side_by_side
 from kore.pipeline.outcome import Outcome
 from kore.progress import Progress, silent
-from kore.run import Run, home
+from kore.run import Run, data_root, home
 
 if TYPE_CHECKING:
+    from kore.evaluate.suites import Choice
     from kore.evaluate.task import Suite
     from kore.profile import Resolved
     from kore.records import KnowledgeItem
@@ -92,8 +93,10 @@ def plan(request: Request) -> Plan:
         DataError: a bad record or picture, with its place, or a run of another base to go on from.
         MissingArtefact: the model or the earlier run is not here, or not finished.
         UsageError: a method that cannot be chained.
+        ProfileError: an unknown suite.
     """
     from kore.augment.inputs import check_ids
+    from kore.evaluate.suites import resolve_suites
     from kore.models.conversation import open_image
     from kore.models.load import EMBEDDED, model_folder
     from kore.records import KnowledgeItem, read_records
@@ -106,6 +109,7 @@ def plan(request: Request) -> Plan:
         for image in item.images:
             if "://" not in image:
                 open_image(image, where=f"item {item.id}")
+    resolve_suites(request.suites, choice(request))
     model = model_folder(request.resolved.profile.model.id)
     earlier = check_after(request, model) if request.after else []
     stem = "stdin" if request.items == STDIO else Path(request.items).stem
@@ -152,6 +156,8 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
 
     restart = request.restart
     tree = folder / "tree"
+    if not request.suites:
+        old_prompts(request, folder)  # what cannot be drawn is told before hours of training
     sources = {"items": request.items}
     stages.augment(planned.items, profile, tree, progress, seed=seed, restart=restart, sources=sources)
     lap("augment")
@@ -220,12 +226,19 @@ def suites_for(request: Request, tree: Path) -> list[Suite]:
     """The items' own questions, then the named suites, else agreement with the base on old prompts."""
     from kore.evaluate.agreement import load_agreement
     from kore.evaluate.questions import load_questions
-    from kore.evaluate.suites import Choice, resolve_suites
+    from kore.evaluate.suites import resolve_suites
 
     own: list[Suite] = [load_questions(tree / "eval.jsonl", name="items")]
     if request.suites:
-        return own + resolve_suites(request.suites, Choice(data=request.data_dir))
+        return own + resolve_suites(request.suites, choice(request))
     return [*own, load_agreement(old_prompts(request, tree.parent), limit=HELD_OUT)]
+
+
+def choice(request: Request) -> Choice:
+    """Where suites are looked for."""
+    from kore.evaluate.suites import Choice
+
+    return Choice(data=request.data_dir or data_root())
 
 
 def earlier_suites(planned: Plan) -> list[Suite]:
@@ -255,11 +268,15 @@ def old_prompts(request: Request, folder: Path) -> Path:
         return found
     sources = [parse_source(text, section.count) for text in section.samples]
     used = collect(sources, section.seed, folder / "held_out", onevision=section.onevision)
+    each = max(1, HELD_OUT // len(sources))
     drawn = collect_others(
-        sources, section.seed, folder / "held_out", used, HELD_OUT, onevision=section.onevision
+        sources, section.seed, folder / "held_out", used, each, onevision=section.onevision
     )
     path = apart if drawn else protected
-    write_jsonl(path, [relative_to(s, folder).to_json() for s in drawn or used])
+    chosen = drawn or used[:: max(1, len(used) // HELD_OUT)]
+    # two sources may use the same ids
+    named = [s.model_copy(update={"id": f"{number}-{s.id}"}) for number, s in enumerate(chosen)]
+    write_jsonl(path, [relative_to(s, folder).to_json() for s in named])
     return path
 
 

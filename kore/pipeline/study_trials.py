@@ -20,7 +20,7 @@ from kore.pipeline import stages
 from kore.pipeline.study_data import StudyData, suites
 from kore.pipeline.study_plan import BASE, RAG, StudyPlan
 from kore.pipeline.trial import Trial, run_trial
-from kore.profile import EvalSection, name_of, resolve, shipped_names
+from kore.profile import Profile, name_of, resolve, shipped_names
 from kore.progress import Progress, silent
 from kore.run import Run
 
@@ -223,21 +223,31 @@ class Bench:
         resolved = resolve(self.profile, {**self._settings(spec), "train.method": spec.method})
         chosen = resolved.profile.model_dump(mode="json", include={"model", "adapter", "train", "method"})
         where = [str(p.relative_to(self.out)) if p else None for p in (spec.samples, spec.covariance)]
-        return [chosen, where, self.model, hash_file(self.data.old)]
+        return [chosen, where, self.model, self._old]
 
     def _asked(self, split: str) -> list[Any]:
         made = self.data.questions.is_file()  # not yet, where only a report is wanted
         questions = hash_file(self.data.questions) if made else None
         own = [self.profile, self.model, self.plan.suites, self.plan.limit, split, questions]
-        return [*own, *(more for more in (self._evaluation(), self._files()) if more)]
+        return [*own, *(more for more in (self._evaluation, self._files) if more)]
 
+    @cached_property
+    def _old(self) -> str:
+        """Of the retention samples."""
+        return hash_file(self.data.old)
+
+    @cached_property
     def _evaluation(self) -> dict[str, Any]:
-        """Settings of the evaluation that are not the profile's own, or the defaults where it is a file."""
-        shipped = self.profile in shipped_names()
-        usual = resolve(self.profile, environ={}).profile.eval if shipped else EvalSection()
-        mine = resolve(self.profile, dict(self.plan.settings)).profile.eval
-        return {k: v for k in ("batch", "max_new_tokens") if (v := getattr(mine, k)) != getattr(usual, k)}
+        """Settings that answers depend on and that are not the profile's own, or the defaults where it is
+        a file."""
+        usual = resolve(self.profile, environ={}).profile if self.profile in shipped_names() else Profile()
+        mine = resolve(self.profile, dict(self.plan.settings)).profile
+        found = _unlike(mine.eval, usual.eval, ("batch", "max_new_tokens"))
+        return found | _unlike(
+            mine.model, usual.model, ("vision_select_layer", "max_pixels", "quantisation", "dtype")
+        )
 
+    @cached_property
     def _files(self) -> dict[str, str]:
         """The contents of suites that are files."""
         paths = {name: Path(name.removeprefix("agreement:")) for name in self.plan.suites}
@@ -317,6 +327,10 @@ def _by_type(
 def _asked_for(question: Any) -> str:
     key = str(question.extra.get("key", ""))
     return key.rpartition(".")[2] or str(question.type)
+
+
+def _unlike(mine: object, usual: object, keys: Sequence[str]) -> dict[str, Any]:
+    return {k: v for k in keys if (v := getattr(mine, k)) != getattr(usual, k)}
 
 
 def _finished(run: Run) -> bool:

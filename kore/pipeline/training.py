@@ -94,8 +94,8 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     from kore.methods.table import make_method
     from kore.pipeline.after import read_earlier
     from kore.pipeline.probing import find_probes, find_questions
-    from kore.records import Sample, read_records
-    from kore.train.data import check_pictures, located, read_training
+    from kore.records import Sample, read_located
+    from kore.train.data import Located, check_pictures, read_training
 
     section = request.profile.train
     unknown = set(request.profile.method) - {section.method} - _method_names()
@@ -118,8 +118,9 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     earlier = read_earlier(request.after, method) if request.after else None
     skipped: list[str] = []
     samples = read_training(source, image_root=request.image_root, on_skip=skipped.append)
-    old = list(read_records(Sample, request.old)) if request.old else []
-    check_pictures(located(old, str(request.old)))
+    found = list(read_located(Sample, request.old)) if request.old else []
+    check_pictures([Located(where, sample) for where, sample in found])
+    old = [sample for _, sample in found]
     questions = find_questions(source)
     probes = find_probes(request.probes, questions, old, section)
     uses = covariance if method.traits.needs_factors else None

@@ -149,7 +149,8 @@ def _activations(backbone: Backbone, section: TrainSection, tokens: int) -> int:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
     inner = int(getattr(text, "intermediate_size", 4 * hidden))
-    size = min(p.element_size() for p in backbone.model.parameters() if p.is_floating_point())
+    # what the layers hand on is as wide as the embedding: float32 where that is trained in full
+    size = backbone.model.get_input_embeddings().weight.element_size()
     layer = (10 * hidden + 4 * inner) * size
     kept = layers * hidden * size + layer if section.gradient_checkpointing else layers * layer
     return int(tokens * (kept + 2 * 4 * int(text.vocab_size)))

@@ -94,3 +94,13 @@ def test_a_profile_and_a_setting_that_are_misspelt(
 def test_chat_with_a_picture_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["chat", "kore-tiny", "--once", "Where?", "--image", str(folder / "none.png")]
     assert "none.png" in refused(words, capsys)
+
+
+def test_a_broken_picture_among_the_old_samples_is_named_with_its_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new, old = folder / "records.jsonl", folder / "old.jsonl"
+    new.write_text(json.dumps(SAMPLE))
+    old.write_text(json.dumps(SAMPLE) + "\n" + json.dumps({**SAMPLE, "image": "bad.png"}))
+    words = ["train", "--data", str(new), "--method", "replay", "--old", str(old), "-o", str(folder / "out")]
+    assert f"{old}:2" in refused(words, capsys)

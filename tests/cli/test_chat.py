@@ -83,6 +83,7 @@ def test_answers_come_in_the_order_of_the_lines_and_bad_ones_do_not_stop_the_res
 def test_fields_of_a_wrong_kind_are_told_line_by_line_and_the_rest_is_answered(tiny_llava: Path) -> None:
     bad = [
         '{"text": "hi", "use": 5}',
+        '{"text": "hi", "compare": "false"}',
         '{"text": "\\ud800"}',
         '{"text": "hi", "id": "\\ud800"}',
         '{"text": "hi", "history": [{"text": "\\ud800", "answer": "x"}]}',

@@ -29,7 +29,7 @@ from kore.augment.images.http import HttpSearch
 from kore.augment.images.local import LocalImages
 from kore.augment.images.provider import NoImages
 from kore.augment.images.similar import most_similar
-from kore.augment.images.store import LARGEST, ImageStore, sniff
+from kore.augment.images.store import LARGEST, ImageStore, check_picture, sniff
 from kore.errors import DataError, MissingArtefact, ProfileError, ProviderError, UsageError
 from kore.records import KnowledgeItem, KnowledgeTree, Sample, read_records
 from kore.settings import AugmentSection, HttpImages
@@ -281,6 +281,16 @@ def test_type_is_sniffed_from_bytes() -> None:
         sniff(png(Image.new("RGB", (1, 1))))
     with pytest.raises(DataError, match="8000 x 8000"):
         sniff(png(Image.new("1", (8000, 8000))))
+
+
+def test_a_dry_run_refuses_the_picture_that_the_run_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "large.png").write_bytes(png(scene(1)))
+    monkeypatch.setattr("kore.augment.images.store.LARGEST", 8)
+    for look in (check_picture, ImageStore(tmp_path / "store", "images").add_file):
+        with pytest.raises(DataError, match="larger than"):
+            look(tmp_path / "large.png")
 
 
 def test_one_host_is_asked_no_faster_than_its_share(web: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,21 @@ def test_held_out_samples_that_cannot_be_summed_are_found_before_the_others_are(
     assert not shard(tmp_path / "c", 0).exists()
     CalibrateJob(profile(tiny_llava, old, {"rank": 2}), tmp_path / "c").run()
     other = CalibrateJob(profile(tiny_llava, old, {"rank": 2}, held_out=1), tmp_path / "c")
-    with pytest.raises(UsageError, match="other settings: input samples"):
+    with pytest.raises(UsageError, match="other settings: input samples") as caught:
         other.run()
-    other.run(restart=True)
+    # the sums are as asked for: only what is held out is to be discarded
+    assert caught.value.hint == f"discard the held-out ones with: rm -r {tmp_path / 'c' / HELD_OUT}"
+    sums, before = shard(tmp_path / "c", 0).stat().st_mtime_ns, read_json(tmp_path / "c" / INTERFERENCE)
+    shutil.rmtree(tmp_path / "c" / HELD_OUT)
+    other.run()
+    assert shard(tmp_path / "c", 0).stat().st_mtime_ns == sums
+    assert read_json(tmp_path / "c" / INTERFERENCE)["linears"] != before["linears"]
+    with pytest.raises(UsageError, match="no sample is left to hold out"):
+        CalibrateJob(
+            Profile.model_validate(
+                {"model": {"id": str(tiny_llava)}, "calibrate": {"samples": [f"{old}:8"], "held_out": 1}}
+            )
+        )
 
 
 def measured(out: Path) -> tuple[set[int], set[int], bool]:

@@ -25,7 +25,7 @@ class Parrot:
     """An engine that answers with the number of characters it was shown, and counts its calls."""
 
     def __init__(self, fail_after: int | None = None) -> None:
-        self.backbone: Any = SimpleNamespace(fingerprint="base", model=SimpleNamespace(dtype="x"))
+        self.backbone: Any = SimpleNamespace(fingerprint="base", reads={}, model=SimpleNamespace(dtype="x"))
         self.batch, self.max_new_tokens = 2, 8
         self.asked: list[Prompt] = []
         self.fail_after = fail_after
@@ -88,6 +88,10 @@ def test_a_changed_question_a_changed_model_or_other_settings_are_asked_again(tm
     longer.max_new_tokens = 9
     _run(longer, path, out)
     assert len(longer.asked) == 3
+    coarser = Parrot()
+    coarser.backbone.reads = {"max_pixels": 65536}
+    _run(coarser, path, out)
+    assert len(coarser.asked) == 3
 
 
 def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from kore.errors import DataError
-from kore.pipeline.inject import Request, plan, run_inject
+from kore.errors import DataError, MissingArtefact, UsageError
+from kore.evaluate.agreement import load_agreement
+from kore.pipeline.inject import PROTECTED, Request, old_prompts, plan, run_inject
 from kore.profile import resolve
 from kore.run import Run
 
@@ -74,6 +76,33 @@ def test_an_item_without_a_picture_is_refused_before_anything_runs(tmp_path: Pat
     with pytest.raises(DataError, match="no such picture"):
         plan(request(tmp_path, tiny_llava, items))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_suite_that_is_not_there_is_refused_before_anything_runs(
+    tmp_path: Path, tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = request(tmp_path, tiny_llava, write_items(tmp_path))
+    with pytest.raises(UsageError, match="did you mean demo"):
+        plan(replace(wanted, suites=("demoo",)))
+    monkeypatch.setenv("KORE_DATA", str(tmp_path))  # looked for where every other command looks
+    with pytest.raises(MissingArtefact, match=str(tmp_path)):
+        plan(replace(wanted, suites=("evoke",)))
+
+
+def test_old_prompts_are_of_every_source_and_the_protected_ones_where_there_are_no_others(
+    tmp_path: Path, tiny_llava: Path
+) -> None:
+    wanted = request(tmp_path, tiny_llava, write_items(tmp_path))
+    old, other = tmp_path / "old.jsonl", tmp_path / "other.jsonl"
+    other.write_text(old.read_text().replace("Peru", "Kenya"))  # the same ids
+    for samples, kept, asked in (
+        ([f"{old}:4", f"{other}:4"], "held_out", ["Peru?"] * 2 + ["Kenya?"] * 2),
+        ([f"{old}:6"], PROTECTED, ["Peru?"] * 6),
+    ):
+        flags = {"model.id": str(tiny_llava), "calibrate.samples": samples}
+        path = old_prompts(replace(wanted, resolved=resolve("tiny", flags)), tmp_path / kept)
+        assert path.name.startswith(kept)
+        assert [task.text for task in load_agreement(path).prompts] == asked
 
 
 def test_the_embedded_base_is_told_apart_from_what_it_never_met(tmp_path: Path) -> None:

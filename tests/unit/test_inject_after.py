@@ -17,7 +17,8 @@ from kore.files import read_json
 from kore.models.lineage import adapter_fingerprint
 from kore.models.low_rank import WEIGHTS
 from kore.nullspace.covariance import Covariance
-from kore.pipeline.after import find_run, protect
+from kore.pipeline import exporting
+from kore.pipeline.after import Batch, find_run, protect
 from kore.pipeline.exporting import export_run
 from kore.pipeline.inject import Request, plan, run_inject
 from kore.profile import resolve
@@ -169,3 +170,17 @@ def test_samples_that_changed_since_cannot_be_protected(
     data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(DataError, match="no longer the samples"):
         protect(resolve_of(tmp_path, tiny_llava), moved, tmp_path / "next", silent)
+
+
+def test_an_export_is_checked_on_pictures_below_the_remembered_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "pictures"
+    root.mkdir()
+    Image.new("RGB", (40, 30)).save(root / "a.png")
+    turns = [{"from": "human", "value": "<image>\nWhere?"}, {"from": "gpt", "value": "Peru"}]
+    data = tmp_path / "samples.jsonl"
+    data.write_text(json.dumps({"id": "a", "image": "a.png", "conversations": turns}))
+    batch = Batch(tmp_path / "run", "lora", data, None, None, 1, root)
+    monkeypatch.setattr(exporting, "batches", lambda run: [batch])
+    assert [len(prompt.images) for prompt in exporting._prompts(Run(tmp_path / "run"))] == [1]

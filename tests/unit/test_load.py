@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from kore.errors import DataError, UsageError
 from kore.models import load as loading
@@ -45,6 +46,15 @@ def test_two_merges_of_one_large_base_are_two_models(tmp_path: Path, monkeypatch
 
 def test_the_fingerprint_of_a_small_model_hashes_it_whole() -> None:
     assert fingerprint(loading.embedded_base()) == "778751d2be1121bf"
+
+
+def test_weights_that_are_a_pickle_are_not_read(tiny_llava: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(tiny_llava, folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(DataError, match="safetensors"):
+        load(ModelSection(id=str(folder)))
 
 
 def asked(words: int) -> Sample:

@@ -43,8 +43,7 @@ class ImageStore:
             stat = path.stat()
             known = (str(path), stat.st_mtime_ns, stat.st_size)
             if known not in self._known:
-                if stat.st_size > LARGEST:
-                    raise DataError(f"larger than {LARGEST >> 20} MiB: {path}", where=where or None)
+                _refuse_larger(stat.st_size, path, where)
                 self._known[known] = self.add_bytes(
                     path.read_bytes(), f"{where}: {path}" if where else str(path)
                 )
@@ -74,13 +73,19 @@ def _unreadable(path: Path, error: OSError, where: str) -> DataError:
     return DataError(f"cannot read the picture {path}: {error.strerror}", where=where or None)
 
 
+def _refuse_larger(size: int, path: Path, where: str) -> None:
+    if size > LARGEST:
+        raise DataError(f"larger than {LARGEST >> 20} MiB: {path}", where=where or None)
+
+
 def check_picture(path: Path, where: str = "") -> None:
-    """Refuse what `PictureStore.add` would refuse.
+    """Refuse what `ImageStore.add_file` would refuse.
 
     Raises:
-        DataError: missing or not a picture; names it.
+        DataError: missing, too large or not a picture; names it.
     """
     try:
+        _refuse_larger(path.stat().st_size, path, where)
         sniff(path.read_bytes(), f"{where}: {path}" if where else str(path))
     except OSError as error:
         raise _unreadable(path, error, where) from error
