@@ -46,6 +46,7 @@ def study(
 
     Example: kore study --methods kore,lora,replay --seeds 3
     """
+    import shlex
     import sys
 
     from kore.pipeline.study import run_study, trainings
@@ -74,7 +75,7 @@ def study(
         counts = {"trainings": trainings(chosen), "with_further": trainings(chosen, chosen.further)}
         output.result({**chosen.model_dump(mode="json"), **counts})
         return
-    command = " ".join(["kore", *(a for a in sys.argv[1:] if a != "--report-only")])
+    command = shlex.join(["kore", *(a for a in sys.argv[1:] if a != "--report-only")])
     with story(output) as progress:
         value = run_study(chosen, out, progress=progress, jobs=jobs, make=not report_only, command=command)
     if value["missing"]:

@@ -117,10 +117,10 @@ class Gallery:
         return SubjectView(views.trunk, False)
 
     async def _own(self, item: KnowledgeItem, place: str) -> str:
-        try:
-            if "://" in place:
-                return await self.finder.take(Found(place, source=item.source))
+        if "://" not in place:
             return self.finder.store.add_file(Path(place), f"item {item.id}")
+        try:
+            return await self.finder.take(Found(place, source=item.source))
         except DataError as error:
             raise DataError(error.message, where=f"item {item.id}", hint=error.hint) from error
         except ProviderError as error:
