@@ -18,6 +18,7 @@ from textual.screen import Screen
 from kore.errors import KoreError
 from kore_cli.commands import KoreCommands
 from kore_cli.keys import EVERYWHERE, bindings
+from kore_cli.plain import PlainApp
 from kore_cli.screens.answers import AnswersScreen
 from kore_cli.screens.help import HelpScreen
 from kore_cli.screens.knowledge import KnowledgeScreen
@@ -46,7 +47,7 @@ class Overlay:
     unread: bool = False
 
 
-class KoreApp(App[None]):
+class KoreApp(PlainApp):
     """Everything about a run, live.
 
     Args:

@@ -48,7 +48,7 @@ class AnswersScreen(View):
         history = Box(Static(id="history"), id="history-box", classes="panel")
         yield Static(id="tally")
         yield Horizontal(OptionList(id="probes"), Vertical(asked, answers, history, id="right"), id="columns")
-        yield Static(id="nothing")
+        yield Static(id="nothing", markup=False)
 
     def depends(self, snapshot: Snapshot) -> object:
         """The questions and who answers them."""
@@ -145,7 +145,7 @@ class AnswersScreen(View):
         base.border_title = Content.assemble("base ", _right(probe.base_right))
         base.update(Content(probe.base or "not asked yet"))
         if said is None:
-            tuned.border_title = self._label()
+            tuned.border_title = Content(self._label())
             tuned.update(Content.styled("no answer yet", "$foreground 50%"))
         else:
             step = "" if self.has_class("-narrow") else f", step {said.step:,}"

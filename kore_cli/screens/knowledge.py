@@ -51,7 +51,7 @@ class KnowledgeScreen(View):
         top = Horizontal(Picture(id="picture"), Static(id="item"), id="asked")
         tree = Box(Static(id="tree"), id="tree-box", classes="panel")
         yield Horizontal(OptionList(id="items"), Vertical(top, tree, id="right"), id="columns")
-        yield Static(id="nothing")
+        yield Static(id="nothing", markup=False)
 
     def show(self, snapshot: Snapshot) -> None:
         """Read the index when the files changed; list what the filter leaves."""

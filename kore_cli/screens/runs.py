@@ -30,10 +30,10 @@ class RunsScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """A list with one line per run."""
         with Vertical(id="runs") as box:
-            box.border_title = f"runs in {home()}"
+            box.border_title = Content(f"runs in {home()}")
             box.border_subtitle = "Enter watches · Space draws over · Escape closes"
             yield OptionList(id="runs-list")
-            yield Static(id="runs-none")
+            yield Static(id="runs-none", markup=False)
 
     def on_mount(self) -> None:
         """Fill the list, and keep it fresh."""

@@ -203,7 +203,7 @@ class TrainScreen(View):
 
     def _log(self, snapshot: Snapshot) -> None:
         panel = self.query_one("#log", Static)
-        panel.border_title = f"log · {self.wanted}" if self.wanted else "log"
+        panel.border_title = Content(f"log · {self.wanted}" if self.wanted else "log")
         lines = [line for line in log_lines(snapshot) if self.wanted in line.lower()]
         height = max(1, panel.content_size.height)
         width = max(10, panel.content_size.width)

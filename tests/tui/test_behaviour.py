@@ -349,20 +349,6 @@ async def test_every_screen_draws_under_other_themes(theme: str, make_run: Make,
         assert app.theme == theme
 
 
-async def test_markup_in_a_run_is_shown_as_it_is(make_run: Make, open_app: Open) -> None:
-    folder = make_run(40, upto=10)
-    with EventWriter(folder) as writer:
-        writer.write("warning", step=10, text="odd [red]brackets[/] and [link=x]")
-        writer.write("probe", step=10, id="[b]", probe_kind="new", question="[/nope]", base="[x", tuned="y]")
-    Run(folder).log.write_text("[bold]log[/bold] [\n")
-    app = open_app()
-    async with app.run_test(size=(120, 40)) as pilot:
-        await settle(pilot)
-        assert "[bold]log[/bold] [" in text(app, "#log") and "odd [red]brackets[/]" in text(app, "#log")
-        await settle(pilot, "3", "slash", *"nope", "enter")
-        assert "[/nope]" in text(app, "#question")
-
-
 async def test_broken_files_in_the_run_folder_are_told_and_do_not_end_the_app(
     make_run: Make, open_app: Open
 ) -> None:
