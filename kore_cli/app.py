@@ -27,7 +27,7 @@ from kore_cli.screens.runs import RunsScreen
 from kore_cli.screens.spectra import SpectraScreen
 from kore_cli.screens.train import TrainScreen
 from kore_cli.screens.view import View
-from kore_cli.source import RunSource, Snapshot, same
+from kore_cli.source import RunSource, Snapshot, same, title_of
 from kore_cli.spectra import SpectrumSet, distinct
 from kore_cli.state import DashboardState
 from kore_cli.themes import OWN
@@ -138,7 +138,7 @@ class KoreApp(PlainApp):
         for other in list(self.others):
             snapshot = other.poll(look_back=look_back)
             if snapshot.folder is not None:
-                name = snapshot.folder.name
+                name = title_of(snapshot.folder)
                 unread = snapshot.history is not None
                 found.append(Overlay(name, snapshot.folder, snapshot.state, snapshot.spectra, unread))
         return tuple(found)
@@ -273,7 +273,8 @@ class KoreApp(PlainApp):
         self.notify(f"{path.parent}: {reason}", title="not written", severity="error", timeout=4)
 
     def _export_name(self, suffix: str) -> Path:
-        run = self.snapshot.folder.name if self.snapshot and self.snapshot.folder else "kore"
+        folder = self.snapshot.folder if self.snapshot else None
+        run = title_of(folder).replace("/", "-") if folder else "kore"
         screen = self.screen.NAME if isinstance(self.screen, View) else "screen"
         return Path(f"{run}-{screen}-{time.strftime('%H%M%S')}.{suffix}").resolve()
 

@@ -115,6 +115,7 @@ class RunSource:
                 self._turn_to_newest(now)
         if self.folder is not None:
             try:
+                self._enter(self.folder)
                 self._read(Run(self.folder), look_back)
                 self._problems.pop(self.folder, None)
             except (KoreError, OSError) as error:
@@ -138,6 +139,21 @@ class RunSource:
             bad_lines=self._reader.bad_lines + state.odd if self._reader else 0,
             problem=self._complaint() or "\n".join(self._problems.values()) or None,
         )
+
+    def whole(self) -> Snapshot:
+        """Look at the folder with all of its past, or as much of it as can be read."""
+        snapshot, read = self.poll(), -1.0
+        while snapshot.history is not None and snapshot.history > read:
+            read = snapshot.history
+            snapshot = self.poll(look_back=60.0)
+        return snapshot
+
+    def _enter(self, folder: Path) -> None:
+        """Turn to the run inside the folder of a ``kore inject``, as soon as it has begun."""
+        inside = runs.run_at(folder) if self._run is None else None
+        if inside is not None and inside.folder != folder:
+            self.folder = inside.folder
+            self._start_anew()
 
     def _turn_to_newest(self, now: float) -> None:
         """Take up the newest run; leave the present one only when it is over and another works."""
@@ -264,6 +280,12 @@ class RunSource:
 def same(one: Path | None, other: Path | None) -> bool:
     """Whether two spellings mean one folder."""
     return one is not None and other is not None and one.resolve() == other.resolve()
+
+
+def title_of(folder: Path) -> str:
+    """A run's name: its folder's, with the folder around it where that is but ``run`` (``kore inject``)."""
+    around = folder.parent.name
+    return f"{around}/{folder.name}" if folder.name == "run" and around else folder.name
 
 
 def tail_lines(path: Path, count: int) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from kore_cli.keys import TRAIN, bindings
 from kore_cli.screens.machine import compact_machine, machine
 from kore_cli.screens.verdicts import counts
 from kore_cli.screens.view import View
+from kore_cli.source import title_of
 from kore_cli.themes import palette, styled
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class TrainScreen(View):
         others = [o for o in self.kore.overlays if o.state.curve(name)]
         held = name == "loss" and len(state.curve("held_out_loss"))
         smooth = SMOOTHING[self.smoothing] and len(state.curve(name)) > 8 and name != "lr"
-        own = snapshot.folder.name if others and snapshot.folder else "smoothed" if smooth else name
+        own = title_of(snapshot.folder) if others and snapshot.folder else "smoothed" if smooth else name
         if smooth:
             parts.append(Content.assemble(("━ ", styled(colours.dim)), "raw"))
         if smooth or others or held:

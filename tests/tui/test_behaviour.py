@@ -88,15 +88,15 @@ async def test_a_loss_that_is_not_a_number_is_told_in_a_banner(make_run: Make, o
         assert "not a number" in text(app, "#tile-loss")
 
 
-async def test_a_run_that_lives_says_how_to_ask_it_and_when_it_last_spoke(
+async def test_a_run_that_lives_says_how_to_follow_it_and_when_it_last_spoke(
     make_run: Make, open_app: Open
 ) -> None:
     make_run(40, upto=30)
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot, "y")
-        assert "last event" in text(app, "#about") and "kore chat run --compare" in text(app, "#about")
-        assert app.clipboard == "kore chat run --compare"
+        assert "last event" in text(app, "#about") and "tail -f run/log.txt" in text(app, "#about")
+        assert app.clipboard == "tail -f run/log.txt"
 
 
 async def test_a_dead_run_names_the_command_that_resumes_it_and_y_copies_it(
