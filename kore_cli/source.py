@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kore import run as runs
-from kore.errors import DataError, KoreError
+from kore.errors import KoreError
 from kore.events import segments
 from kore.run import Run, RunState
 from kore.telemetry import Probe, Telemetry
@@ -202,10 +202,7 @@ class RunSource:
             self._results = tuple({(r.suite, r.label, r.dimension): r for r in told}.values())
 
     def _read_state(self, run: Run) -> None:
-        state = run.state()
-        if not (isinstance(state.inputs, dict) and isinstance(state.started, (int, float))):
-            raise DataError("not a run of this version of KORE", where=str(run.folder / runs.NAME))
-        self._run = state
+        self._run = run.state()
 
     def _read_log(self, path: Path) -> None:
         self._log = tail_lines(path, LOG_LINES)
@@ -238,11 +235,7 @@ class RunSource:
         """Spectra of the covariances that the run was made with."""
         if self._run is None:
             return []
-        folders = [
-            Path(v["path"])
-            for v in self._run.inputs.values()
-            if isinstance(v, dict) and isinstance(v.get("path"), str)
-        ]
+        folders = [Path(told["path"]) for told in self._run.inputs.values() if "path" in told]
         own = (self.folder or Path()) / SPECTRA
         return [p / SPECTRA for p in folders if p / SPECTRA != own]
 

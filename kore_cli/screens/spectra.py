@@ -180,7 +180,9 @@ class SpectraScreen(View):
             self.fill()
 
     def jump(self, name: str) -> None:
-        """Show one site."""
+        """Show one site, also one that the filter hides."""
+        if self.wanted not in name.lower():
+            self.clear_filter()
         self._site = name
         self.fill()
 

@@ -172,11 +172,15 @@ class View(Screen[None]):
         field.styles.display = "block"
         field.focus()
 
-    def action_back(self) -> None:
-        """Close the filter, or leave the enlarged panel."""
+    def clear_filter(self) -> None:
+        """Show all again."""
         field = self.query_one("#filter", Input)
         field.value = ""
         field.styles.display = "none"
+
+    def action_back(self) -> None:
+        """Close the filter, or leave the enlarged panel."""
+        self.clear_filter()
         if self.maximized:
             self.minimize()
         self.set_focus(None)

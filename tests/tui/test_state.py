@@ -214,6 +214,16 @@ def test_the_mean_loss_of_the_new_probes_asked_at_a_step_is_the_held_out_loss() 
     assert piecewise == whole
 
 
+def test_questions_asked_again_after_a_resume_are_a_round_of_their_own() -> None:
+    def asked(loss: float) -> dict[str, Any]:
+        return probe(20, True) | {"loss": loss}
+
+    state = reduce(DashboardState(), [*(step(i) for i in range(1, 21)), asked(8.0), asked(6.0)])
+    state = reduce(state, [step(i) for i in range(11, 21)])
+    state = reduce(state, [asked(1.0), asked(3.0)])
+    assert state.curve("held_out_loss").x == (20,) and state.curve("held_out_loss").y == (2.0,)
+
+
 def write_log(folder: Path, events: list[dict[str, Any]], name: str = "events-0001.jsonl") -> Path:
     """An event file."""
     folder.mkdir(exist_ok=True)
