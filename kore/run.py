@@ -9,11 +9,11 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from kore.errors import DataError, MissingArtefact
 from kore.files import hash_bytes, read_json, write_json
@@ -21,6 +21,7 @@ from kore.manifest import LOCK, versions
 
 NAME = "run.json"
 Status = Literal["starting", "running", "finished", "failed", "interrupted"]
+LATEST = 1e11  # a time that the calendar still knows
 
 
 def home() -> Path:
@@ -74,6 +75,31 @@ class RunState:
         if self.host != socket.gethostname() or self.boot != boot_id():
             return None
         return process_alive(self.pid)
+
+    @property
+    def sound(self) -> bool:
+        """Whether every field is of its type, so that readers need not ask again."""
+        return (
+            self.status in get_args(Status)
+            and _texts([self.method, self.host, self.boot])
+            and all(text is None or isinstance(text, str) for text in (self.message, self.fingerprint))
+            and isinstance(self.command, list)
+            and _texts(self.command)
+            and all(isinstance(d, dict) for d in (self.profile, self.inputs, self.made_by, self.result))
+            and all(isinstance(told, dict) and _texts(told.values()) for told in self.inputs.values())
+            and isinstance(self.pid, int)
+            and 0 < self.pid < 1 << 31  # what the system can number
+            and _is_time(self.started)
+            and (self.ended is None or _is_time(self.ended))
+        )
+
+
+def _texts(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value < LATEST
 
 
 def boot_id() -> str:
@@ -134,6 +160,7 @@ class Run:
 
         Raises:
             MissingArtefact: there is no run here.
+            DataError: something else is, or a field is not of its type.
         """
         path = self.folder / NAME
         if not path.exists():
@@ -145,7 +172,7 @@ class Run:
             state = RunState(**value)
         except TypeError as error:
             raise DataError("not a run of this version of KORE", where=str(path)) from error
-        if not (isinstance(state.pid, int) and isinstance(state.profile, dict)):
+        if not state.sound:
             raise DataError("not a run of this version of KORE", where=str(path))
         return state
 

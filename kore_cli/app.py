@@ -18,6 +18,7 @@ from textual.screen import Screen
 from kore.errors import KoreError
 from kore_cli.commands import KoreCommands
 from kore_cli.keys import EVERYWHERE, bindings
+from kore_cli.plain import PlainApp
 from kore_cli.screens.answers import AnswersScreen
 from kore_cli.screens.help import HelpScreen
 from kore_cli.screens.knowledge import KnowledgeScreen
@@ -26,7 +27,7 @@ from kore_cli.screens.runs import RunsScreen
 from kore_cli.screens.spectra import SpectraScreen
 from kore_cli.screens.train import TrainScreen
 from kore_cli.screens.view import View
-from kore_cli.source import RunSource, Snapshot, same
+from kore_cli.source import RunSource, Snapshot, same, title_of
 from kore_cli.spectra import SpectrumSet, distinct
 from kore_cli.state import DashboardState
 from kore_cli.themes import OWN
@@ -46,7 +47,7 @@ class Overlay:
     unread: bool = False
 
 
-class KoreApp(App[None]):
+class KoreApp(PlainApp):
     """Everything about a run, live.
 
     Args:
@@ -137,7 +138,7 @@ class KoreApp(App[None]):
         for other in list(self.others):
             snapshot = other.poll(look_back=look_back)
             if snapshot.folder is not None:
-                name = snapshot.folder.name
+                name = title_of(snapshot.folder)
                 unread = snapshot.history is not None
                 found.append(Overlay(name, snapshot.folder, snapshot.state, snapshot.spectra, unread))
         return tuple(found)
@@ -272,7 +273,8 @@ class KoreApp(App[None]):
         self.notify(f"{path.parent}: {reason}", title="not written", severity="error", timeout=4)
 
     def _export_name(self, suffix: str) -> Path:
-        run = self.snapshot.folder.name if self.snapshot and self.snapshot.folder else "kore"
+        folder = self.snapshot.folder if self.snapshot else None
+        run = title_of(folder).replace("/", "-") if folder else "kore"
         screen = self.screen.NAME if isinstance(self.screen, View) else "screen"
         return Path(f"{run}-{screen}-{time.strftime('%H%M%S')}.{suffix}").resolve()
 

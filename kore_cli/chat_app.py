@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events, on
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
@@ -20,6 +20,7 @@ from kore_cli.chat_log import SAME_WEIGHTS, Exchange, history, save
 from kore_cli.chat_paths import split_pictures
 from kore_cli.keys import CHAT
 from kore_cli.pictures import Picture
+from kore_cli.plain import PlainApp
 from kore_cli.screens.exchange import ExchangeView, Talk
 from kore_cli.screens.help import HelpScreen
 from kore_cli.screens.parts import KeyBar
@@ -34,7 +35,7 @@ GONE = "the model has gone; leave with ^q and start again"
 Event = dict[str, Any]
 
 
-class ChatApp(App[None]):
+class ChatApp(PlainApp):
     """Ask a model about pictures.
 
     Args:

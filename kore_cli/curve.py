@@ -23,11 +23,6 @@ class Curve:
     def __len__(self) -> int:
         return len(self.x)
 
-    @property
-    def last(self) -> float | None:
-        """The newest value."""
-        return self.y[-1] if self.y else None
-
     def extended(self, points: Sequence[tuple[float, float]]) -> Curve:
         """With newer points added; a point at or before known ones replaces them (a resumed run)."""
         if not points:

@@ -63,7 +63,7 @@ def dashboard(
         from kore_cli.snapshot import snapshot_json
         from kore_cli.source import RunSource
 
-        snapshot = RunSource(folders[0] if folders else None).poll(look_back=60.0)
+        snapshot = RunSource(folders[0] if folders else None).whole()
         Output(json_mode=True).record(snapshot_json(snapshot))
         return
     open_dashboard(folders, theme=theme, images=images.value)

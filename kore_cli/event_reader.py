@@ -35,7 +35,6 @@ class EventReader:
     _past: DashboardState = field(default_factory=DashboardState)
     _todo: list[tuple[Path, int, int]] = field(default_factory=list)
     _todo_bytes: int = 0
-    _seen: int = 0
     _recent: DashboardState = field(default_factory=DashboardState)
 
     @property

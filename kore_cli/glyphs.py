@@ -47,11 +47,6 @@ def short(value: float | None) -> str:
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
-def percent(value: float | None) -> str:
-    """A share between 0 and 1 as percent."""
-    return "-" if value is None else f"{100 * value:.1f}%"
-
-
 def spark(
     values: Sequence[float | None], width: int, low: float | None = None, high: float | None = None
 ) -> str:

@@ -26,9 +26,8 @@ def tree_folder(inputs: dict[str, dict[str, str]], run: Path) -> Path | None:
     """The augment output that a run was made from, by its inputs or beside it."""
     candidates: list[Path] = []
     for name in ("tree", "samples", "items", *inputs):
-        value = inputs.get(name)
-        if isinstance(value, dict) and value.get("path"):
-            path = Path(value["path"])
+        if told := inputs.get(name, {}).get("path"):
+            path = Path(told)
             candidates += [path, path.parent]
     candidates += [run, run / "tree", run / "augment"]
     return next((p for p in candidates if (p / TREES).is_file()), None)
@@ -68,8 +67,8 @@ def read(entry: Entry) -> dict[str, Any]:
     with entry.path.open("rb") as stream:
         stream.seek(entry.offset)
         value = json.loads(stream.readline())
-    if not isinstance(value, dict):
-        raise ValueError("no record")
+    if not isinstance(value, dict) or _name(value) != (entry.title, entry.type):
+        raise ValueError("another record, or none")
     return value
 
 

@@ -92,10 +92,8 @@ def judge(
     follow = f"tail -f {place}/log.txt"
     if not state.curves:
         return Liveness("starting", _phase(state) or "starting", follow, age)
-    # what was learnt so far can be asked as soon as there is a checkpoint
-    ask = f"kore chat {place} --compare" if state.checkpoint else follow
     training = state.phase.name in ("", "train")
-    return Liveness("running", "running" if training else _phase(state), ask, age)
+    return Liveness("running", "running" if training else _phase(state), follow, age)
 
 
 def _phase(state: DashboardState) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kore.run import LATEST
 from kore.telemetry import Telemetry
 from kore_cli.curve import Curve
 from kore_cli.state import (
-    LATEST,
     MARKS,
     METRICS,
     PROBE_HISTORY,
@@ -63,8 +63,6 @@ def reduce(state: DashboardState, events: Iterable[Event]) -> DashboardState:
         t = t if t is not None and 0 <= t < LATEST else None
         if t is not None:
             draft.values["last_t"] = t
-            if state.first_t is None:
-                draft.values.setdefault("first_t", t)
         handler = _HANDLERS.get(str(event.get("kind")))
         if handler is not None:
             try:
@@ -107,6 +105,7 @@ def _step(draft: _Draft, event: Event, t: float) -> None:
     if step <= draft.top:
         draft.marks.append(Mark(step, "resumed", f"resumed at step {step:,.0f}", t))
         draft.times.clear()
+        draft.values["held_out"] = ()  # questions asked again are a round of their own
         draft.story.append((t, f"resumed at step {step:,.0f}"))
     draft.top = step
     draft.times.append(t)
@@ -278,7 +277,10 @@ def joined(past: DashboardState, recent: DashboardState) -> DashboardState:
             )
         probes[key] = probe
     if not recent.recent:  # no step: it may hold nothing but answers or readings
-        recent = replace(recent, step=past.step, recent=past.recent, nonfinite=past.nonfinite)
+        held_out = recent.held_out or past.held_out
+        recent = replace(
+            recent, step=past.step, recent=past.recent, nonfinite=past.nonfinite, held_out=held_out
+        )
     return replace(
         recent,
         events=past.events + recent.events,
@@ -288,13 +290,11 @@ def joined(past: DashboardState, recent: DashboardState) -> DashboardState:
         epoch=past.epoch if recent.epoch is None else recent.epoch,
         eta_s=past.eta_s if recent.eta_s is None else recent.eta_s,
         step_seconds=past.step_seconds if recent.step_seconds is None else recent.step_seconds,
-        held_out=recent.held_out or past.held_out,
-        first_t=past.first_t if past.first_t is not None else recent.first_t,
         curves=curves,
         steps=recent.steps or past.steps,
-        marks=(*past.marks, *recent.marks)[-400:],
-        story=(*past.story, *recent.story)[-200:],
-        warnings=(*past.warnings, *recent.warnings)[-200:],
+        marks=(*past.marks, *recent.marks)[-MARKS:],
+        story=(*past.story, *recent.story)[-STORY:],
+        warnings=(*past.warnings, *recent.warnings)[-WARNINGS:],
         checkpoint=recent.checkpoint or past.checkpoint,
         best=recent.best or past.best,
         probes=probes,

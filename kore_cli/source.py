@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kore import run as runs
-from kore.errors import DataError, KoreError
+from kore.errors import KoreError
 from kore.events import segments
 from kore.run import Run, RunState
 from kore.telemetry import Probe, Telemetry
@@ -115,6 +115,7 @@ class RunSource:
                 self._turn_to_newest(now)
         if self.folder is not None:
             try:
+                self._enter(self.folder)
                 self._read(Run(self.folder), look_back)
                 self._problems.pop(self.folder, None)
             except (KoreError, OSError) as error:
@@ -138,6 +139,21 @@ class RunSource:
             bad_lines=self._reader.bad_lines + state.odd if self._reader else 0,
             problem=self._complaint() or "\n".join(self._problems.values()) or None,
         )
+
+    def whole(self) -> Snapshot:
+        """Look at the folder with all of its past, or as much of it as can be read."""
+        snapshot, read = self.poll(), -1.0
+        while snapshot.history is not None and snapshot.history > read:
+            read = snapshot.history
+            snapshot = self.poll(look_back=60.0)
+        return snapshot
+
+    def _enter(self, folder: Path) -> None:
+        """Turn to the run inside the folder of a ``kore inject``, as soon as it has begun."""
+        inside = runs.run_at(folder) if self._run is None else None
+        if inside is not None and inside.folder != folder:
+            self.folder = inside.folder
+            self._start_anew()
 
     def _turn_to_newest(self, now: float) -> None:
         """Take up the newest run; leave the present one only when it is over and another works."""
@@ -186,10 +202,7 @@ class RunSource:
             self._results = tuple({(r.suite, r.label, r.dimension): r for r in told}.values())
 
     def _read_state(self, run: Run) -> None:
-        state = run.state()
-        if not (isinstance(state.inputs, dict) and isinstance(state.started, (int, float))):
-            raise DataError("not a run of this version of KORE", where=str(run.folder / runs.NAME))
-        self._run = state
+        self._run = run.state()
 
     def _read_log(self, path: Path) -> None:
         self._log = tail_lines(path, LOG_LINES)
@@ -222,11 +235,7 @@ class RunSource:
         """Spectra of the covariances that the run was made with."""
         if self._run is None:
             return []
-        folders = [
-            Path(v["path"])
-            for v in self._run.inputs.values()
-            if isinstance(v, dict) and isinstance(v.get("path"), str)
-        ]
+        folders = [Path(told["path"]) for told in self._run.inputs.values() if "path" in told]
         own = (self.folder or Path()) / SPECTRA
         return [p / SPECTRA for p in folders if p / SPECTRA != own]
 
@@ -264,6 +273,12 @@ class RunSource:
 def same(one: Path | None, other: Path | None) -> bool:
     """Whether two spellings mean one folder."""
     return one is not None and other is not None and one.resolve() == other.resolve()
+
+
+def title_of(folder: Path) -> str:
+    """A run's name: its folder's, with the folder around it where that is but ``run`` (``kore inject``)."""
+    around = folder.parent.name
+    return f"{around}/{folder.name}" if folder.name == "run" and around else folder.name
 
 
 def tail_lines(path: Path, count: int) -> tuple[str, ...]:

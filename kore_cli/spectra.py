@@ -40,11 +40,6 @@ class Site:
     held_out: float | None = None
     heatmap: tuple[tuple[float, ...], ...] = ()
 
-    def log_points(self) -> list[tuple[float, float]]:
-        """(log10 rank, log10 eigenvalue), for the values that have a logarithm."""
-        pairs = zip(self.index, self.eigenvalues, strict=False)
-        return [(math.log10(i), math.log10(v)) for i, v in pairs if i > 0 and v > 0 and math.isfinite(v)]
-
 
 @dataclass(frozen=True)
 class SpectrumSet:

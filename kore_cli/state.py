@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from kore_cli.curve import Curve
 Event = Mapping[str, Any]
 # training tells the held-out loss with each probe, other writers with a step
 METRICS = ("loss", "held_out_loss", "lr", "grad_norm", "tokens_per_s", "samples_per_s")
-LATEST = 1e11  # a time that the calendar still knows
+LARGEST = 1e100  # the sums and differences of such numbers are numbers too
 MARKS, PROBE_HISTORY, WARNINGS, READINGS, STORY = 400, 400, 200, 60, 200
 
 Verdict = Literal["adapted", "not yet", "kept", "forgotten", "gained", "unknown"]
@@ -102,7 +101,6 @@ class DashboardState:
 
     events: int = 0
     odd: int = 0
-    first_t: float | None = None
     last_t: float | None = None
     step: int = 0
     steps: int | None = None
@@ -145,11 +143,7 @@ class DashboardState:
 
 
 def number(value: object) -> float | None:
-    """A finite number as float, None for anything else."""
+    """A number that can be drawn as float, None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    try:
-        found = float(value)
-    except OverflowError:
-        return None
-    return found if math.isfinite(found) else None
+    return float(value) if abs(value) <= LARGEST else None

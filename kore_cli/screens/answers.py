@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
@@ -38,6 +39,7 @@ class AnswersScreen(View):
         self._probe: str | None = None
         self._step: int | None = None
         self._listed: object = None
+        self._folder: Path | None = None
 
     def body(self) -> Iterable[Widget]:
         """Questions to the left; picture, two answers and their history to the right."""
@@ -48,15 +50,17 @@ class AnswersScreen(View):
         history = Box(Static(id="history"), id="history-box", classes="panel")
         yield Static(id="tally")
         yield Horizontal(OptionList(id="probes"), Vertical(asked, answers, history, id="right"), id="columns")
-        yield Static(id="nothing")
+        yield Static(id="nothing", markup=False)
 
     def depends(self, snapshot: Snapshot) -> object:
         """The questions and who answers them."""
-        return snapshot.state.probes, snapshot.run and snapshot.run.method
+        return snapshot.folder, snapshot.state.probes, snapshot.run and snapshot.run.method
 
     def show(self, snapshot: Snapshot) -> None:
         """List the questions, show the chosen one."""
         state = snapshot.state
+        if snapshot.folder != self._folder:
+            self._folder, self._probe, self._step = snapshot.folder, None, None
         nothing = self.query_one("#nothing", Static)
         nothing.display = not state.probes
         self.query_one("#columns").display = bool(state.probes)
@@ -145,7 +149,7 @@ class AnswersScreen(View):
         base.border_title = Content.assemble("base ", _right(probe.base_right))
         base.update(Content(probe.base or "not asked yet"))
         if said is None:
-            tuned.border_title = self._label()
+            tuned.border_title = Content(self._label())
             tuned.update(Content.styled("no answer yet", "$foreground 50%"))
         else:
             step = "" if self.has_class("-narrow") else f", step {said.step:,}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +15,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
-from textual.worker import get_current_worker
+from textual.worker import Worker, get_current_worker
 
 from kore_cli.glyphs import fit
 from kore_cli.keys import KNOWLEDGE, bindings
@@ -38,11 +39,17 @@ class KnowledgeScreen(View):
 
     def __init__(self) -> None:
         super().__init__()
-        self._folder: Path | None = None
+        self._worker: Worker[None] | None = None
+        self._rejected = False
+        self._turn_to(None)
+
+    def _turn_to(self, folder: Path | None) -> None:
+        """Take up a folder of trees, or none; forget the former one."""
+        self._folder = folder
         self._stamp: object = None
         self._entries: tuple[Entry, ...] = ()
+        self._shown: list[Entry] = []
         self._listed: object = None
-        self._rejected = False
         self._chosen: tuple[Entry, dict[str, Any]] | None = None
         self._drawn: object = None
 
@@ -51,11 +58,13 @@ class KnowledgeScreen(View):
         top = Horizontal(Picture(id="picture"), Static(id="item"), id="asked")
         tree = Box(Static(id="tree"), id="tree-box", classes="panel")
         yield Horizontal(OptionList(id="items"), Vertical(top, tree, id="right"), id="columns")
-        yield Static(id="nothing")
+        yield Static(id="nothing", markup=False)
 
     def show(self, snapshot: Snapshot) -> None:
         """Read the index when the files changed; list what the filter leaves."""
         folder = tree_folder(snapshot.run.inputs if snapshot.run else {}, snapshot.folder or Path())
+        if folder != self._folder:
+            self._turn_to(folder)
         nothing = self.query_one("#nothing", Static)
         nothing.display = folder is None
         self.query_one("#columns").display = folder is not None
@@ -65,24 +74,27 @@ class KnowledgeScreen(View):
             )
             return
         stamp = _stamps(folder)
-        if stamp != self._stamp:
-            self._stamp, self._folder = stamp, folder
-            self._index(folder)
+        # while trees grow each index is read to its end before the next
+        if stamp != self._stamp and (self._worker is None or self._worker.is_finished):
+            self._stamp, self._worker = stamp, self._index(folder)
         self._list()
         self._show_chosen()
 
-    @work(thread=True, exclusive=True, group="index")
+    @work(thread=True, group="index")
     def _index(self, folder: Path) -> None:
         worker = get_current_worker()
         found: list[Entry] = []
         for name, rejected in ((TREES, False), (REJECTED, True)):
-            for entry in index(folder / name, rejected=rejected):
-                if worker.is_cancelled:
-                    return
-                found.append(entry)
-        self.app.call_from_thread(self._indexed, tuple(found))
+            with contextlib.suppress(OSError):  # gone since: the next look tells
+                for entry in index(folder / name, rejected=rejected):
+                    if worker.is_cancelled or folder != self._folder:
+                        return
+                    found.append(entry)
+        self.app.call_from_thread(self._indexed, folder, tuple(found))
 
-    def _indexed(self, entries: tuple[Entry, ...]) -> None:
+    def _indexed(self, folder: Path, entries: tuple[Entry, ...]) -> None:
+        if folder != self._folder:
+            return
         self._entries = entries
         self._listed = self._drawn = None
         self._list()
@@ -100,19 +112,17 @@ class KnowledgeScreen(View):
             return
         self._listed = key
         options = self.query_one("#items", OptionList)
+        at = options.highlighted
+        marked = self._shown[at] if at is not None and at < len(self._shown) else None
+        self._shown = entries[:LISTED]
         options.border_title = "rejected" if self._rejected else "items"
         options.border_subtitle = f"{len(entries):,}" + (
             f", first {LISTED:,} listed: / filters" if len(entries) > LISTED else ""
         )
         options.clear_options()
-        rows = [row(e, width) for e in entries[:LISTED]]
-        options.add_options(
-            [Option(row, id=f"{int(e.rejected)}:{e.offset}") for row, e in zip(rows, entries, strict=False)]
-        )
+        options.add_options([Option(row(e, width), id=f"{int(e.rejected)}:{e.offset}") for e in self._shown])
         if entries:
-            titles = [e.title for e in entries[:LISTED]]
-            chosen = self._chosen[0].title if self._chosen else ""
-            options.highlighted = titles.index(chosen) if chosen in titles else 0
+            options.highlighted = place(marked, self._shown)
         else:
             self._chosen = self._drawn = None
             words = self.no_match if wanted else "nothing was rejected" if self._rejected else "no items"
@@ -132,14 +142,14 @@ class KnowledgeScreen(View):
         if entry is None:
             return
         try:
-            if _stamps(self._folder) != self._stamp:
-                raise ValueError("rewritten since")
-            self._chosen = (entry, read(entry))
-        except (OSError, ValueError):
+            record = read(entry)
+        except (OSError, ValueError):  # rewritten since
             self._stamp = None
             self.fill()
             return
-        self.query_one("#tree-box").scroll_home(animate=False)
+        if self._chosen is None or self._chosen[0] != entry:
+            self.query_one("#tree-box").scroll_home(animate=False)
+        self._chosen = (entry, record)
         self._show_chosen()
 
     def _show_chosen(self) -> None:
@@ -176,6 +186,13 @@ class KnowledgeScreen(View):
     def table(self) -> tuple[list[str], list[list[object]]]:
         """The list."""
         return ["title", "type", "rejected"], [[e.title, e.type, e.rejected] for e in self._entries]
+
+
+def place(marked: Entry | None, entries: Sequence[Entry]) -> int:
+    """Where a record is in another list: itself, else the first of its title, else the first of all."""
+    if marked in entries:
+        return entries.index(marked)
+    return next((i for i, e in enumerate(entries) if marked and e.title == marked.title), 0)
 
 
 def _stamps(folder: Path) -> object:

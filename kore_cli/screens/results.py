@@ -39,7 +39,7 @@ class ResultsScreen(View):
     def body(self) -> Iterable[Widget]:
         """One scrolling text."""
         yield Box(Static(id="table"), id="results")
-        yield Static(id="nothing")
+        yield Static(id="nothing", markup=False)
 
     def depends(self, snapshot: Snapshot) -> object:
         """The scores alone."""

@@ -19,7 +19,7 @@ from kore.errors import KoreError
 from kore.run import Run, all_runs, home
 from kore_cli.glyphs import duration, fit
 from kore_cli.keys import RUNS, bindings
-from kore_cli.source import same
+from kore_cli.source import same, title_of
 
 
 class RunsScreen(ModalScreen[None]):
@@ -30,10 +30,10 @@ class RunsScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """A list with one line per run."""
         with Vertical(id="runs") as box:
-            box.border_title = f"runs in {home()}"
+            box.border_title = Content(f"runs in {home()}")
             box.border_subtitle = "Enter watches · Space draws over · Escape closes"
             yield OptionList(id="runs-list")
-            yield Static(id="runs-none")
+            yield Static(id="runs-none", markup=False)
 
     def on_mount(self) -> None:
         """Fill the list, and keep it fresh."""
@@ -69,7 +69,7 @@ class RunsScreen(ModalScreen[None]):
         try:
             state = run.state()
         except (KoreError, OSError):
-            return Content.assemble(f"{mark} {run.folder.name}  ", ("unreadable", "$error"))
+            return Content.assemble(f"{mark} {title_of(run.folder)}  ", ("unreadable", "$error"))
         live = state.status in ("running", "starting") and state.alive is not False
         words = state.status if state.status not in ("running", "starting") or live else "dead"
         tone = {"finished": "$success", "failed": "$error", "dead": "$error", "interrupted": "$warning"}.get(
@@ -84,7 +84,7 @@ class RunsScreen(ModalScreen[None]):
         while len(told) > 1 and width - 3 - sum(len(part) for part, _ in told) < 12:
             told.pop()
         room = max(4, min(30, width - 3 - sum(len(part) for part, _ in told)))
-        name = (f"{fit(run.folder.name, room):<{room}} ", "bold")
+        name = (f"{fit(title_of(run.folder), room):<{room}} ", "bold")
         return Content.assemble((f"{mark} ", "$accent"), name, *told)
 
     @on(OptionList.OptionSelected)

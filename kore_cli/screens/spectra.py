@@ -69,7 +69,7 @@ class SpectraScreen(View):
             ),
             id="columns",
         )
-        yield Static(id="nothing")
+        yield Static(id="nothing", markup=False)
 
     def depends(self, snapshot: Snapshot) -> object:
         """The spectra alone."""
@@ -111,7 +111,7 @@ class SpectraScreen(View):
         for layer, members in layers.items():
             if layer is None:
                 for site in members:
-                    tree.root.add_leaf(site.name, data=site.name)
+                    tree.root.add_leaf(Text(site.name), data=site.name)
                 continue
             node = tree.root.add(f"layer {layer}", expand=not many or layer == 0)
             for site in members:
@@ -157,7 +157,8 @@ class SpectraScreen(View):
             words = f" the adapter's {first.rank if first else 0} directions"
             parts.append(Content.assemble(("██", tone), words))
         roomy = not self.has_class("-narrow")
-        chart.border_title = f"{self._site} · eigenvalue by rank, both log" if roomy else self._site
+        axes = " · eigenvalue by rank, both log" if roomy else ""
+        chart.border_title = Content(f"{self._site}{axes}")
         chart.border_subtitle = Content("  ").join(parts) if roomy else ""
         chart.show(lines, shade=shade)
         self._facts([(s.label, site) for _, s in shown if (site := s.site(self._site or ""))])
@@ -179,7 +180,9 @@ class SpectraScreen(View):
             self.fill()
 
     def jump(self, name: str) -> None:
-        """Show one site."""
+        """Show one site, also one that the filter hides."""
+        if self.wanted not in name.lower():
+            self.clear_filter()
         self._site = name
         self.fill()
 

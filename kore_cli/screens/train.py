@@ -19,6 +19,7 @@ from kore_cli.keys import TRAIN, bindings
 from kore_cli.screens.machine import compact_machine, machine
 from kore_cli.screens.verdicts import counts
 from kore_cli.screens.view import View
+from kore_cli.source import title_of
 from kore_cli.themes import palette, styled
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class TrainScreen(View):
         others = [o for o in self.kore.overlays if o.state.curve(name)]
         held = name == "loss" and len(state.curve("held_out_loss"))
         smooth = SMOOTHING[self.smoothing] and len(state.curve(name)) > 8 and name != "lr"
-        own = snapshot.folder.name if others and snapshot.folder else "smoothed" if smooth else name
+        own = title_of(snapshot.folder) if others and snapshot.folder else "smoothed" if smooth else name
         if smooth:
             parts.append(Content.assemble(("━ ", styled(colours.dim)), "raw"))
         if smooth or others or held:
@@ -203,7 +204,7 @@ class TrainScreen(View):
 
     def _log(self, snapshot: Snapshot) -> None:
         panel = self.query_one("#log", Static)
-        panel.border_title = f"log · {self.wanted}" if self.wanted else "log"
+        panel.border_title = Content(f"log · {self.wanted}" if self.wanted else "log")
         lines = [line for line in log_lines(snapshot) if self.wanted in line.lower()]
         height = max(1, panel.content_size.height)
         width = max(10, panel.content_size.width)

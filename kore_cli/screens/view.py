@@ -18,6 +18,7 @@ from kore_cli.chart import Chart
 from kore_cli.glyphs import bar, duration, fit, short
 from kore_cli.liveness import Liveness
 from kore_cli.screens.parts import KeyBar
+from kore_cli.source import title_of
 
 if TYPE_CHECKING:
     from kore_cli.app import KoreApp
@@ -171,11 +172,15 @@ class View(Screen[None]):
         field.styles.display = "block"
         field.focus()
 
-    def action_back(self) -> None:
-        """Close the filter, or leave the enlarged panel."""
+    def clear_filter(self) -> None:
+        """Show all again."""
         field = self.query_one("#filter", Input)
         field.value = ""
         field.styles.display = "none"
+
+    def action_back(self) -> None:
+        """Close the filter, or leave the enlarged panel."""
+        self.clear_filter()
         if self.maximized:
             self.minimize()
         self.set_focus(None)
@@ -200,7 +205,7 @@ def sign(live: Liveness) -> Content:
 def header(snapshot: Snapshot, width: int, *, paused: bool) -> Content:
     """Name, condition, and how far it is."""
     live = snapshot.liveness
-    name = snapshot.folder.name if snapshot.folder else "no run yet"
+    name = title_of(snapshot.folder) if snapshot.folder else "no run yet"
     words = live.words if live.name in ("starting", "running") else live.name
     left = Content.assemble(
         (" KORE ", "bold $background on $primary"),

@@ -88,15 +88,15 @@ async def test_a_loss_that_is_not_a_number_is_told_in_a_banner(make_run: Make, o
         assert "not a number" in text(app, "#tile-loss")
 
 
-async def test_a_run_that_lives_says_how_to_ask_it_and_when_it_last_spoke(
+async def test_a_run_that_lives_says_how_to_follow_it_and_when_it_last_spoke(
     make_run: Make, open_app: Open
 ) -> None:
     make_run(40, upto=30)
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot, "y")
-        assert "last event" in text(app, "#about") and "kore chat run --compare" in text(app, "#about")
-        assert app.clipboard == "kore chat run --compare"
+        assert "last event" in text(app, "#about") and "tail -f run/log.txt" in text(app, "#about")
+        assert app.clipboard == "tail -f run/log.txt"
 
 
 async def test_a_dead_run_names_the_command_that_resumes_it_and_y_copies_it(
@@ -347,20 +347,6 @@ async def test_every_screen_draws_under_other_themes(theme: str, make_run: Make,
     async with app.run_test(size=(120, 35)) as pilot:
         await settle(pilot, *"12345")
         assert app.theme == theme
-
-
-async def test_markup_in_a_run_is_shown_as_it_is(make_run: Make, open_app: Open) -> None:
-    folder = make_run(40, upto=10)
-    with EventWriter(folder) as writer:
-        writer.write("warning", step=10, text="odd [red]brackets[/] and [link=x]")
-        writer.write("probe", step=10, id="[b]", probe_kind="new", question="[/nope]", base="[x", tuned="y]")
-    Run(folder).log.write_text("[bold]log[/bold] [\n")
-    app = open_app()
-    async with app.run_test(size=(120, 40)) as pilot:
-        await settle(pilot)
-        assert "[bold]log[/bold] [" in text(app, "#log") and "odd [red]brackets[/]" in text(app, "#log")
-        await settle(pilot, "3", "slash", *"nope", "enter")
-        assert "[/nope]" in text(app, "#question")
 
 
 async def test_broken_files_in_the_run_folder_are_told_and_do_not_end_the_app(

@@ -36,25 +36,6 @@ async def test_an_export_that_cannot_be_written_is_told(
         assert told.title == "not written" and told.severity == "error" and app.is_running
 
 
-async def test_trees_that_are_rewritten_while_they_are_browsed_are_read_anew(
-    make_run: Make, open_app: Open
-) -> None:
-    make_run(20)
-    app = open_app()
-    async with app.run_test(size=(120, 40)) as pilot:
-        await settle(pilot, "5")
-        before = text(app, "#item")
-        path = next(Path().glob("**/tree.jsonl"))
-        lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(["\n" * 7, *reversed(lines)]))
-        os.utime(path, ns=(1, 1))
-        await pilot.press("down")
-        await settle(pilot)
-        assert app.is_running and text(app, "#item") == before  # the same item, at its new place
-        await settle(pilot, "up")
-        assert text(app, "#item") != before
-
-
 async def test_space_pauses_and_the_chart_obeys_its_keys_while_the_tree_has_the_focus(
     make_run: Make, open_app: Open
 ) -> None:
@@ -87,6 +68,10 @@ async def test_the_tree_marks_the_site_that_is_drawn(make_run: Make, open_app: O
         assert marked() == screen._site == "layers.2.mlp.up"
         await settle(pilot, "slash", *"layers.3.attn.o", "enter")
         assert marked() == screen._site == "layers.3.attn.o"
+        screen.jump("layers.2.mlp.up")  # which the filter hides
+        await settle(pilot)
+        assert marked() == screen._site == "layers.2.mlp.up"
+        screen.jump("layers.3.attn.o")
         await settle(pilot, "escape", "tab", "tab")
         assert marked() == screen._site == "layers.3.attn.o"
 
@@ -245,9 +230,13 @@ async def test_the_log_goes_on_with_what_the_events_tell(make_run: Make, open_ap
         assert "memory per device" in log and "checkpoint written" in log.splitlines()[-1]
 
 
-async def test_y_copies_the_item_that_is_shown(make_run: Make, open_app: Open) -> None:
-    make_run(20)
+async def test_another_run_begins_at_its_newest_answers(make_run: Make, open_app: Open) -> None:
+    make_run(100)
+    make_run(100, name="other")
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
-        await settle(pilot, "5", "y")
-        assert app.clipboard.startswith("Fiji") and "What is the capital of Fiji?" in app.clipboard
+        await settle(pilot, "3", "[", "[")
+        assert "at step" in text(app, "#tally")
+        app.watch_run(Path("other"))
+        await settle(pilot)
+        assert "now" in text(app, "#tally")

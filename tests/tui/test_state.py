@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import socket
-import time
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kore.run import Run, RunState
-from kore.telemetry import Telemetry
+from kore.run import RunState
 from kore_cli.curve import LIMIT, Curve
 from kore_cli.event_reader import EventReader
 from kore_cli.liveness import judge, resume
 from kore_cli.reduce import reduce
-from kore_cli.source import RunSource, tail_lines
+from kore_cli.source import tail_lines
 from kore_cli.state import DashboardState
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=32)
@@ -217,6 +214,16 @@ def test_the_mean_loss_of_the_new_probes_asked_at_a_step_is_the_held_out_loss() 
     assert piecewise == whole
 
 
+def test_questions_asked_again_after_a_resume_are_a_round_of_their_own() -> None:
+    def asked(loss: float) -> dict[str, Any]:
+        return probe(20, True) | {"loss": loss}
+
+    state = reduce(DashboardState(), [*(step(i) for i in range(1, 21)), asked(8.0), asked(6.0)])
+    state = reduce(state, [step(i) for i in range(11, 21)])
+    state = reduce(state, [asked(1.0), asked(3.0)])
+    assert state.curve("held_out_loss").x == (20,) and state.curve("held_out_loss").y == (2.0,)
+
+
 def write_log(folder: Path, events: list[dict[str, Any]], name: str = "events-0001.jsonl") -> Path:
     """An event file."""
     folder.mkdir(exist_ok=True)
@@ -276,44 +283,6 @@ def test_segments_are_read_in_order_and_bad_lines_counted(tmp_path: Path) -> Non
     assert reader.state.step == 7 and reader.bad_lines == 2 and reader.state.curve("loss").x[-1] == 7
 
 
-def test_a_run_begun_anew_in_the_same_folder_is_read_from_its_start(tmp_path: Path) -> None:
-    def begin(name: str, steps: int, at: float) -> None:
-        folder.mkdir(exist_ok=True)
-        Run(folder).write(run_state(method=name))
-        write_log(folder, [step(i, t=at + i) for i in range(1, steps + 1)])
-
-    folder = tmp_path / "r"
-    begin("lora", 30, 5e8)
-    source = RunSource(folder, clock=lambda: 5e8)
-    assert source.poll().state.step == 30
-    for path in folder.glob("events-*.jsonl"):
-        path.unlink()  # the system may well give its number to the next file, which may be longer
-    begin("kore", 40, 5.001e8)
-    seen = source.poll()
-    assert seen.bad_lines == 0 and seen.run is not None and seen.run.method == "kore"
-    assert seen.state.events == 40 and seen.state.curve("loss").x == tuple(range(1, 41))
-    assert not seen.state.marks  # nothing was resumed
-    assert source.poll().state.events == 40
-
-
-def test_what_is_wrong_with_a_file_is_told_until_it_reads_well(tmp_path: Path) -> None:
-    folder = tmp_path / "r"
-    write_log(folder, [step(1)])
-    run, source = Run(folder), RunSource(folder)
-    run.write(run_state())
-    source.poll()
-    (folder / "run.json").write_text("{broken")
-    run.spectra.write_text('{"sites": 5}')
-    for _ in range(9):
-        seen = source.poll()
-    assert seen.problem is not None and "run.json" in seen.problem and "spectra.json" in seen.problem
-    run.write(run_state(method="lora"))
-    run.spectra.unlink()
-    for _ in range(9):
-        seen = source.poll()
-    assert seen.problem is None and seen.run is not None and seen.run.method == "lora"
-
-
 def test_an_end_of_the_log_without_a_step_keeps_what_the_past_told(tmp_path: Path) -> None:
     said = [probe(50, True) | {"id": f"q{i}", "tuned": "x" * 200} for i in range(200)]
     events = [*(step(i, eta_s=9.0, epoch=0.5) for i in range(1, 51)), *said]
@@ -352,21 +321,6 @@ def test_odd_numbers_in_an_event_are_not_shown(tmp_path: Path) -> None:
     assert reading.devices[0].util is None and reading.devices[0].mem_used == 5 and reading.rss is None
     assert reading.devices[0].index == 0 and told == 0.0 and state.odd == 0
     assert state.probes["q"].image == "5"
-
-
-def test_the_memory_shown_is_that_of_the_run_and_not_of_who_asks(tmp_path: Path) -> None:
-    class Asked:
-        def sample(self) -> Telemetry:
-            return Telemetry((), 1.0, 999)
-
-        def close(self) -> None: ...
-
-    source = RunSource(tmp_path / "r", probe=Asked(), memory={7: 5}.get, alive=lambda run: True)
-    assert source.poll().readings[-1][1].rss is None
-    write_log(tmp_path / "r", [])
-    Run(tmp_path / "r").write(run_state(pid=7, started=time.time(), host=socket.gethostname()))
-    source._local = ()
-    assert source.poll().readings[-1][1].rss == 5
 
 
 def test_a_line_longer_than_a_piece_does_not_stop_the_reader(tmp_path: Path) -> None:
