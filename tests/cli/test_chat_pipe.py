@@ -107,7 +107,7 @@ def test_an_input_that_cannot_be_read_is_an_error(talk: list[subprocess.Popen[st
         process = parrot("--json", stdin=unreadable)
     talk.append(process)
     _, words = process.communicate(timeout=60)
-    assert process.returncode == 3 and "error: cannot be read" in words and "Traceback" not in words
+    assert process.returncode == 3 and "cannot be read" in words and "Traceback" not in words
 
 
 def test_a_stop_is_heard_behind_many_waiting_questions_however_it_is_written(
