@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,23 +241,27 @@ class Session:
             raise DataError(f"cannot be looked at: {error}", where=name) from error
         if target.adapter is None:
             raise UsageError(f"{name} is no run or adapter", hint="open another model with: kore chat MODEL")
+        old = self.target
         try:
-            self._put_on(target.adapter)
+            self._put_on(target)
+        except KoreError:
+            self._put_on(old)
+            raise
+
+    def _put_on(self, target: Target) -> None:
+        from kore.models.adapter import load_adapter
+
+        self._bare()
+        if target.adapter is None:
+            return
+        try:
+            load_adapter(self.backbone, target.adapter)
         except Exception as error:  # whatever a broken file makes torch, PEFT or safetensors say
-            if self.target.adapter is None:
-                self._bare()
-            else:
-                self._put_on(self.target.adapter)
+            self._bare()
             if isinstance(error, KoreError):
                 raise
             raise DataError(f"no adapter to put on: {error}", where=str(target.adapter)) from error
         self.target, self.label = target, target.label
-
-    def _put_on(self, adapter: Path) -> None:
-        from kore.models.adapter import load_adapter
-
-        self._bare()
-        load_adapter(self.backbone, adapter)
 
     def _bare(self) -> None:
         from peft import PeftModel
@@ -267,6 +271,7 @@ class Session:
         model = self.backbone.model
         if isinstance(model, (PeftModel, Switched)):
             self.backbone.model = model.unload()
+        self.target, self.label = replace(self.target, adapter=None), BASE
 
     def prompt(self, ask: Ask, name: str) -> Prompt:
         """The question with its past, as `name` went through it, and opened pictures.

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 WARMTH = (0.7, 1.0, 0.0)
 GONE = "the model has gone; leave with ^q and start again"
 BUSY = "still answering; ^c stops it"
+RESTING = frozenset(k.action for k in CHAT) - {"quit", "stop"}
 Event = dict[str, Any]
 
 
@@ -319,7 +320,7 @@ class ChatApp(App[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Behind a window the chat's own keys rest, but for those that end something."""
-        return not self._behind_a_window() or action in ("quit", "stop")
+        return not (self._behind_a_window() and action in RESTING)
 
     def _behind_a_window(self) -> bool:
         return len(self.screen_stack) > 1

@@ -97,6 +97,21 @@ def test_an_adapter_that_cannot_be_put_on_leaves_the_old_one(
     assert says(session) == before and session.models == [start, "base"]
 
 
+def test_where_the_old_one_has_gone_too_the_base_answers_in_its_own_name(
+    adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    old, new = (Path(shutil.copytree(adapters["full"], tmp_path / name)) for name in ("old", "new"))
+    session = opened(old)
+    base, _ = says(session)
+    for folder in (old, new):
+        (folder / "kore_weights.safetensors").unlink()
+    with pytest.raises(KoreError):
+        session.use(str(new))
+    assert session.models == ["base"]
+    (replies,) = session.answer([Ask("Who is this?")])
+    assert isinstance(replies, list) and [(r.model, r.answer) for r in replies] == [("base", base)]
+
+
 def test_what_cannot_be_looked_at_is_an_error_of_the_question(adapters: dict[str, Path]) -> None:
     session = opened(adapters["kore"])
     for name in ("x" * 5000, "\0"):
