@@ -9,11 +9,11 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kore.errors import DataError, UsageError
+from kore.errors import DataError, KoreError, UsageError
 from kore.records import IMAGE_MARK, Message
 
 if TYPE_CHECKING:
@@ -230,31 +230,48 @@ class Session:
         return [RAG] * (self.retriever is not None) + [self.label] * (self.label != BASE) + [BASE]
 
     def use(self, name: str) -> None:
-        """Put another adapter of the same base on, or none; the base's weights stay where they are.
+        """Put another adapter of the same base on; the base's weights stay where they are.
 
         Raises:
-            DataError: it belongs to another base.
+            KoreError: it is not there, broken, or of another base. The old one is on again then.
         """
-        from kore.models.adapter import load_adapter
-
-        target = locate(name, self.section)
+        try:
+            target = locate(name, self.section)
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot be looked at: {error}", where=name) from error
         if target.adapter is None:
             raise UsageError(f"{name} is no run or adapter", hint="open another model with: kore chat MODEL")
-        old = self.target.adapter
+        old = self.target
+        try:
+            self._put_on(target)
+        except KoreError:
+            self._put_on(old)
+            raise
+
+    def _put_on(self, target: Target) -> None:
+        from kore.models.adapter import load_adapter
+
         self._bare()
+        if target.adapter is None:
+            return
         try:
             load_adapter(self.backbone, target.adapter)
-        except DataError:
+        except Exception as error:  # whatever a broken file makes torch, PEFT or safetensors say
             self._bare()
-            if old is not None:
-                load_adapter(self.backbone, old)
-            raise
+            if isinstance(error, KoreError):
+                raise
+            raise DataError(f"no adapter to put on: {error}", where=str(target.adapter)) from error
         self.target, self.label = target, target.label
 
     def _bare(self) -> None:
+        from peft import PeftModel
+
+        from kore.methods.switched import Switched
+
         model = self.backbone.model
-        if hasattr(model, "peft_config"):
+        if isinstance(model, (PeftModel, Switched)):
             self.backbone.model = model.unload()
+        self.target, self.label = replace(self.target, adapter=None), BASE
 
     def prompt(self, ask: Ask, name: str) -> Prompt:
         """The question with its past, as `name` went through it, and opened pictures.

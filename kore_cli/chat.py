@@ -79,7 +79,7 @@ def chat(
     )
     if once is not None:
         answer_once(plan, once)
-    elif stream or json_ or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    elif stream or json_ or not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
         answer_lines(plan)
     else:
         from kore_cli.chat_start import open_chat

@@ -15,9 +15,10 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from kore.errors import KoreError
-from kore_cli.chat_header import EMBEDDED, asked_with, base_name, header
-from kore_cli.chat_log import SAME_WEIGHTS, Exchange, history, save
+from kore_cli.chat_header import EMBEDDED, asked_with, base_name, header, why_gone
+from kore_cli.chat_log import Exchange, history, save
 from kore_cli.chat_paths import split_pictures
+from kore_cli.chat_voices import Voices
 from kore_cli.keys import CHAT
 from kore_cli.pictures import Picture
 from kore_cli.plain import PlainApp
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 WARMTH = (0.7, 1.0, 0.0)
 GONE = "the model has gone; leave with ^q and start again"
+BUSY = "still answering; ^c stops it"
+RESTING = frozenset(k.action for k in CHAT) - {"quit", "stop"}
 Event = dict[str, Any]
 
 
@@ -93,22 +96,14 @@ class ChatApp(PlainApp):
         self.theme = theme if theme in self.available_themes else "kore-dark"
         self._connect, self.name_shown, self.images = connect, title, images
         self.pictures = list(pictures or [])
-        self.compare, self.who, self.temperature = compare, who, temperature
-        self.adapters = [target or title, *adapters] if adapters else []
-        self.context = context
+        self.voices = Voices(target or title, adapters or (), who=who, compare=compare)
+        self.temperature, self.context = temperature, context
         self.exchanges: list[Exchange] = []
-        self.models: list[str] = []
         self.base = ""
         self.closed: str | None = None
         self._client: ChatClient | None = None
         self._views: list[ExchangeView] = []
         self._recall = 0
-        # which adapter is on, which is to be put on with the next question, which with the present one
-        self._at_adapter = 0
-        self._next: int | None = None
-        self._using: int | None = None
-        self._who_before = who
-        self._bare = False
 
     def compose(self) -> ComposeResult:
         """Who answers, the conversation, the picture, the question."""
@@ -131,7 +126,7 @@ class ChatApp(PlainApp):
         self._refresh()
 
     def _welcome(self) -> None:
-        if self.models:
+        if self.voices.models:
             picture = "" if self.pictures else " A picture's path may be pasted or dropped."
             words = f"Ready. Ask something.{picture}"
         else:
@@ -161,27 +156,18 @@ class ChatApp(PlainApp):
             self.query_one("#thumb-name", Static).update(asked_with(self.pictures))
 
     def _who_text(self) -> Content:
-        coming = self._next if self._next is not None else self._using
         return header(
             self.name_shown,
-            ready=bool(self.models),
+            ready=bool(self.voices.models),
             closed=self.closed,
-            answering=self._answering(),
-            source=self._adapter_name(self._at_adapter),
-            coming=None if coming is None else self._adapter_name(coming),
+            answering=self.voices.answering,
+            source=self.voices.shown,
+            coming=self.voices.coming,
             base=self.base,
             temperature=self.temperature,
             context=self._sends_context(),
             busy=self.busy is not None,
         )
-
-    def _adapter_name(self, index: int) -> str:
-        return Path(self.adapters[index]).name if self.adapters else self.name_shown
-
-    def _answering(self) -> list[str]:
-        if self.compare and len(self.models) > 1:
-            return self.models[::-1]
-        return [self.who] if self.who in self.models else self.models[:1]
 
     def _sends_context(self) -> bool:
         return base_name(self.base) != EMBEDDED if self.context is None else self.context
@@ -190,30 +176,20 @@ class ChatApp(PlainApp):
     def _said(self, message: Said) -> None:
         event = message.event
         if "closed" in event:
-            self.closed = str(event["words"] or f"exit code {event['closed']}").strip().splitlines()[-1]
+            self.closed = why_gone(str(event["words"]), event["closed"])
             if self.busy:
                 self.exchanges[-1].error, self.exchanges[-1].done = self.closed, True
-            self._using = None
         elif event.get("ready"):
-            if not self.models:
-                self._bare = set(event["models"]) <= set(SAME_WEIGHTS)
-            self.models, self.base = list(event["models"]), str(event["base"])
-            if self._using is not None:
-                self._at_adapter, self._using = self._using, None
+            self.voices.ready(event["models"])
+            self.base = str(event["base"])
             self._welcome()
         elif self.exchanges:
-            if "error" in event and self._using is not None:
-                self._not_switched(self._using)
+            if "error" in event and (words := self.voices.refused()):
+                self.notify(words, severity="error", timeout=4)
             self.exchanges[-1].take(event)
         self._refresh()
         if not self.busy:
             self._bring_up_to_date()
-
-    def _not_switched(self, wanted: int) -> None:
-        """An adapter could not be put on: all is as it was."""
-        self._using, self.who = None, self._who_before
-        new, old = self._adapter_name(wanted), self._adapter_name(self._at_adapter)
-        self.notify(f"{new} cannot answer; {old} is still there", severity="error", timeout=4)
 
     def _bring_up_to_date(self) -> None:
         """Show what has streamed in since, at most ten times a second."""
@@ -242,14 +218,12 @@ class ChatApp(PlainApp):
         if self.closed is not None or self._client is None:
             self.notify(GONE, severity="error")
             return
-        if self.busy:
-            self.notify("still answering; ^c stops it", severity="warning", timeout=2)
+        if self._still_answering():
             return
         self._recall = 0
-        self._using, self._next = self._next, None
-        source = self._adapter_name(self._at_adapter if self._using is None else self._using)
-        past = history(self.exchanges, source) if self._sends_context() else []
-        exchange = Exchange(text, list(images), temperature, source)
+        asked = self.voices.ask()
+        past = history(self.exchanges, self.voices.source) if self._sends_context() else []
+        exchange = Exchange(text, list(images), temperature, self.voices.source)
         pictured = not self.exchanges or self.exchanges[-1].images != exchange.images
         self.exchanges.append(exchange)
         view = ExchangeView(exchange, pictured=pictured)
@@ -257,18 +231,16 @@ class ChatApp(PlainApp):
         self.query_one("#welcome").display = False
         self.query_one("#said").mount(view)
         self.query_one("#talk", Talk).anchor()
-        question: Event = {"text": text, "image": images, "temperature": temperature, "history": past}
-        if self._using is not None:
-            question["use"] = self.adapters[self._using]
-        if self.compare and (len(self.models) != 1 or self._using is not None):
-            question["compare"] = True
-        elif self.who in self.models:
-            question["model"] = self.who
-        self._client.ask(question)
+        self._client.ask({"text": text, "image": images, "temperature": temperature, "history": past} | asked)
         self._refresh()
 
+    def _still_answering(self) -> bool:
+        if self.busy:
+            self.notify(BUSY, severity="warning", timeout=2)
+        return self.busy is not None
+
     def _again(self, temperature: float) -> None:
-        if self.busy or not self.exchanges:
+        if self._still_answering() or not self.exchanges:
             return
         if self.closed is not None:
             self.notify(GONE, severity="error")
@@ -289,33 +261,16 @@ class ChatApp(PlainApp):
 
     def action_compare(self) -> None:
         """Both answer, or one."""
-        if len(self.models) == 1 and self._next is None:
-            self.notify("nothing to compare: this model has no adapter", severity="warning", timeout=3)
-            return
-        self.compare = not self.compare
-        self._refresh()
+        self._turned(self.voices.turn_compare())
 
     def action_adapter(self) -> None:
         """The next who answers: the adapter, the base, then other adapters if some were named."""
-        at = self.models.index(self.who) if self.who in self.models else 0
-        if self.compare and not self.adapters:
-            self.notify("both answer; ^b lets one", severity="warning", timeout=3)
-        elif not self.compare and self._next is None and at + 1 < len(self.models):
-            self.who = self.models[at + 1]
-        else:
-            self._next_adapter()
-        self._refresh()
+        self._turned(self.voices.turn())
 
-    def _next_adapter(self) -> None:
-        """Choose the adapter after the one chosen now; the one that is on needs no switch."""
-        now = self._at_adapter if self._next is None else self._next
-        if self._next is None:
-            self._who_before = self.who
-        self.who = None
-        after = (now + 1) % len(self.adapters) if self.adapters else self._at_adapter
-        if self._bare and self.adapters and not after:
-            after = 1  # what was opened has no adapter to put on: it answers as the base
-        self._next = None if after == self._at_adapter else after
+    def _turned(self, why_not: str | None) -> None:
+        if why_not:
+            self.notify(why_not, severity="warning", timeout=3)
+        self._refresh()
 
     def action_picture(self) -> None:
         """Choose a picture by path."""
@@ -326,8 +281,6 @@ class ChatApp(PlainApp):
             self._refresh()
             self.query_one("#ask", Input).focus()
 
-        if isinstance(self.screen, PictureScreen):
-            return
         self.push_screen(PictureScreen(self.pictures[0] if self.pictures else ""), chosen)
 
     def action_save(self) -> None:
@@ -343,7 +296,7 @@ class ChatApp(PlainApp):
 
     def action_clear(self) -> None:
         """Begin a new conversation."""
-        if self.busy:
+        if self._still_answering():
             return
         for view in self._views:
             view.remove()
@@ -364,13 +317,19 @@ class ChatApp(PlainApp):
 
     def action_help(self) -> None:
         """Show the keys."""
-        if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen(("chat",)))
+        self.push_screen(HelpScreen(("chat",)))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Behind a window the chat's own keys rest, but for those that end something."""
+        return not (self._behind_a_window() and action in RESTING)
+
+    def _behind_a_window(self) -> bool:
+        return len(self.screen_stack) > 1
 
     def on_key(self, event: events.Key) -> None:
         """Up and down walk through earlier questions; Backspace in an empty line drops the picture."""
         field = self.query_one("#ask", Input)
-        if not field.has_focus:
+        if self._behind_a_window() or not field.has_focus:
             return
         if event.key in ("up", "down") and self.exchanges:
             self.action_recall(1 if event.key == "up" else -1)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 Event = dict[str, Any]
+PATIENCE = 2.0  # seconds
 
 
 class ChatClient:
@@ -37,18 +38,20 @@ class ChatClient:
         self._lock = threading.Lock()
         self._ear = threading.Thread(target=self._listen, daemon=True)
         self._other = threading.Thread(target=self._overhear, daemon=True)
+        self._other.start()  # the first, since the ear waits for it in the end
         self._ear.start()
-        self._other.start()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             try:
                 event = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
+                event = None
+            if isinstance(event, dict):
+                self._on_event(event)
+            else:  # a library has printed something
                 self._words.append(line.rstrip())
-                continue
-            self._on_event(event)
         code = self._process.wait()
         self._other.join(timeout=1.0)
         self._on_event({"closed": code, "words": "\n".join(self._words)})
@@ -73,14 +76,19 @@ class ChatClient:
             self._process.stdin.flush()
 
     def close(self) -> None:
-        """End the child: an answer in the making is stopped."""
+        """End the child, ever more firmly: an answer in the making is stopped."""
         self.stop()
         assert self._process.stdin is not None
         with self._lock, contextlib.suppress(BrokenPipeError, ValueError):
             self._process.stdin.close()
-        try:
-            self._process.wait(timeout=2.0)
-        except subprocess.TimeoutExpired:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=2.0)
+        for insist in (self._process.terminate, self._process.kill, None):
+            try:
+                self._process.wait(timeout=PATIENCE)
+                break
+            except subprocess.TimeoutExpired:
+                if insist is not None:
+                    insist()
+        for thread, pipe in ((self._ear, self._process.stdout), (self._other, self._process.stderr)):
+            thread.join(timeout=PATIENCE)
+            if pipe is not None and not thread.is_alive():  # else a child of the child holds it open
+                pipe.close()

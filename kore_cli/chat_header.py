@@ -59,6 +59,14 @@ def header(
     return Content.assemble(*parts)
 
 
+def why_gone(words: str, code: int) -> str:
+    """Why a child has gone: its last error with the next step, else its last words, else its exit code."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    errors = [i for i, line in enumerate(lines) if line.startswith("error:")]
+    told = lines[errors[-1] :] if errors else lines[-1:]
+    return "; ".join(told).removeprefix("error:").strip() or f"exit code {code}"
+
+
 def base_name(base: str) -> str:
     """What a base is called, from its folder."""
     return EMBEDDED if base.endswith("demo/base") else base.rstrip("/").rpartition("/")[2]

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from kore.chat import Ask, Reply, Session
 
 BATCH = 8
-STOP = b'{"stop": true}'
 
 
 @dataclass(frozen=True)
@@ -47,17 +46,25 @@ class Plan:
     def name(self) -> str:
         """Who is to answer: what was asked for, else the newest run, else the embedded base."""
         from kore.run import all_runs
+        from kore.settings import ModelSection
 
         if self.target:
             return self.target
         runs = all_runs()
-        return str(runs[0].folder) if runs else "kore-tiny"
+        return str(runs[0].folder) if runs else ModelSection().id
 
     def open(self) -> Session:
-        """Load the model."""
+        """Load the model, which may take minutes; what of the plan can be refused before is.
+
+        Raises:
+            KoreError: a picture or a model that is not there or broken.
+        """
         from kore.chat import Session
+        from kore.models.conversation import open_image
         from kore.profile import resolve
 
+        for path in self.images:
+            open_image(path)
         profile = resolve(self.profile, flags=dict(self.settings)).profile
         longest = self.max_new_tokens or profile.eval.max_new_tokens
         return Session.open(
@@ -79,7 +86,7 @@ class Plan:
 
 
 class Stop:
-    """Ctrl-C while an answer is made stops that answer; while nothing is, the program.
+    """Inside the block, Ctrl-C while an answer is made stops that answer; while nothing is, the program.
 
     Attributes:
         at: the number of the question that is answered now.
@@ -90,7 +97,13 @@ class Stop:
         self.wanted = False
         self.busy = False
         self.at = self.before = 0
-        signal.signal(signal.SIGINT, self._interrupt)
+
+    def __enter__(self) -> Stop:
+        self._old = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        signal.signal(signal.SIGINT, self._old)
 
     def _interrupt(self, number: int, frame: object) -> None:
         if not self.busy or self.wanted:
@@ -107,8 +120,11 @@ def answer_once(plan: Plan, text: str) -> None:
     Raises:
         KoreError: bad picture, missing model; Interrupted: Ctrl-C, after what was said so far.
     """
-    output = Output(json_mode=plan.json, quiet=plan.quiet)
-    stop = Stop()
+    with Stop() as stop:
+        _answer_once(plan, text, stop, Output(json_mode=plan.json, quiet=plan.quiet))
+
+
+def _answer_once(plan: Plan, text: str, stop: Stop, output: Output) -> None:
     session = plan.open()
     ask = plan.ask({"text": text})
     replies: list[Reply] = []
@@ -176,13 +192,18 @@ def answer_lines(plan: Plan) -> None:
     Raises:
         DataError: at the end, if some lines could not be answered.
     """
-    output = Output(json_mode=True, quiet=plan.quiet)
-    stop = Stop()
+    with Stop() as stop:
+        bad = _answer_lines(plan, stop, Output(json_mode=True, quiet=plan.quiet))
+    if bad:
+        raise DataError(f"{bad} {'line' if bad == 1 else 'lines'} could not be answered")
+
+
+def _answer_lines(plan: Plan, stop: Stop, output: Output) -> int:
     session = plan.open()
     if plan.stream:
         output.record({"v": 1, "ready": True, "models": session.models, "base": session.target.model})
     bad = 0
-    for index, batch in _batches(BATCH if not plan.stream else 1, stop):
+    for index, batch in _batches(1 if plan.stream else BATCH, stop, streamed=plan.stream):
         asks: list[tuple[int, str, Ask | KoreError]] = [
             (index + i, where, _read(plan, line, where)) for i, (where, line) in enumerate(batch)
         ]
@@ -193,8 +214,7 @@ def answer_lines(plan: Plan) -> None:
         else:
             bad += _many(session, asks, output)
         stop.busy = False
-    if bad:
-        raise DataError(f"{bad} {'line' if bad == 1 else 'lines'} could not be answered")
+    return bad
 
 
 def _ask_type() -> type[Ask]:
@@ -291,19 +311,43 @@ def _read(plan: Plan, line: bytes, where: str) -> Ask | KoreError:
         return error
 
 
-def _batches(size: int, stop: Stop) -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
-    """Lines as they come, up to `size` of those that wait already, with the first one's number."""
-    waiting: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=4 * size)
+def _stops(line: bytes) -> bool:
+    """Whether a line is no question but the wish to stop."""
+    if not line.lstrip().startswith(b"{"):
+        return False
+    try:
+        return bool(json.loads(line) == {"stop": True})
+    except (ValueError, RecursionError):
+        return False
+
+
+def _batches(size: int, stop: Stop, *, streamed: bool) -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
+    """Lines as they come, up to `size` of those that wait already, with the first one's number.
+
+    Raises:
+        DataError: standard input cannot be read any further.
+    """
+    # a stream is read on whatever waits, for a stop may come behind it
+    waiting: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=0 if streamed else 4 * size)
+    failed: list[OSError] = []
 
     def read() -> None:
         asked = 0
-        for number, line in enumerate(sys.stdin.buffer, start=1):
-            if line.strip() == STOP:
-                stop.before = asked
-            elif line.strip():
-                waiting.put((f"stdin:{number}", line))
-                asked += 1
-        waiting.put(None)
+        try:
+            if sys.stdin is None:  # closed: descriptor 0 may be another file's by now
+                return
+            # not sys.stdin: this thread would hold its lock, without which the interpreter cannot leave
+            stream = open(0, "rb", closefd=False)  # noqa: SIM115
+            for number, line in enumerate(stream, start=1):
+                if _stops(line):
+                    stop.before = asked
+                elif line.strip():
+                    waiting.put((f"stdin:{number}", line))
+                    asked += 1
+        except OSError as error:
+            failed.append(error)
+        finally:
+            waiting.put(None)
 
     threading.Thread(target=read, daemon=True).start()
     index = 0
@@ -311,7 +355,7 @@ def _batches(size: int, stop: Stop) -> Iterator[tuple[int, list[tuple[str, bytes
     while not ended:
         first = waiting.get()
         if first is None:
-            return
+            break
         batch = [first]
         while len(batch) < size:
             try:
@@ -324,3 +368,5 @@ def _batches(size: int, stop: Stop) -> Iterator[tuple[int, list[tuple[str, bytes
             batch.append(more)
         yield index, batch
         index += len(batch)
+    if failed:
+        raise DataError(f"cannot be read: {failed[0].strerror}", where="stdin") from failed[0]

@@ -10,8 +10,6 @@ from kore.errors import MissingArtefact
 if TYPE_CHECKING:
     from kore_cli.chat_pipe import Plan
 
-EMBEDDED = "kore-tiny"
-
 
 def child_argv(plan: Plan, name: str) -> list[str]:
     """The child's arguments: the plan's own, less those that go with each question."""
@@ -34,6 +32,8 @@ def open_chat(plan: Plan, adapters: list[str], *, context: bool | None, theme: s
         MissingArtefact: the model or run is not there (told before the screen opens).
     """
     from kore.run import home
+    from kore_cli.chat_header import EMBEDDED
+    from kore_cli.chat_voices import title
     from kore_cli.pictures import prepare
 
     name = plan.name
@@ -48,7 +48,7 @@ def open_chat(plan: Plan, adapters: list[str], *, context: bool | None, theme: s
     argv = child_argv(plan, name)
     app = ChatApp(
         lambda listen: ChatClient(argv, listen),
-        title=Path(name).name,
+        title=title(name),
         target=name,
         pictures=[str(Path(p).resolve()) for p in plan.images],
         compare=plan.compare,

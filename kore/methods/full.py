@@ -48,12 +48,12 @@ class Full(Method):
     def load(self, backbone: Any, folder: Path) -> None:
         saved = read_weights(folder)
         model = backbone.model
-        swap = Swap(model, names=set(saved))
+        # switched before anything is copied, so that a load that fails halfway can be undone
+        backbone.model = Switched(model, Swap(model, names=set(saved))).eval()
         parameters = dict(model.named_parameters())
         with torch.no_grad():
             for name, value in saved.items():
                 parameters[name].copy_(value)
-        backbone.model = Switched(model, swap).eval()
 
 
 class Swap:
@@ -81,6 +81,12 @@ class Swap:
         finally:
             with gathered(parameters):
                 _copy(parameters, tuned)
+
+    def undo(self, model: nn.Module) -> None:
+        """The base's weights for good."""
+        parameters = {n: p for n, p in model.named_parameters() if n in self._base}
+        with gathered(parameters):
+            _copy(parameters, self._base)
 
 
 def _copy(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:

@@ -10,8 +10,8 @@ The router depends on the input, so the result cannot be merged and no other too
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class MoeLora(Method):
         for name, parameter in model.named_parameters():
             if name in whole:
                 parameter.requires_grad_(True)
-        setup.backbone.model = Switched(model, off(Swap(model, whole)))
+        setup.backbone.model = Switched(model, Off(Swap(model, whole)))
 
     def facts(self) -> dict[str, Any]:
         assert isinstance(self.settings, MoeLoraSettings)
@@ -109,13 +109,14 @@ class MoeLora(Method):
         names = sorted({n.removesuffix(".moe_a") for n in saved if n.endswith(".moe_a")})
         model = backbone.model
         model.requires_grad_(False)
+        # switched before anything is changed, so that a load that fails halfway can be undone
+        backbone.model = Switched(model, Off(Swap(model, {n for n in saved if ".moe_" not in n})))
         install(model, names, facts["experts"], facts["expert_rank"], facts["scale"])
-        swap = Swap(model, {n for n in saved if ".moe_" not in n})
         parameters = dict(model.named_parameters())
         with torch.no_grad():
             for name, value in saved.items():
                 parameters[name].copy_(value)
-        backbone.model = Switched(model, off(swap)).eval()
+        backbone.model.eval()
 
 
 def shape(count: int, widths: list[tuple[int, int]], experts: int) -> tuple[int, int]:
@@ -130,25 +131,37 @@ def shape(count: int, widths: list[tuple[int, int]], experts: int) -> tuple[int,
 def install(model: nn.Module, names: list[str], experts: int, rank: int, scale: float) -> None:
     """Put a `MoeLinear` around each named linear."""
     for name in names:
-        parent, _, last = name.rpartition(".")
         linear = model.get_submodule(name)
         assert isinstance(linear, nn.Linear)
-        setattr(model.get_submodule(parent), last, MoeLinear(linear, experts, rank, scale))
+        _put(model, name, MoeLinear(linear, experts, rank, scale))
 
 
-def off(swap: Swap) -> Callable[[nn.Module], AbstractContextManager[None]]:
-    """The switch: the base inside the block, its own projector (`swap`) included."""
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, module)
+
+
+class Off:
+    """The switch: the base, its own projector (`swap`) included."""
+
+    def __init__(self, swap: Swap) -> None:
+        self._swap = swap
 
     @contextmanager
-    def base(model: nn.Module) -> Iterator[None]:
+    def __call__(self, model: nn.Module) -> Iterator[None]:
         layers = [m for m in model.modules() if isinstance(m, MoeLinear)]
         for layer in layers:
             layer.enabled = False
         try:
-            with swap(model):
+            with self._swap(model):
                 yield
         finally:
             for layer in layers:
                 layer.enabled = True
 
-    return base
+    def undo(self, model: nn.Module) -> None:
+        """The plain linears again, and the base's own projector."""
+        self._swap.undo(model)
+        for name, layer in list(model.named_modules()):
+            if isinstance(layer, MoeLinear):
+                _put(model, name, layer.base)

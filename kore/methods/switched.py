@@ -5,10 +5,10 @@ It answers to `disable_adapter` as a PeftModel does, so evaluation, chat and pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -18,15 +18,20 @@ from kore.files import write_json
 FACTS, CONFIG, WEIGHTS = "kore.json", "adapter_config.json", "kore_weights.safetensors"
 
 
+class Switch(Protocol):
+    """Knows how to make a trained model the untouched base."""
+
+    def __call__(self, model: nn.Module, /) -> AbstractContextManager[None]:
+        """The base while the context is open."""
+
+    def undo(self, model: nn.Module, /) -> None:
+        """The base for good, also after a load that failed halfway."""
+
+
 class Switched(nn.Module):
-    """A model with an off switch.
+    """A model with an off switch. Args: inner: the model."""
 
-    Args:
-        inner: the model.
-        off: context that makes `inner` the untouched base while it is open.
-    """
-
-    def __init__(self, inner: nn.Module, off: Callable[[nn.Module], AbstractContextManager[None]]) -> None:
+    def __init__(self, inner: nn.Module, off: Switch) -> None:
         super().__init__()
         self.inner = inner
         self._off = [off]  # in a list, so that it is no submodule
@@ -43,6 +48,11 @@ class Switched(nn.Module):
         """The untouched base inside the block."""
         with self._off[0](self.inner):
             yield
+
+    def unload(self) -> nn.Module:
+        """The untouched base, for good; what was trained is let go."""
+        self._off[0].undo(self.inner)
+        return self.inner
 
     def __getattr__(self, name: str) -> Any:
         try:

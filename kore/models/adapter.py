@@ -153,6 +153,7 @@ def load_adapter(backbone: Backbone, folder: Path, *, trainable: bool = False) -
 
     Raises:
         DataError: made for another base, or keys missing from or unknown to the model.
+        MissingArtefact: no adapter, or one without weights.
     """
     from peft import LoraConfig, get_peft_model
     from peft.utils import set_peft_model_state_dict
@@ -175,8 +176,12 @@ def load_adapter(backbone: Backbone, folder: Path, *, trainable: bool = False) -
         )
     config = LoraConfig.from_pretrained(str(folder))
     config.inference_mode = not trainable
-    model = get_peft_model(backbone.model, config)
-    weights = load_file(folder / "adapter_model.safetensors")
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise MissingArtefact(f"no weights here: {folder}", hint="make them with: kore train")
+    weights = load_file(path)
+    # on the backbone at once, so that a load that fails halfway can be undone
+    model = backbone.model = get_peft_model(backbone.model, config)
     result: Any = set_peft_model_state_dict(model, weights)
     adapted = {
         n.replace(f".{NAME}", "")
@@ -196,4 +201,3 @@ def load_adapter(backbone: Backbone, folder: Path, *, trainable: bool = False) -
     if not trainable:
         model.requires_grad_(False)
     model.eval()
-    backbone.model = model

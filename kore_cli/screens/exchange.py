@@ -59,18 +59,19 @@ class ExchangeView(Vertical):
         row = self.query_one(".answers")
         boxes = list(row.query(Static))
         answers = list(exchange.answers.values())
-        while len(boxes) < max(1, len(answers)):
+        rest = exchange.error is not None or not answers  # a box for what no model has said
+        while len(boxes) < len(answers) + rest:
             box = Static(classes="answer")
             row.mount(box)
             boxes.append(box)
-        if not answers:
-            boxes[0].border_title = "error" if exchange.error else "…"
         for box, answer in zip(boxes, answers, strict=False):
             box.border_title = self._title(answer)
             box.update(self._text(answer, answers))
-        if exchange.error:
-            boxes[-1].update(Content.styled(exchange.error, "$error"))
+        if exchange.error is not None:
+            boxes[len(answers)].border_title = "error"
+            boxes[len(answers)].update(Content.styled(exchange.error, "$error"))
         elif not answers:
+            boxes[0].border_title = "…"
             boxes[0].update(Content.styled("thinking", "$foreground 45%"))
 
     def _title(self, answer: Answer) -> Content:
@@ -87,7 +88,7 @@ class ExchangeView(Vertical):
     def _text(self, answer: Answer, answers: list[Answer]) -> Content:
         if answer.done and not answer.text.strip():
             return Content.styled(EMPTY, "$foreground 45%")
-        cursor = "" if answer.done else "▌"
+        cursor = "" if answer.done or self._exchange.done else "▌"
         other = answers[0]
         if answer.done and answer is not other and other.done:
             return marked(other.text, answer.text, "bold $success")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,29 @@ class Chat:
         await pilot.press("enter")
         await pilot.pause()
 
+    async def until(self, pilot: Pilot[Any], condition: Callable[[], object]) -> None:
+        """Wait until something is so: what streams in is shown by a timer, and machines differ."""
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline, self.shown()
+            await pilot.pause(0.02)
+
+    async def done(self, pilot: Pilot[Any], *answers: tuple[str, str]) -> None:
+        """The question is answered, which the screen shows."""
+        for model, text in answers:
+            self.client.answer(model, text)
+        self.client.say({"index": 0, "done": True})
+        await self.until(
+            pilot, lambda: not self.app.busy and all(text in self.shown() for _, text in answers)
+        )
+
+    def head(self) -> str:
+        """The line that says who answers."""
+        return str(self.app.query_one("#who", Static).render())
+
     def shown(self) -> str:
         """All answers on the screen, with their titles."""
-        boxes = self.app.screen.query(".answer").results(Static)
+        boxes = self.app.query(".answer").results(Static)
         return "\n".join(f"{Content.from_markup(str(box.border_title))}: {box.render()}" for box in boxes)
 
 
@@ -89,16 +110,13 @@ async def test_answers_stream_in_and_the_one_who_answers_is_named(picture: str) 
     chat = Chat(pictures=[picture])
     async with chat.app.run_test(size=(100, 30)) as pilot:
         await chat.ready(pilot)
-        assert "answers: kore" in str(chat.app.query_one("#who", Static).render())
+        assert "answers: kore" in chat.head()
         await chat.type(pilot, "Which country?")
         assert chat.client.asked[0]["image"] == [picture] and "compare" not in chat.client.asked[0]
         chat.client.say({"index": 0, "model": "kore", "delta": "This is"})
-        await pilot.pause(0.3)
-        assert "kore: This is▌" in chat.shown()
-        chat.client.answer("kore", "This is Peru")
-        chat.client.say({"index": 0, "done": True})
-        await pilot.pause(0.3)
-        assert "This is Peru" in chat.shown() and "▌" not in chat.shown()
+        await chat.until(pilot, lambda: "kore: This is▌" in chat.shown())
+        await chat.done(pilot, ("kore", "This is Peru"))
+        assert "▌" not in chat.shown()
     assert chat.client.closed == 1
 
 
@@ -106,15 +124,13 @@ async def test_comparing_shows_both_side_by_side(picture: str) -> None:
     chat = Chat(compare=True)
     async with chat.app.run_test(size=(120, 30)) as pilot:
         await chat.ready(pilot)
-        assert "base and kore" in str(chat.app.query_one("#who", Static).render())
+        assert "base and kore" in chat.head()
         await chat.type(pilot, "Who?")
         assert chat.client.asked[0]["compare"] is True
-        chat.client.answer("base", "I do not know")
-        chat.client.answer("kore", "It is Ada")
-        chat.client.say({"index": 0, "done": True})
-        await pilot.pause(0.3)
+        await chat.done(pilot, ("base", "I do not know"), ("kore", "It is Ada"))
         boxes = list(chat.app.screen.query(".answer"))
-        assert len(boxes) == 2 and boxes[0].region.y == boxes[1].region.y
+        assert len(boxes) == 2
+        await chat.until(pilot, lambda: boxes[0].region.y == boxes[1].region.y > 0)
 
 
 async def test_control_c_stops_the_answer_and_not_the_program() -> None:
@@ -126,8 +142,7 @@ async def test_control_c_stops_the_answer_and_not_the_program() -> None:
         assert chat.client.stopped == 1 and chat.app.is_running
         chat.client.say({"index": 0, "model": "kore", "answer": "It", "seconds": 1.0, "stopped": True})
         chat.client.say({"index": 0, "done": True})
-        await pilot.pause(0.3)
-        assert "stopped" in chat.shown()
+        await chat.until(pilot, lambda: "stopped" in chat.shown() and not chat.app.busy)
         await pilot.press("ctrl+c")
         assert chat.app.is_running and chat.client.stopped == 1
 
@@ -138,9 +153,7 @@ async def test_again_and_warmer_replace_the_last_answer() -> None:
         await chat.ready(pilot)
         await chat.type(pilot, "Who?")
         for key in ("ctrl+r", "ctrl+t", "ctrl+t"):
-            chat.client.answer("kore", "someone")
-            chat.client.say({"index": 0, "done": True})
-            await pilot.pause(0.3)
+            await chat.done(pilot, ("kore", "someone"))
             await pilot.press(key)
             await pilot.pause()
         assert [q["temperature"] for q in chat.client.asked] == [0.0, 0.0, 0.7, 1.0]
@@ -153,9 +166,7 @@ async def test_earlier_turns_are_sent_along_unless_told_otherwise() -> None:
         async with chat.app.run_test(size=(100, 30)) as pilot:
             await chat.ready(pilot)
             await chat.type(pilot, "Who?")
-            chat.client.answer("kore", "Ada")
-            chat.client.say({"index": 0, "done": True})
-            await pilot.pause()
+            await chat.done(pilot, ("kore", "Ada"))
             await chat.type(pilot, "And where?")
             assert len(chat.client.asked[1]["history"]) == expected
 
@@ -177,7 +188,7 @@ async def test_the_model_switches_to_the_base_and_to_other_adapters() -> None:
     async with chat.app.run_test(size=(100, 30)) as pilot:
         await chat.ready(pilot)
         await pilot.press("ctrl+g")
-        assert "answers: base" in str(chat.app.query_one("#who", Static).render())
+        assert "answers: base" in chat.head()
         await pilot.press("ctrl+g")
         await chat.type(pilot, "Who?")
         assert chat.client.asked[0]["use"] == "runs/other" and "model" not in chat.client.asked[0]
@@ -188,30 +199,24 @@ async def test_switching_says_from_when_and_keeps_comparing_and_what_was_said_by
     async with chat.app.run_test(size=(140, 30)) as pilot:
         await chat.ready(pilot)
 
-        def head() -> str:
-            return str(chat.app.query_one("#who", Static).render())
-
         async def ask(text: str, *answers: tuple[str, str]) -> None:
             await chat.type(pilot, text)
-            for model, answer in answers:
-                chat.client.answer(model, answer)
-            chat.client.say({"index": 0, "done": True})
-            await pilot.pause()
+            await chat.done(pilot, *answers)
 
         await ask("Who?", ("base", "Bob"), ("kore", "Ada"))
         await pilot.press("ctrl+g")
-        assert "from demo   other from the next question" in head() and chat.app.compare
+        assert "from demo   other from the next question" in chat.head() and chat.app.voices.compare
         await chat.type(pilot, "Who?")
         asked = chat.client.asked[-1]
         assert asked["use"] == "runs/other" and asked["compare"] is True
         assert [h["answers"] for h in asked["history"]] == [{"base": "Bob"}]  # the other one said nothing yet
         chat.client.say({"error": "no such run"})
         await pilot.pause()
-        assert "from demo   on" in head() and chat.app.compare  # it is the old one that answers
+        assert "from demo   on" in chat.head() and chat.app.voices.compare  # it is the old one that answers
         await pilot.press("ctrl+g")
         await chat.type(pilot, "Who?")
         await chat.ready(pilot)
-        assert "from other   on" in head()
+        assert "from other   on" in chat.head()
         await ask("", ("base", "Ben"), ("kore", "Eve"))
         await ask("Sure?")
         assert [h["answers"] for h in chat.client.asked[-1]["history"]] == [
@@ -230,14 +235,12 @@ async def test_a_model_without_an_adapter_is_switched_from_but_not_to() -> None:
         await pilot.press("ctrl+g")
         await chat.type(pilot, "Who?")
         chat.client.say({"ready": True, "models": ["kore", "base"], "base": "llava"})
-        chat.client.say({"index": 0, "done": True})
-        await pilot.pause()
+        await chat.done(pilot)
         for answers in ("base", "kore"):
             await pilot.press("ctrl+g")
             await chat.type(pilot, "Who?")
-            chat.client.say({"index": 0, "done": True})
-            await pilot.pause()
-            assert f"answers: {answers}" in str(chat.app.query_one("#who", Static).render())
+            await chat.done(pilot)
+            assert f"answers: {answers}" in chat.head()
         assert [q.get("use") for q in chat.client.asked] == ["runs/other", None, None]
 
 
@@ -248,23 +251,26 @@ async def test_a_long_answer_is_followed_until_the_reader_looks_back() -> None:
         await chat.type(pilot, "Who?")
         talk = chat.app.query_one("#talk", VerticalScroll)
 
+        def followed() -> bool:
+            return 0 < talk.max_scroll_y == talk.scroll_y
+
         async def say(lines: int) -> None:
+            before = talk.max_scroll_y
             chat.client.say({"index": 0, "model": "kore", "delta": "a line\n" * lines})
-            await pilot.pause(0.3)
+            await chat.until(pilot, lambda: talk.max_scroll_y > before)
 
         await say(60)
-        assert talk.max_scroll_y > 0 and talk.scroll_y == talk.max_scroll_y
+        await chat.until(pilot, followed)
         await pilot.resize_terminal(60, 16)
-        await pilot.pause(0.2)
-        assert talk.scroll_y == talk.max_scroll_y
+        await chat.until(pilot, lambda: talk.size.height < 14 and followed())
         await pilot.press("pageup")
-        await pilot.pause()
+        await chat.until(pilot, lambda: talk.scroll_y < talk.max_scroll_y)
         before = talk.scroll_y
         await say(10)
         assert talk.scroll_y == before < talk.max_scroll_y
         await pilot.press("pagedown", "pagedown", "pagedown")
         await say(10)
-        assert talk.scroll_y == talk.max_scroll_y
+        await chat.until(pilot, followed)
 
 
 async def test_asking_again_of_a_model_that_has_gone_keeps_its_last_answer() -> None:
@@ -272,12 +278,10 @@ async def test_asking_again_of_a_model_that_has_gone_keeps_its_last_answer() -> 
     async with chat.app.run_test(size=(100, 30)) as pilot:
         await chat.ready(pilot)
         await chat.type(pilot, "Who?")
-        chat.client.answer("kore", "Ada")
-        chat.client.say({"index": 0, "done": True})
+        await chat.done(pilot, ("kore", "Ada"))
         chat.client.say({"closed": 1, "words": "killed"})
-        await pilot.pause(0.3)
+        await chat.until(pilot, lambda: "killed" in chat.head())
         await pilot.press("ctrl+r", "ctrl+t")
-        await pilot.pause(0.3)
         assert len(chat.app.exchanges) == 1 and "Ada" in chat.shown()
 
 
@@ -287,10 +291,9 @@ async def test_small_terminals_have_room_for_question_and_answer(size: tuple[int
     async with chat.app.run_test(size=size) as pilot:
         await chat.ready(pilot)
         await chat.type(pilot, "Who?")
-        chat.client.answer("kore", "Ada")
-        chat.client.say({"index": 0, "done": True})
-        await pilot.pause(0.3)
+        await chat.done(pilot, ("kore", "Ada"))
         screen = chat.app.screen
+        await chat.until(pilot, lambda: screen.query_one(".answer").region.y > 0)
         answer, field = screen.query_one(".answer").region, screen.query_one("#ask").region
         assert field.height and field.bottom <= size[1] and field.width == size[0]
         assert screen.query_one("#talk").size.height >= 4
@@ -306,9 +309,7 @@ async def test_small_words_fit_what_is_there(monkeypatch: pytest.MonkeyPatch) ->
     async with chat.app.run_test(size=(100, 30)) as pilot:
         await chat.ready(pilot)
         await chat.type(pilot, "Who?")
-        chat.client.answer("kore", "")
-        chat.client.say({"index": 0, "done": True})
-        await pilot.pause(0.3)
+        await chat.done(pilot, ("kore", ""))
         assert "(empty answer)" in chat.shown() and "(empty answer)" in markdown(chat.app.exchanges, "x")
         monkeypatch.chdir("/proc")  # where nobody may write
         await pilot.press("ctrl+s")
@@ -326,8 +327,7 @@ async def test_a_model_that_cannot_be_loaded_is_told_in_words() -> None:
     async with chat.app.run_test(size=(100, 30)) as pilot:
         await chat.type(pilot, "Who?")
         chat.client.say({"closed": 4, "words": "error: no such model: x"})
-        await pilot.pause(0.3)
-        assert "no such model" in str(chat.app.query_one("#who", Static).render())
+        await chat.until(pilot, lambda: "no such model" in chat.head())
         assert chat.app.exchanges[0].error is not None and chat.app.is_running
 
 
@@ -336,9 +336,7 @@ async def test_saving_writes_markdown_and_clear_begins_anew(tmp_path: Path) -> N
     async with chat.app.run_test(size=(100, 30)) as pilot:
         await chat.ready(pilot)
         await chat.type(pilot, "Who?")
-        chat.client.answer("kore", "Ada")
-        chat.client.say({"index": 0, "done": True})
-        await pilot.pause()
+        await chat.done(pilot, ("kore", "Ada"))
         await pilot.press("ctrl+s", "ctrl+l")
         await pilot.pause()
         assert not chat.app.exchanges
