@@ -102,6 +102,12 @@ def _is_time(value: object) -> bool:
     return isinstance(value, (int, float)) and 0 <= value < LATEST
 
 
+def title_of(folder: str | Path) -> str:
+    """What a run, adapter or model is called: its folder; ``NAME/run`` where ``kore inject`` made it."""
+    path = Path(folder).absolute()
+    return f"{path.parent.name}/{path.name}" if path.name == "run" and path.parent.name else path.name
+
+
 def boot_id() -> str:
     """Identifies this boot of this machine, so that a recycled pid is not taken for a live run."""
     try:

@@ -16,6 +16,7 @@ from textual.message import Message
 from textual.screen import Screen
 
 from kore.errors import KoreError
+from kore.run import title_of
 from kore_cli.commands import KoreCommands
 from kore_cli.keys import EVERYWHERE, bindings
 from kore_cli.plain import PlainApp
@@ -27,7 +28,7 @@ from kore_cli.screens.runs import RunsScreen
 from kore_cli.screens.spectra import SpectraScreen
 from kore_cli.screens.train import TrainScreen
 from kore_cli.screens.view import View
-from kore_cli.source import RunSource, Snapshot, same, title_of
+from kore_cli.source import RunSource, Snapshot, same
 from kore_cli.spectra import SpectrumSet, distinct
 from kore_cli.state import DashboardState
 from kore_cli.themes import OWN

@@ -31,9 +31,8 @@ def open_chat(plan: Plan, adapters: list[str], *, context: bool | None, theme: s
     Raises:
         MissingArtefact: the model or run is not there (told before the screen opens).
     """
-    from kore.run import home
+    from kore.run import home, title_of
     from kore_cli.chat_header import EMBEDDED
-    from kore_cli.chat_voices import title
     from kore_cli.pictures import prepare
 
     name = plan.name
@@ -48,7 +47,7 @@ def open_chat(plan: Plan, adapters: list[str], *, context: bool | None, theme: s
     argv = child_argv(plan, name)
     app = ChatApp(
         lambda listen: ChatClient(argv, listen),
-        title=title(name),
+        title=title_of(name),
         target=name,
         pictures=[str(Path(p).resolve()) for p in plan.images],
         compare=plan.compare,

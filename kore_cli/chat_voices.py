@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from kore.run import title_of
 from kore_cli.chat_log import SAME_WEIGHTS
 
 BASE, KORE = "base", "kore"
-
-
-def title(folder: str) -> str:
-    """What a run, an adapter or a model is called, from its folder."""
-    path = Path(folder).absolute()
-    return f"{path.parent.name}/run" if path.name == "run" else path.name
 
 
 class Voices:
@@ -47,13 +41,13 @@ class Voices:
     @property
     def shown(self) -> str:
         """The title of the adapter that is on."""
-        return title(self._adapters[self._on])
+        return title_of(self._adapters[self._on])
 
     @property
     def coming(self) -> str | None:
         """The title of the one that is not on yet."""
         coming = self._next if self._next is not None else self._using
-        return None if coming is None else title(self._adapters[coming])
+        return None if coming is None else title_of(self._adapters[coming])
 
     @property
     def answering(self) -> list[str]:
@@ -90,7 +84,7 @@ class Voices:
         if self._using is None:
             return None
         new, self._using, self.who = self._using, None, self._who_before
-        return f"{title(self._adapters[new])} cannot answer; {self.shown} is still there"
+        return f"{title_of(self._adapters[new])} cannot answer; {self.shown} is still there"
 
     def turn(self) -> str | None:
         """The next who answers: the adapter, the base, then other adapters; or why there is none."""

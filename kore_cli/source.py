@@ -275,12 +275,6 @@ def same(one: Path | None, other: Path | None) -> bool:
     return one is not None and other is not None and one.resolve() == other.resolve()
 
 
-def title_of(folder: Path) -> str:
-    """A run's name: its folder's, with the folder around it where that is but ``run`` (``kore inject``)."""
-    around = folder.parent.name
-    return f"{around}/{folder.name}" if folder.name == "run" and around else folder.name
-
-
 def tail_lines(path: Path, count: int) -> tuple[str, ...]:
     """The last lines of a text file, reading at most 64 KiB of it."""
     with path.open("rb") as stream:

@@ -16,10 +16,10 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from kore.errors import KoreError
-from kore.run import Run, all_runs, home
+from kore.run import Run, all_runs, home, title_of
 from kore_cli.glyphs import duration, fit
 from kore_cli.keys import RUNS, bindings
-from kore_cli.source import same, title_of
+from kore_cli.source import same
 
 
 class RunsScreen(ModalScreen[None]):

@@ -12,6 +12,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
+from kore.run import title_of
 from kore_cli.chart import Chart, Line, Notch
 from kore_cli.curve import Curve
 from kore_cli.glyphs import duration, fit, short, spark
@@ -19,7 +20,6 @@ from kore_cli.keys import TRAIN, bindings
 from kore_cli.screens.machine import compact_machine, machine
 from kore_cli.screens.verdicts import counts
 from kore_cli.screens.view import View
-from kore_cli.source import title_of
 from kore_cli.themes import palette, styled
 
 if TYPE_CHECKING:

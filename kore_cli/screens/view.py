@@ -14,11 +14,11 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
+from kore.run import title_of
 from kore_cli.chart import Chart
 from kore_cli.glyphs import bar, duration, fit, short
 from kore_cli.liveness import Liveness
 from kore_cli.screens.parts import KeyBar
-from kore_cli.source import title_of
 
 if TYPE_CHECKING:
     from kore_cli.app import KoreApp

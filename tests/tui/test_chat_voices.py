@@ -11,9 +11,10 @@ from textual.containers import VerticalScroll
 from textual.widgets import Input
 from textual.widgets._footer import FooterKey
 
+from kore.run import title_of
 from kore_cli.chat_client import ChatClient
 from kore_cli.chat_header import why_gone
-from kore_cli.chat_voices import Voices, title
+from kore_cli.chat_voices import Voices
 from tests.tui.test_chat import Chat
 
 
@@ -22,8 +23,8 @@ def told(chat: Chat) -> list[str]:
 
 
 def test_runs_in_folders_of_their_own_are_told_apart() -> None:
-    assert title("runs/mine/run") == "mine/run" and title("runs/demo/") == "demo"
-    assert title("run") == f"{Path.cwd().name}/run" and title("org/model") == "model"
+    assert title_of("runs/mine/run") == "mine/run" and title_of("runs/demo/") == "demo"
+    assert title_of("run") == f"{Path.cwd().name}/run" and title_of("org/model") == "model"
 
 
 async def test_adapters_of_one_name_keep_what_each_said_apart() -> None:
