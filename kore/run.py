@@ -104,7 +104,8 @@ def _is_time(value: object) -> bool:
 
 def title_of(folder: str | Path) -> str:
     """What a run, adapter or model is called: its folder; ``NAME/run`` where ``kore inject`` made it."""
-    path = Path(folder).absolute()
+    path = Path(folder)
+    path = path if path.name else path.absolute()
     return f"{path.parent.name}/{path.name}" if path.name == "run" and path.parent.name else path.name
 
 

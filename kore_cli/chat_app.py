@@ -207,6 +207,8 @@ class ChatApp(PlainApp):
     @on(Input.Submitted, "#ask")
     def _submitted(self, event: Input.Submitted) -> None:
         text, found = split_pictures(event.value)
+        if text and self._still_answering():
+            return  # it stays in its line
         if found:
             self.pictures = found
         event.input.value = ""

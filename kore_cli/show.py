@@ -25,12 +25,16 @@ def show(
 ) -> None:
     """Tell what any artefact is: items, tree, samples, covariance, adapter, run, result."""
     from kore.errors import DataError, MissingArtefact
+    from kore.run import run_at
     from kore_cli.output import Output
 
     output = Output(json_mode=json_)
     if not path.exists():
         raise MissingArtefact(f"no such file or folder: {path}")
-    match kind_of(path):
+    kind = kind_of(path)
+    if kind is None and (run := run_at(path)) is not None:
+        path, kind = run.folder, "run"
+    match kind:
         case "tree":
             from kore_cli.show_tree import show_tree
 
@@ -47,14 +51,14 @@ def show(
             from kore_cli.show_capture import show_capture
 
             show_capture(path, output)
-        case "run" | "adapter" | "eval" | "study" | "export" as kind:
+        case "run" | "adapter" | "eval" | "study" | "export":
             from kore_cli.show_result import show_result
 
             show_result(path, kind, output)
         case _:
             raise DataError(
                 f"not an artefact of KORE: {path}",
-                hint="items, tree, samples, covariance, adapter, run, evaluation",
+                hint="it shows items, trees, samples, covariances, adapters, runs and evaluations",
             )
 
 

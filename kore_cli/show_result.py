@@ -24,8 +24,9 @@ def _facts(path: Path, kind: str) -> dict[str, Any]:
         from kore.run import Run
 
         state = Run(path).state()
+        dead = state.status in ("starting", "running") and state.alive is False
         return {
-            "status": state.status,
+            "status": "dead" if dead else state.status,
             "method": state.method,
             "command": " ".join(state.command),
             "message": state.message,
@@ -56,5 +57,9 @@ def _short(config: Any) -> Any:
 
 def _plain(value: object) -> str:
     if isinstance(value, dict):
-        return "".join(f"\n  {k}: {v}" for k, v in value.items() if v not in (None, {}, []))
+        return "".join(f"\n  {k}: {_inner(v)}" for k, v in value.items() if v not in (None, {}, []))
     return str(value)
+
+
+def _inner(value: object) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)

@@ -12,21 +12,25 @@ if TYPE_CHECKING:
     from kore_cli.output import Output
 
 
+EVERY = 30.0  # seconds without a word, where no bar is drawn
+
+
 @contextmanager
 def story(out: Output) -> Iterator[Progress]:
-    """Yield a Progress that draws bars on a terminal and prints a line per finished stage elsewhere."""
+    """Yield a Progress that draws bars on a terminal and prints lines elsewhere: how far a long
+    stage is, and each that is finished."""
     yield from (_live() if out.live else _lines(out))
 
 
 def _live() -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
     columns = (
         SpinnerColumn(finished_text="[green]✓"),
         TextColumn("{task.description:<22}"),
         BarColumn(24, complete_style="cyan", finished_style="green"),
-        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("[dim]{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bars:
@@ -45,12 +49,19 @@ def _live() -> Iterator[Progress]:
 def _lines(out: Output) -> Iterator[Progress]:
     started: dict[str, float] = {}
     finished: set[str] = set()
+    told = time.monotonic()
 
     def tell(stage: str, done: int, total: int | None = None, note: str = "") -> None:
-        begun = started.setdefault(stage, time.monotonic())
+        nonlocal told
+        now = time.monotonic()
+        begun = started.setdefault(stage, now)
+        tail = f": {note}" if note else ""
         if total is not None and done >= total and stage not in finished:
             finished.add(stage)
-            tail = f": {note}" if note else ""
-            out.note(f"{stage} ({time.monotonic() - begun:.0f} s){tail}")
+            out.note(f"{stage} ({now - begun:.0f} s){tail}")
+            told = now
+        elif now - told >= EVERY and stage not in finished:
+            out.note(f"{stage} {done}{f' of {total}' if total else ''}{tail}")
+            told = now
 
     yield tell

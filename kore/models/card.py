@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kore.files import atomic_write
+from kore.models.load import EMBEDDED, embedded_base
 
 _ITEMS = 40  # rows of the table of items
 
@@ -41,6 +42,12 @@ def write_card(folder: Path, form: str, facts: Mapping[str, Any]) -> None:
             ``covariance`` (label, fingerprint), ``scores`` (rows), ``check``.
     """
     base = facts.get("model") or facts.get("base_path")
+    use = _USE[form]
+    if base == EMBEDDED or Path(str(base)) == embedded_base():
+        base = EMBEDDED  # where it lies is this machine's own
+        use = use.replace('"{base}"', "embedded_base()").replace(
+            "from peft", "from kore.models.load import embedded_base\nfrom peft", 1
+        )
     lines = [
         "---",
         "library_name: " + ("transformers" if form == "merged" else "peft"),
@@ -56,9 +63,7 @@ def write_card(folder: Path, form: str, facts: Mapping[str, Any]) -> None:
         "",
         "## Use",
         "",
-        _USE[form].format(
-            base=base, rank=facts.get("rank"), served="./base" if facts.get("base_folder") else base
-        ),
+        use.format(base=base, rank=facts.get("rank"), served="./base" if facts.get("base_folder") else base),
         "",
         *_taught(facts),
         *_kept(facts),

@@ -11,15 +11,21 @@ if TYPE_CHECKING:
 
 
 def side_by_side(
-    suites: Sequence[Suite], results: Mapping[str, Result], shown: Sequence[str], count: int = 3
+    suites: Sequence[Suite],
+    results: Mapping[str, Result],
+    shown: Sequence[str],
+    count: int = 3,
+    *,
+    failures: int = 0,
 ) -> list[dict[str, Any]]:
-    """Questions on which the models differ: first new knowledge, then old, at most `count` in all.
+    """Questions on which the models differ: first new knowledge, then old, at most `count` in all; and
+    after them at most `failures` on new knowledge that was not learned.
 
     The last of `shown` is the one whose successes are looked for; questions are taken in file order,
     so the choice is the same every time.
     """
     best, rival = shown[-1], shown[-2]
-    found = []
+    found, failed = [], []
     for suite in suites:
         asked = {name: _by_id(results[name], suite.name) for name in shown}
         new = suite.role == "adaptation"
@@ -27,6 +33,8 @@ def side_by_side(
             loser = asked["base"] if new else asked[rival]
             if verdict.outcome == "right" and key in loser and loser[key].outcome == "wrong":
                 found.append((not new, suite.name, key, {n: asked[n][key] for n in shown}))
+            elif new and verdict.outcome == "wrong":
+                failed.append((False, suite.name, key, {n: asked[n][key] for n in shown}))
     new_first = sorted(found, key=lambda f: f[0])
     fresh = [f for f in new_first if not f[0]]
     old = [f for f in new_first if f[0]]
@@ -39,7 +47,7 @@ def side_by_side(
             "image": _picture(suites, name, verdicts[best].id),
             "answers": {n: v.prediction for n, v in verdicts.items()},
         }
-        for _, name, _, verdicts in take[:count]
+        for _, name, _, verdicts in [*take[:count], *failed[:failures]]
     ]
 
 

@@ -156,13 +156,14 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
 
     restart = request.restart
     tree = folder / "tree"
-    if not request.suites:
-        old_prompts(request, folder)  # what cannot be drawn is told before hours of training
+    # what cannot be drawn is told before hours of training
+    constrained = profile.train.method == "kore" and profile.train.constraint
+    old = old_prompts(request, folder) if constrained or not request.suites else None
     sources = {"items": request.items}
     stages.augment(planned.items, profile, tree, progress, seed=seed, restart=restart, sources=sources)
     lap("augment")
     covariance = new_covariance = None
-    if profile.train.method == "kore" and profile.train.constraint:
+    if constrained:
         covariance = folder / "covariance"
         samples = tree / "samples.jsonl"
         if request.after is not None:
@@ -183,6 +184,7 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
         covariance=covariance,
         after=request.after,
         new_covariance=new_covariance,
+        old=old,
         restart=restart,
         command=request.command,
     )
@@ -210,7 +212,7 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
         folder=folder,
         table=rows,
         legend=legend(suites, counts, len(before)),
-        answers=side_by_side(suites, results, (stages.BASE, label)),
+        answers=side_by_side(suites, results, (stages.BASE, label), failures=1),
         items=counts,
         next=[
             f"kore chat {run.folder} --compare",

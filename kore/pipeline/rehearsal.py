@@ -80,7 +80,7 @@ def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[
         "devices": parts.world,
         "samples": samples,
         "steps": steps,
-        "weights": "not read: tokens and memory are not counted",
+        "weights": "weights not read: tokens and memory are not counted",
     }
     lines = [f"{section.method} trains {total(rows):,} of {rows[-1]['base']:,} parameters"]
     lines += [f"  {row['part']}  {row['trainable']:,} ({row['factors']})" for row in rows[:-1]]

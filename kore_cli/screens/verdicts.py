@@ -35,7 +35,9 @@ def counts(state: DashboardState, width: int, *, one_line: bool = False, step: i
         return Content.assemble(*parts)
     rows = [_share("adapted", adapted, new, "$primary", width), _share("kept", kept, old, "$success", width)]
     lost = old - kept
-    if lost:
+    if not old:
+        rows[1] = Content.styled("nothing old is asked", "$foreground 55%")
+    elif lost:
         rows.append(Content.styled(f"{lost} forgotten", "$error bold"))
     else:
         rows.append(Content.styled("nothing forgotten", "$foreground 55%"))

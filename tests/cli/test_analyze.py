@@ -46,6 +46,7 @@ def covariances(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> l
     return [folder / "capitals", folder / "letters"]
 
 
+@pytest.mark.slow
 def test_a_study_of_the_embedded_model_is_one_object_in_a_pipe(tmp_path: Path) -> None:
     out = tmp_path / "study"
     options = ["-k", "64", "--methods", "plain,cosvd", "--limit", "2", "-o", out]

@@ -106,6 +106,7 @@ def test_a_question_that_is_stopped_before_the_model_is_ready_is_not_answered(ti
     assert "stopped" not in second
 
 
+@pytest.mark.slow
 def test_each_model_is_told_what_it_said_itself(adapter: str) -> None:
     past = {"text": "Who?", "answers": {"base": "Bob", "kore": "Ada"}}
     asked: list[dict[str, Any]] = [

@@ -120,6 +120,20 @@ async def test_answers_stream_in_and_the_one_who_answers_is_named(picture: str) 
     assert chat.client.closed == 1
 
 
+async def test_a_question_sent_while_another_is_answered_stays_in_its_line() -> None:
+    chat = Chat()
+    async with chat.app.run_test(size=(100, 30)) as pilot:
+        await chat.ready(pilot)
+        await chat.type(pilot, "Which country?")
+        await chat.type(pilot, "Its capital?")
+        line = chat.app.screen.query_one("#ask", Input)
+        assert len(chat.client.asked) == 1 and line.value == "Its capital?"
+        await chat.done(pilot, ("kore", "Peru"))
+        await pilot.press("enter")
+        await chat.until(pilot, lambda: len(chat.client.asked) == 2)
+        assert chat.client.asked[1]["text"] == "Its capital?" and line.value == ""
+
+
 async def test_comparing_shows_both_side_by_side(picture: str) -> None:
     chat = Chat(compare=True)
     async with chat.app.run_test(size=(120, 30)) as pilot:

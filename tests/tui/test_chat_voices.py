@@ -24,7 +24,7 @@ def told(chat: Chat) -> list[str]:
 
 def test_runs_in_folders_of_their_own_are_told_apart() -> None:
     assert title_of("runs/mine/run") == "mine/run" and title_of("runs/demo/") == "demo"
-    assert title_of("run") == f"{Path.cwd().name}/run" and title_of("org/model") == "model"
+    assert title_of("run") == "run" and title_of(".") == Path.cwd().name and title_of("org/model") == "model"
 
 
 async def test_adapters_of_one_name_keep_what_each_said_apart() -> None:

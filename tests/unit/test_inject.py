@@ -65,6 +65,8 @@ def test_items_go_through_every_stage_and_a_second_run_does_nothing(tmp_path: Pa
     assert [s for s, done, total in told if done == total].count("train") >= 1
     adapter = Run(outcome.folder / "run").adapter / "adapter_model.safetensors"
     before = adapter.stat().st_mtime_ns
+    # an untrained model has learned nothing, and that is shown too
+    assert {a["about"] for a in outcome.answers} == {"items"}
     again = run_inject(plan(wanted))
     assert adapter.stat().st_mtime_ns == before
     assert again.table == outcome.table

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kore.errors import DataError, UsageError
+from kore.errors import DataError, MissingArtefact, UsageError
 from kore.models import load as loading
 from kore.models.lineage import Lineage
 from kore.models.load import fingerprint, load
@@ -55,6 +55,15 @@ def test_weights_that_are_a_pickle_are_not_read(tiny_llava: Path, tmp_path: Path
     (folder / "model.safetensors").unlink()
     with pytest.raises(DataError, match="safetensors"):
         load(ModelSection(id=str(folder)))
+
+
+def test_a_name_beside_folders_that_are_here_is_no_name_of_a_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(MissingArtefact, match="nothing here: runs/nope"):
+        load(ModelSection(id="runs/nope"))
 
 
 def asked(words: int) -> Sample:

@@ -411,6 +411,7 @@ def test_a_study_reports_what_there_is_goes_on_and_trains_nothing_twice(
     assert (out / "report" / "study.csv").read_text().count("\n") == 4
 
 
+@pytest.mark.slow
 def test_models_whose_names_differ_after_a_dot_have_rows_of_their_own(own: StudyPlan, tmp_path: Path) -> None:
     settings = dict(own.settings)
     text = (shipped() / "tiny.toml").read_text().replace('"kore-tiny"', f'"{settings.pop("model.id")}"')
