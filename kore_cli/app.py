@@ -57,6 +57,7 @@ class KoreApp(PlainApp):
         choose: open the list of runs first.
         new_source: makes a source for a folder that was picked in the list.
         live: False reads once on `refresh_now` only (tests).
+        share: of a core that following the run may take.
     """
 
     TITLE = "KORE"
@@ -90,6 +91,7 @@ class KoreApp(PlainApp):
         choose: bool = False,
         new_source: Callable[[Path], RunSource] = RunSource,
         live: bool = True,
+        share: float = 0.015,
     ) -> None:
         super().__init__()
         for own in OWN:
@@ -102,6 +104,7 @@ class KoreApp(PlainApp):
         self.overlays: tuple[Overlay, ...] = ()
         self.paused = False
         self._choose, self._new_source, self._live = choose, new_source, live
+        self._share = share
         self._stop, self._nudge = threading.Event(), threading.Event()
 
     def on_mount(self) -> None:
@@ -118,7 +121,7 @@ class KoreApp(PlainApp):
         self._nudge.set()
 
     def _watch(self) -> None:
-        pace = Pace()
+        pace = Pace(self._share)
         turn = 0
         overlays: tuple[Overlay, ...] = ()
         while not self._stop.is_set():
@@ -283,10 +286,11 @@ class KoreApp(PlainApp):
 class Pace:
     """How long to wait between looks: the more the process costs, the longer, so that it stays cheap.
 
-    Aims at under 2 % of a core while following; never faster than 2 looks a second.
+    Args:
+        share: of a core that following may take; never faster than 2 looks a second.
     """
 
-    def __init__(self, share: float = 0.015) -> None:
+    def __init__(self, share: float) -> None:
         self._share = share
         self._cpu, self._wall = time.process_time(), time.monotonic()
         self._wait = REDRAW

@@ -14,6 +14,7 @@ from pathlib import Path
 from kore.errors import UsageError
 from kore_cli.source import tail_lines
 
+SHARE = 0.005  # of a core: a training on all cores waits twice for what its dashboard takes
 YIELDING = 10  # how much lower than the training's the dashboard's priority is
 
 
@@ -70,7 +71,7 @@ def watch(argv: Sequence[str], folder: Path, *, theme: str = "kore-dark", images
     probe = Monitor(child.process.pid)
     try:
         source = RunSource(folder, probe=probe, complaint=child.complaint)
-        KoreApp(source, images=images, theme=theme).run()  # type: ignore[arg-type]
+        KoreApp(source, images=images, theme=theme, share=SHARE).run()  # type: ignore[arg-type]
     finally:
         probe.close()
     return farewell(child, folder)
