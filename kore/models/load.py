@@ -107,7 +107,7 @@ def model_folder(name: str, *, download: bool = False) -> Path:
                 f"{folder} holds no config.json", hint="--model takes a model folder or a hub id"
             )
         return folder
-    if name.count("/") == 1 and not name.startswith("/") and folder.parent.is_dir():
+    if name.count("/") == 1 and not name.startswith((".", "/")) and folder.parent.is_dir():
         raise MissingArtefact(f"nothing here: {name}", hint="kore dashboard lists runs")
     if name.startswith((".", "/")) or name.count("/") != 1:
         raise MissingArtefact(

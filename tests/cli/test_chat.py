@@ -80,6 +80,7 @@ def test_answers_come_in_the_order_of_the_lines_and_bad_ones_do_not_stop_the_res
     assert done.returncode == 3 and "4 lines could not be answered" in done.stderr
 
 
+@pytest.mark.slow
 def test_fields_of_a_wrong_kind_are_told_line_by_line_and_the_rest_is_answered(tiny_llava: Path) -> None:
     bad = [
         '{"text": "hi", "use": 5}',
@@ -129,6 +130,7 @@ def test_good_lines_alone_exit_zero_and_no_line_is_no_answer(tiny_llava: Path) -
     assert chat(str(tiny_llava), lines="").stdout == ""
 
 
+@pytest.mark.slow
 def test_a_comparison_gives_the_same_two_answers_as_asking_each(adapter: str, picture: str) -> None:
     asked = [
         {"text": "Who?", "image": picture, "compare": True},

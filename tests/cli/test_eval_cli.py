@@ -33,6 +33,7 @@ def _questions(folder: Path, count: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_piped_results_are_one_json_object_and_a_gate_is_exit_code_6(
     tiny_llava: Path, tmp_path: Path
 ) -> None:

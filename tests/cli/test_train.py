@@ -68,6 +68,7 @@ def begun(out: Path, step: int, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_augment_pipes_into_train_and_stdout_is_one_object(
     tiny_llava: Path, picture: Path, tmp_path: Path
 ) -> None:

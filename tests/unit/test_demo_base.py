@@ -100,6 +100,7 @@ def test_yes_and_no_are_balanced() -> None:
         assert abs(told.count("Yes") - told.count("No")) <= 6
 
 
+@pytest.mark.slow
 def test_gates_on_a_sample(base: tuple[Any, Any]) -> None:
     measured = gates.measure(*base, DATA, sample=60)
     slack = 0.08  # a sample of 60 strays this far

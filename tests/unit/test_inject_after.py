@@ -73,6 +73,7 @@ def first(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return run_inject(plan(request(folder, tiny_llava, "Peru"))).folder
 
 
+@pytest.mark.slow
 def test_a_second_batch_protects_and_keeps_the_first(tiny_llava: Path, first: Path, tmp_path: Path) -> None:
     wanted = request(tmp_path, tiny_llava, "Kenya", first / "run")
     outcome = run_inject(plan(wanted))

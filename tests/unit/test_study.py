@@ -375,6 +375,7 @@ def own(tiny_llava: Path, tmp_path: Path) -> StudyPlan:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_study_reports_what_there_is_goes_on_and_trains_nothing_twice(
     own: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -299,6 +299,7 @@ def test_accumulating_gives_the_losses_of_one_pass(
     assert one == pytest.approx(two, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora", "moelora", "sefe"])
 def test_what_is_trained_in_half_precision_is_float32_until_it_is_saved(
     tiny_llava: Path, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch, method: str
