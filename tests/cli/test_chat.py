@@ -100,6 +100,7 @@ def test_fields_of_a_wrong_kind_are_told_line_by_line_and_the_rest_is_answered(t
     assert ["error" in f for f in found] == [False, *[True] * len(bad), False]
 
 
+@pytest.mark.slow
 def test_a_question_that_is_stopped_before_the_model_is_ready_is_not_answered(tiny_llava: Path) -> None:
     done = chat(str(tiny_llava), "--stream", lines='first?\n{"stop": true}\nsecond?\n')
     first, second = [e for e in objects(done.stdout) if e.get("done")]

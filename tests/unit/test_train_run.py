@@ -100,8 +100,8 @@ class _Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("method", ["kore", "lora"])
-@pytest.mark.parametrize("step", [2, 5])
+@pytest.mark.parametrize("method", ["kore", pytest.param("lora", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [pytest.param(2, marks=pytest.mark.slow), 5])
 def test_a_run_killed_at_any_step_ends_bit_for_bit_as_an_unbroken_one(
     tiny_llava: Path,
     tmp_path: Path,
