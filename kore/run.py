@@ -77,6 +77,16 @@ class RunState:
         return process_alive(self.pid)
 
     @property
+    def working(self) -> bool:
+        """Whether it says of itself that it is at work; `dead` tells whether that can be."""
+        return self.status in ("starting", "running")
+
+    @property
+    def dead(self) -> bool:
+        """Whether it says that it is at work, but its process is gone."""
+        return self.working and self.alive is False
+
+    @property
     def sound(self) -> bool:
         """Whether every field is of its type, so that readers need not ask again."""
         return (

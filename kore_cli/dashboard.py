@@ -122,4 +122,4 @@ def is_live(run: object) -> bool:
         state = run.state()
     except (KoreError, OSError):
         return False
-    return state.status in ("starting", "running") and state.alive is not False
+    return state.working and not state.dead

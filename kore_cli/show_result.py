@@ -24,9 +24,8 @@ def _facts(path: Path, kind: str) -> dict[str, Any]:
         from kore.run import Run
 
         state = Run(path).state()
-        dead = state.status in ("starting", "running") and state.alive is False
         return {
-            "status": "dead" if dead else state.status,
+            "status": "dead" if state.dead else state.status,
             "method": state.method,
             "command": " ".join(state.command),
             "message": state.message,

@@ -158,12 +158,12 @@ class RunSource:
     def _turn_to_newest(self, now: float) -> None:
         """Take up the newest run; leave the present one only when it is over and another works."""
         self._look_at = now + NEWEST_EVERY
-        working = self._run is not None and self._run.status in ("starting", "running")
+        working = self._run is not None and self._run.working
         over = not working or (self._run is not None and self._alive(self._run) is False)
         found = runs.all_runs()
         if not found or not over or found[0].folder == self.folder:
             return
-        if self.folder is not None and found[0].state().status not in ("starting", "running"):
+        if self.folder is not None and not found[0].state().working:
             return
         self.folder = found[0].folder
         self._start_anew()

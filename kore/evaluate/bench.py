@@ -107,8 +107,6 @@ def load_benchmark(name: str, choice: Choice) -> BenchSuite:
         raise UsageError(
             f"protocol llava-native has no {benchmark.name}", hint="it knows MME, POPE, ScienceQA, MMBench"
         )
-    if choice.data is None:
-        raise UsageError("benchmarks need a data folder", hint="name it with --data-dir")
     path = file_of(benchmark, choice.data)
     rows = read_rows(path, {"question", *benchmark.columns})
     _check(rows, benchmark.kind)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from kore.evaluate.demo import FAR, NEAR, demo_suites
 from kore.evaluate.questions import QuestionSuite, load_questions
 from kore.evaluate.task import Role, Suite
 from kore.jsonl import read_jsonl
+from kore.run import data_root
 
 if TYPE_CHECKING:
     from kore.evaluate.judge import Judge
@@ -33,7 +34,7 @@ class Choice:
     """How suites are read.
 
     Attributes:
-        data: folder of benchmark files.
+        data: folder of benchmark files; the one that every command looks in, unless another is named.
         style: form of multiple-choice prompts: LLaVA models have their own.
         split: of the demo's and own suites.
         limit: only the first so many samples of each suite.
@@ -41,7 +42,7 @@ class Choice:
         max_new_tokens: longest answer, where the user named one.
     """
 
-    data: Path | None = None
+    data: Path = field(default_factory=data_root)
     protocol: str = "vlmeval"
     compat: Compat = "vlmeval-688e9da"
     style: Style = "default"
@@ -124,8 +125,7 @@ def _present(path: Path) -> Path:
     return path
 
 
-def _evoke(data: Path | None) -> Path:
-    base = data or Path()
+def _evoke(base: Path) -> Path:
     for path in (base / EVOKE, base / "json" / "jsonl" / EVOKE, base / "evoke" / EVOKE):
         if path.is_file():
             return path

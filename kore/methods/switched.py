@@ -29,7 +29,12 @@ class Switch(Protocol):
 
 
 class Switched(nn.Module):
-    """A model with an off switch. Args: inner: the model."""
+    """A model with an off switch.
+
+    Args:
+        inner: the model.
+        off: makes `inner` the untouched base, for a while or for good.
+    """
 
     def __init__(self, inner: nn.Module, off: Switch) -> None:
         super().__init__()

@@ -189,7 +189,7 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
         command=request.command,
     )
     lap("train")
-    suites, label = suites_for(request, tree), profile.train.method
+    suites, label = suites_for(request, tree, old), profile.train.method
     before = earlier_suites(planned)
     models: dict[str, Run | None] = {stages.BASE: None, label: run}
     if request.after is not None:
@@ -224,7 +224,7 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
     )
 
 
-def suites_for(request: Request, tree: Path) -> list[Suite]:
+def suites_for(request: Request, tree: Path, old: Path | None) -> list[Suite]:
     """The items' own questions, then the named suites, else agreement with the base on old prompts."""
     from kore.evaluate.agreement import load_agreement
     from kore.evaluate.questions import load_questions
@@ -233,7 +233,8 @@ def suites_for(request: Request, tree: Path) -> list[Suite]:
     own: list[Suite] = [load_questions(tree / "eval.jsonl", name="items")]
     if request.suites:
         return own + resolve_suites(request.suites, choice(request))
-    return [*own, load_agreement(old_prompts(request, tree.parent), limit=HELD_OUT)]
+    assert old is not None
+    return [*own, load_agreement(old, limit=HELD_OUT)]
 
 
 def choice(request: Request) -> Choice:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, get_args
 
 from kore.errors import MissingArtefact, ProfileError
 from kore.profile import AugmentSection, name_of, resolve
-from kore.run import data_root
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -64,7 +63,7 @@ def check_data(plan: StudyPlan) -> None:
     for key, name in (("items", plan.items), ("old", plan.old), ("notes", plan.notes_file)):
         if name is not None and not Path(name).is_file():
             raise MissingArtefact(f"no such file: {name}", where=key)
-    resolve_suites(plan.suites, Choice(data=data_root()))
+    resolve_suites(plan.suites, Choice())
 
 
 def explain(error: ValidationError, where: str) -> ProfileError:

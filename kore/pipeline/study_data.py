@@ -13,7 +13,6 @@ from kore.pipeline.study_plan import RAW, StudyPlan
 from kore.profile import name_of, resolve
 from kore.progress import Progress
 from kore.records import KnowledgeItem, Sample, read_records
-from kore.run import data_root
 
 if TYPE_CHECKING:
     from kore.evaluate.task import Suite
@@ -106,7 +105,7 @@ def suites(plan: StudyPlan, data: StudyData, split: str) -> list[Suite]:
     from kore.evaluate.questions import QuestionSuite, half
     from kore.evaluate.suites import Choice, narrow, resolve_suites
 
-    choice = Choice(data=data_root(), split=split, limit=plan.limit)
+    choice = Choice(split=split, limit=plan.limit)
     found: list[Suite] = []
     for suite in resolve_suites([str(data.questions), *plan.suites], replace(choice, limit=None)):
         if not isinstance(suite, QuestionSuite):

@@ -70,8 +70,7 @@ class RunsScreen(ModalScreen[None]):
             state = run.state()
         except (KoreError, OSError):
             return Content.assemble(f"{mark} {title_of(run.folder)}  ", ("unreadable", "$error"))
-        live = state.status in ("running", "starting") and state.alive is not False
-        words = state.status if state.status not in ("running", "starting") or live else "dead"
+        words = "dead" if state.dead else state.status
         tone = {"finished": "$success", "failed": "$error", "dead": "$error", "interrupted": "$warning"}.get(
             words, "$primary"
         )
