@@ -1,11 +1,12 @@
 """Training step time with and without `--watch`: what the dashboard costs the training beside it.
 
-    python benchmarks/watch_overhead.py --threads 1 2 --repeats 8 --out docs/results/watch.json
+    python benchmarks/watch_overhead.py --threads 1 2 --out docs/results/watch.json
 
-Runs `kore train` on the embedded model and the demo's old samples, once for each number of threads. While
-it trains, what `--watch` shows is opened in a real terminal (tmux, 140x40) and closed again, in turns of
-some seconds: two runs differ by more than the dashboard costs, two neighbouring turns of one run do not.
-The time of a step is the gap between two step events. A turn begins once the dashboard has drawn itself.
+Runs `kore train` on the embedded model and the demo's old samples, once for each number of threads, and
+opens beside it what `--watch` shows, in a real terminal (tmux, 140x40). The dashboard's process is stopped
+and continued in turns of some seconds (SIGSTOP, SIGCONT): two runs differ by more than the dashboard costs,
+two neighbouring turns of one run less. What is compared is the mean time of a turn's steps, each the gap
+between two step events: a median would leave out the few steps that a redraw falls into.
 
 On a machine with as many cores as training has threads the dashboard takes its time from the training;
 with a core to spare it does not.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import signal
 import statistics
@@ -28,6 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from terminal import Terminal
 
 from kore.files import write_json
@@ -40,7 +43,8 @@ from pathlib import Path
 from kore_cli.watching import watch
 watch([sys.executable, "-c", "import time; time.sleep(float(%r))"], Path(sys.argv[1]))
 """
-SETTLING = 3.0
+SETTLING = 1.0
+LEFT_ALONE = 40.0  # seconds of the dashboard's own processor time: a stopped one that goes on has more to do
 
 
 @contextmanager
@@ -87,50 +91,55 @@ def step_times(folder: Path) -> list[float]:
     return found
 
 
-def turn(folder: Path, seconds: float, *, watched: bool) -> tuple[float, float]:
+def turn(dashboard: psutil.Process, seconds: float, *, watched: bool) -> tuple[float, float]:
     """Let some seconds pass, with the dashboard or without; when they began and ended."""
-    if not watched:
-        time.sleep(SETTLING)
-        begun = time.time()
-        time.sleep(seconds)
-        return begun, time.time()
-    # the child outlives the turn by a little, so that the dashboard does not see it end
-    command = [sys.executable, "-c", WATCH % (3 * seconds + 30), str(folder)]
-    with Terminal(command, (140, 40)) as terminal:
-        terminal.wait_for("step")
-        time.sleep(SETTLING)
-        begun = time.time()
-        time.sleep(seconds)
-        ended = time.time()
-        terminal.press("q")
-    return begun, ended
+    if watched:
+        dashboard.resume()
+    else:
+        dashboard.suspend()
+    time.sleep(SETTLING)
+    begun = time.time()
+    time.sleep(seconds)
+    return begun, time.time()
 
 
 def compare(threads: int, repeats: int, seconds: float, batch: int) -> dict[str, Any]:
-    """Median step times of both kinds of turns, and the median ratio of neighbours."""
+    """Mean step times of both kinds of turns, and the ratio of neighbours."""
     turns: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "run"
-        with training(folder, threads, batch):
+        # the child outlives the turns, so that the dashboard does not see it end
+        whole = 2 * repeats * (seconds + SETTLING) + LEFT_ALONE + 60
+        command = [sys.executable, "-c", WATCH % whole, str(folder)]
+        with training(folder, threads, batch), Terminal(command, (140, 40)) as terminal:
+            terminal.wait_for("step")
+            dashboard = psutil.Process(terminal.pid)
             for number in range(repeats):
                 for watched in (False, True) if number % 2 == 0 else (True, False):
-                    turns[watched].append(turn(folder, seconds, watched=watched))
+                    turns[watched].append(turn(dashboard, seconds, watched=watched))
+            dashboard.resume()
+            time.sleep(SETTLING)
+            before = sum(dashboard.cpu_times()[:2])
+            time.sleep(LEFT_ALONE)
+            used = sum(dashboard.cpu_times()[:2]) - before
         times = step_times(folder)
     gaps = list(itertools.pairwise(times))
     steps = {
         kind: [[b - a for a, b in gaps if begun <= a and b <= ended] for begun, ended in windows]
         for kind, windows in turns.items()
     }
-    medians = {kind: [statistics.median(window) for window in windows] for kind, windows in steps.items()}
-    ratios = [100 * (w / p - 1) for p, w in zip(medians[False], medians[True], strict=True)]
-    pooled = {kind: statistics.median(itertools.chain(*windows)) for kind, windows in steps.items()}
+    means = {kind: [statistics.fmean(window) for window in windows] for kind, windows in steps.items()}
+    ratios = [100 * (w / p - 1) for p, w in zip(means[False], means[True], strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
     return {
         "threads": threads,
         "steps": [sum(map(len, steps[False])), sum(map(len, steps[True]))],
-        "plain_step_ms": round(1000 * pooled[False], 1),
-        "watched_step_ms": round(1000 * pooled[True], 1),
-        "difference_percent": round(statistics.median(ratios), 2),
-        "differences_of_neighbours_percent": [round(r, 1) for r in ratios],
+        "plain_step_ms": round(1000 * statistics.median(means[False]), 1),
+        "watched_step_ms": round(1000 * statistics.median(means[True]), 1),
+        "difference_percent": round(middle, 2),
+        "quartiles_percent": [round(low, 1), round(high, 1)],
+        "standard_error_percent": round(statistics.stdev(ratios) / math.sqrt(len(ratios)), 2),
+        "dashboard_cpu_percent": round(100 * used / LEFT_ALONE, 2),
     }
 
 
@@ -138,14 +147,15 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--repeats", type=int, default=8, help="pairs of turns")
-    parser.add_argument("--seconds", type=float, default=12.0, help="length of a turn")
+    parser.add_argument("--repeats", type=int, default=20, help="pairs of turns")
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of a turn")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
-    rows = [compare(threads, args.repeats, args.seconds, args.batch) for threads in args.threads]
-    for row in rows:
-        print(json.dumps(row))
+    rows = []
+    for threads in args.threads:
+        rows.append(compare(threads, args.repeats, args.seconds, args.batch))
+        print(json.dumps(rows[-1]), flush=True)
     if args.out:
         told = f"python benchmarks/watch_overhead.py --threads {' '.join(map(str, args.threads))}"
         told += f" --repeats {args.repeats} --seconds {args.seconds:g} --batch {args.batch}"

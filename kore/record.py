@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -59,8 +59,17 @@ class Record(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(str(part) for part in first["loc"]) or cls.__name__
-            reason = first["msg"].removeprefix("Value error, ")
-            raise DataError(f"{key}: {reason}", where=where or None) from error
+            reason = ": " + first["msg"].removeprefix("Value error, ")
+            if first["type"] == "missing":
+                reason = f" is missing{cls._choices(first['loc'])}"
+            raise DataError(key + reason, where=where or None) from error
+
+    @classmethod
+    def _choices(cls, place: tuple[int | str, ...]) -> str:
+        """What may stand in a field that takes one of some words."""
+        known = cls.model_fields.get(str(place[0])) if len(place) == 1 else None
+        words = get_args(known.annotation) if known and get_origin(known.annotation) is Literal else ()
+        return f": one of {', '.join(map(str, words))}" if words else ""
 
 
 def as_list(value: str | list[str] | None) -> list[str]:

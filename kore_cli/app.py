@@ -34,7 +34,7 @@ from kore_cli.state import DashboardState
 from kore_cli.themes import OWN
 
 Images = Literal["auto", "blocks", "off"]
-REDRAW = 0.5
+REDRAW, SELDOMEST = 0.5, 4.0
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,8 @@ class Pace:
     """How long to wait between looks: the more the process costs, the longer, so that it stays cheap.
 
     Args:
-        share: of a core that following may take; never faster than 2 looks a second.
+        share: of a core that following may take. There are never more than 2 looks a second, and never
+            fewer than one in 4 seconds.
     """
 
     def __init__(self, share: float) -> None:
@@ -300,6 +301,6 @@ class Pace:
         cpu, wall = time.process_time(), time.monotonic()
         if wall - self._wall >= 2.0:
             used = (cpu - self._cpu) / (wall - self._wall)
-            self._wait = min(2.0, max(REDRAW, self._wait * min(1.6, max(0.6, used / self._share))))
+            self._wait = min(SELDOMEST, max(REDRAW, self._wait * min(1.6, max(0.6, used / self._share))))
             self._cpu, self._wall = cpu, wall
         return self._wait

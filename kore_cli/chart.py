@@ -10,14 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 from textual_hires_canvas import Canvas
 from textual_plot import AxisFormatter, HiResMode, NumericAxisFormatter, PlotWidget
+from textual_plot.plot_widget import LinePlot
 
 from kore_cli.curve import Curve, finite
 from kore_cli.glyphs import short
 from kore_cli.themes import palette
+
+# the braille pattern's bit of each of a cell's 4 x 2 dots
+DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,27 @@ def _power(tick: float) -> str:
     if 0.001 <= value < 100_000:
         return f"{value:.6g}"
     return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def dots(line: NDArray[np.float64], size: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The dots of a polyline, `[N, 2]`, that lie in a window from 0 to `size` (`[2]`).
+
+    Args:
+        line: `[M, 2]`, in dots.
+    """
+    start, step = line[:-1], np.diff(line, axis=0)
+    slope = np.where(step == 0, 1e-300, step)  # a level line meets the window's sides far away
+    one, other = -start / slope, (size - start) / slope
+    enter = np.minimum(one, other).max(axis=1, initial=0.0)
+    leave = np.maximum(one, other).min(axis=1, initial=1.0)
+    seen = enter <= leave
+    start, step, enter, span = start[seen], step[seen], enter[seen], (leave - enter)[seen]
+    counts = np.ceil(np.abs(step).max(axis=1, initial=0.0) * span).astype(np.int64) + 2
+    segment = np.repeat(np.arange(len(counts)), counts)
+    within = np.arange(len(segment)) - np.repeat(np.cumsum(counts) - counts, counts)
+    along = enter[segment] + span[segment] * within / (counts[segment] - 1)
+    found: NDArray[np.int64] = np.floor(start[segment] + along[:, None] * step[segment]).astype(np.int64)
+    return found[((found >= 0) & (found < size)).all(axis=1)]
 
 
 class Chart(PlotWidget, inherit_bindings=False):
@@ -201,6 +228,8 @@ class Chart(PlotWidget, inherit_bindings=False):
                         self.scatter(xs, ys, marker="•", marker_style=style)
                     else:
                         self.plot(xs, ys, line_style=style, hires_mode=HiResMode.BRAILLE)
+            if not self._needs_canvas_resize:
+                self.render()  # now, and not while the screen is drawn: that would draw it twice
 
     def _points(
         self, curve: Curve, width: int, window: tuple[float, float] | None
@@ -234,6 +263,10 @@ class Chart(PlotWidget, inherit_bindings=False):
 
     def _render_plot(self) -> None:
         canvas = self.query_one("#plot", Canvas)
+        with canvas.batch_refresh():
+            self._paint(canvas)
+
+    def _paint(self, canvas: Canvas) -> None:
         if canvas._canvas_size is None or canvas.size.width < 4 or canvas.size.height < 3:
             return
         if not self._datasets:
@@ -251,6 +284,20 @@ class Chart(PlotWidget, inherit_bindings=False):
                 canvas.set_pixel(right, y, " ")
         self._paint_shade(canvas)
         self._paint_notches(canvas, bottom)
+
+    def _render_line_plot(self, dataset: LinePlot) -> None:
+        """Light the line's dots, all segments at once: textual-plot's own way takes five times as long."""
+        region = self._scale_rectangle
+        low, high = (self._x_min, self._y_max), (self._x_max, self._y_min)
+        size = np.array([2 * region.width, 4 * region.height])
+        at = size * (np.column_stack((dataset.x, dataset.y)) - low) / np.subtract(high, low)
+        columns, rows = dots(at, size).T
+        cells = np.zeros((region.height, region.width), dtype=np.uint8)
+        np.bitwise_or.at(cells, (rows // 4, columns // 2), DOTS[rows % 4, columns % 2])
+        canvas = self.query_one("#plot", Canvas)
+        for y, x in np.argwhere(cells):
+            char = chr(0x2800 + int(cells[y, x]))
+            canvas.set_pixel(region.x + int(x), region.y + int(y), char, dataset.line_style)
 
     def _paint_shade(self, canvas: Canvas) -> None:
         if self._shade is None:

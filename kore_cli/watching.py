@@ -14,7 +14,7 @@ from pathlib import Path
 from kore.errors import UsageError
 from kore_cli.source import tail_lines
 
-SHARE = 0.005  # of a core: a training on all cores waits twice for what its dashboard takes
+SHARE = 0.005  # of a core: a training on all cores waits on each for what its dashboard takes of one
 YIELDING = 10  # how much lower than the training's the dashboard's priority is
 
 

@@ -123,7 +123,23 @@ def plan(request: Request) -> Plan:
     if any(folder.resolve() in (b.run.resolve(), b.run.resolve().parent) for b in earlier):
         raise UsageError(f"{folder} holds the earlier run", hint="choose another folder with -o")
     check_place(folder)
+    if not request.restart:
+        check_items(folder, items)
     return Plan(request, items, folder, model, notes, earlier)
+
+
+def check_items(folder: Path, items: Sequence[KnowledgeItem]) -> None:
+    """Refuse a folder in which other items were taught, and say how these can come after them."""
+    from kore.augment.inputs import input_hashes
+    from kore.manifest import NAME, read_manifest
+
+    tree = folder / "tree"
+    if (tree / NAME).exists() and read_manifest(tree).inputs != input_hashes(items):
+        raise UsageError(
+            f"{folder} holds other items",
+            hint=f"choose another folder with -o; teach these after those with --after {folder}; "
+            "or discard it with --restart",
+        )
 
 
 def check_after(request: Request, model: Path) -> list[Batch]:

@@ -1,11 +1,14 @@
-"""Small widgets that screens share: boxes that can be enlarged, a footer that names the way out first."""
+"""Small widgets that screens share: texts that rest while they say the same, boxes that can be enlarged,
+a footer that names the way out first."""
 
 from __future__ import annotations
 
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
-from textual.widgets import Footer
+from textual.content import Content
+from textual.visual import VisualType
+from textual.widgets import Footer, Static
 from textual.widgets._footer import FooterKey
 
 FIRST = ("help", "quit")
@@ -15,6 +18,43 @@ class Box(VerticalScroll):
     """A scrolling text that `z` enlarges."""
 
     ALLOW_MAXIMIZE = True
+
+
+class Still(Static):
+    """A text that is drawn when it changes, and laid out when that changes its size."""
+
+    _said: Content | None = None
+    _titles: tuple[Content | str, Content | str] | None = None
+
+    def update(self, content: VisualType = "", *, layout: bool = True) -> None:
+        """Say something; nothing happens if it is what is said already."""
+        said = content if isinstance(content, Content) else None
+        if said is not None and self._said is not None and said.is_same(self._said):
+            return
+        self._said = said
+        before = self._extent()
+        super().update(content, layout=False)
+        if layout and (before is None or before != self._extent()):
+            self.refresh(layout=True)
+
+    def _extent(self) -> tuple[int, int] | None:
+        """Columns and lines that the text decides on; None before there is any room."""
+        if not self.styles.auto_dimensions:
+            return (0, 0)
+        width = self.content_size.width
+        if not width:
+            return None
+        visual, rules = self._render(), self.styles.get_rules()
+        return (
+            visual.get_optimal_width(rules, width) if self.styles.is_auto_width else 0,
+            visual.get_height(rules, width) if self.styles.is_auto_height else 0,
+        )
+
+    def entitle(self, title: Content | str, subtitle: Content | str = "") -> None:
+        """Write into the frame."""
+        if (title, subtitle) != self._titles:
+            self._titles = (title, subtitle)
+            self.border_title, self.border_subtitle = title, subtitle
 
 
 class KeyBar(Footer):

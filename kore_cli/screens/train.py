@@ -10,7 +10,6 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Static
 
 from kore.run import title_of
 from kore_cli.chart import Chart, Line, Notch
@@ -18,6 +17,7 @@ from kore_cli.curve import Curve
 from kore_cli.glyphs import duration, fit, short, spark
 from kore_cli.keys import TRAIN, bindings
 from kore_cli.screens.machine import compact_machine, machine
+from kore_cli.screens.parts import Still
 from kore_cli.screens.verdicts import counts
 from kore_cli.screens.view import View
 from kore_cli.themes import palette, styled
@@ -59,18 +59,18 @@ class TrainScreen(View):
 
     def body(self) -> Iterable[Widget]:
         """A chart, tiles, the machine, the log."""
-        tiles = [Static(id=f"tile-{name}", classes="tile") for name, _ in METRICS]
+        tiles = [Still(id=f"tile-{name}", classes="tile") for name, _ in METRICS]
         side = Vertical(
-            Static(id="machine", classes="panel"),
-            Static(id="counts", classes="panel"),
-            Static(id="about", classes="panel"),
+            Still(id="machine", classes="panel"),
+            Still(id="counts", classes="panel"),
+            Still(id="about", classes="panel"),
             id="side",
         )
         yield Horizontal(
             Vertical(Chart(id="chart"), Horizontal(*tiles, id="tiles"), id="main"), side, id="upper"
         )
-        yield Static(id="log", classes="panel")
-        yield Static(id="compact")
+        yield Still(id="log", classes="panel")
+        yield Still(id="compact")
 
     @property
     def _lines_only(self) -> bool:
@@ -85,13 +85,12 @@ class TrainScreen(View):
         if not self._lines_only:
             self._chart(snapshot)
         if self.has_class("-narrow") or self._lines_only:
-            self.query_one("#compact", Static).update(self._compact(snapshot))
+            self.query_one("#compact", Still).update(self._compact(snapshot))
             return
         for index, (name, title) in enumerate(METRICS):
             self._tile(snapshot.state, index, name, title)
-        panel = self.query_one("#machine", Static)
-        panel.border_title = "machine"
-        panel.border_subtitle = snapshot.source
+        panel = self.query_one("#machine", Still)
+        panel.entitle("machine", snapshot.source)
         # its own height follows what is written, up to this much of the column
         tall = self.has_class("-tall")
         height = self.query_one("#side").size.height * 6 // 10 - 2 if tall else panel.content_size.height
@@ -101,9 +100,8 @@ class TrainScreen(View):
         self._log(snapshot)
 
     def _about(self, snapshot: Snapshot) -> None:
-        panel = self.query_one("#about", Static)
-        panel.border_title = "run"
-        panel.border_subtitle = "y copies next" if asks(snapshot) else ""
+        panel = self.query_one("#about", Still)
+        panel.entitle("run", "y copies next" if asks(snapshot) else "")
         panel.update(about(snapshot, max(12, panel.content_size.width)))
 
     def _chart(self, snapshot: Snapshot) -> None:
@@ -183,7 +181,7 @@ class TrainScreen(View):
         return text
 
     def _tile(self, state: DashboardState, index: int, name: str, title: str) -> None:
-        tile = self.query_one(f"#tile-{name}", Static)
+        tile = self.query_one(f"#tile-{name}", Still)
         width = max(6, tile.content_size.width)
         curve = state.curve(name)
         value = state.now.get(name)
@@ -193,18 +191,18 @@ class TrainScreen(View):
         parts = [(fit(text, width), "$error bold" if broken else "bold")]
         if len(text) + 2 + len(change) <= width:
             parts.append((f"  {change}", "$foreground 55%"))
-        tile.border_title = title if width > len(title) else SHORT[name]
+        tile.entitle(title if width > len(title) else SHORT[name])
         tile.set_class(index == self.metric, "-chosen")
         tile.update(Content.assemble(*parts, "\n", (spark(curve.y, width), "$primary")))
 
     def _counts(self, snapshot: Snapshot) -> None:
-        panel = self.query_one("#counts", Static)
-        panel.border_title = "answers"
+        panel = self.query_one("#counts", Still)
+        panel.entitle("answers")
         panel.update(counts(snapshot.state, max(12, panel.content_size.width)))
 
     def _log(self, snapshot: Snapshot) -> None:
-        panel = self.query_one("#log", Static)
-        panel.border_title = Content(f"log · {self.wanted}" if self.wanted else "log")
+        panel = self.query_one("#log", Still)
+        panel.entitle(Content(f"log · {self.wanted}" if self.wanted else "log"))
         lines = [line for line in log_lines(snapshot) if self.wanted in line.lower()]
         height = max(1, panel.content_size.height)
         width = max(10, panel.content_size.width)

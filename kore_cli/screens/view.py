@@ -12,13 +12,13 @@ from textual.containers import Container
 from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from kore.run import title_of
 from kore_cli.chart import Chart
 from kore_cli.glyphs import bar, duration, fit, short
 from kore_cli.liveness import Liveness
-from kore_cli.screens.parts import KeyBar
+from kore_cli.screens.parts import KeyBar, Still
 
 if TYPE_CHECKING:
     from kore_cli.app import KoreApp
@@ -61,11 +61,11 @@ class View(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Header, tabs, banner, body, filter, footer."""
-        yield Static(id="header")
-        yield Static(id="tabs")
-        yield Static(id="banner")
+        yield Still(id="header")
+        yield Still(id="tabs")
+        yield Still(id="banner")
         yield Container(*self.body(), id="body")
-        yield Static(id="line")
+        yield Still(id="line")
         yield Input(placeholder=f"filter {self.FILTERS} · Enter keeps it, Escape clears it", id="filter")
         yield KeyBar()
 
@@ -101,7 +101,7 @@ class View(Screen[None]):
 
     def on_mount(self) -> None:
         """Watch the sizes of what is inside: another width needs other lines."""
-        self.query_one("#tabs", Static).update(tabs(self.NAME))
+        self.query_one("#tabs", Still).update(tabs(self.NAME))
         self.screen_layout_refresh_signal.subscribe(self, self._laid_out)
 
     def _laid_out(self, _: Screen[None]) -> None:
@@ -141,15 +141,15 @@ class View(Screen[None]):
     def show_header(self, snapshot: Snapshot) -> None:
         """Update what keeps moving even while the view is paused."""
         width = self.size.width
-        self.query_one("#header", Static).update(header(snapshot, width, paused=self.kore.paused))
-        banner = self.query_one("#banner", Static)
+        self.query_one("#header", Still).update(header(snapshot, width, paused=self.kore.paused))
+        banner = self.query_one("#banner", Still)
         text = banner_text(snapshot, width)
         banner.display = text is not None and not self._tiny
         if text is not None:
             banner.update(text)
             banner.set_class(snapshot.liveness.name in ("dead", "failed"), "-bad")
         if self._tiny:
-            self.query_one("#line", Static).update(one_line(snapshot, width))
+            self.query_one("#line", Still).update(one_line(snapshot, width))
 
     @property
     def no_match(self) -> str:

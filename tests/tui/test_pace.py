@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from kore_cli import app
-from kore_cli.app import REDRAW, Pace
+from kore_cli.app import REDRAW, SELDOMEST, Pace
 
 
-@pytest.mark.parametrize(("cost", "wait"), [(0.05, 2.0), (0.004, 0.8), (0.0001, REDRAW)])
+@pytest.mark.parametrize(("cost", "wait"), [(0.05, SELDOMEST), (0.004, 0.8), (0.0001, REDRAW)])
 def test_looks_take_their_share_of_a_core_or_come_at_their_seldomest(
     monkeypatch: pytest.MonkeyPatch, cost: float, wait: float
 ) -> None:

@@ -80,6 +80,25 @@ def test_an_item_without_a_picture_is_refused_before_anything_runs(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_of_other_items_is_refused_with_the_way_to_teach_these_after_them(
+    tmp_path: Path, tiny_llava: Path
+) -> None:
+    from kore.augment.inputs import input_hashes, manifest_of
+
+    wanted = request(tmp_path, tiny_llava, write_items(tmp_path))
+    items = plan(wanted).items
+    assert wanted.out is not None
+    tree = wanted.out / "tree"
+    tree.mkdir(parents=True)
+    manifest_of(wanted.resolved.profile.augment, 0, None, input_hashes(items), {}).write(tree)
+    assert plan(wanted).items == items
+    write_items(tmp_path, 3)
+    with pytest.raises(UsageError, match="holds other items") as caught:
+        plan(wanted)
+    assert f"--after {wanted.out}" in (caught.value.hint or "")
+    assert len(plan(replace(wanted, restart=True)).items) == 3
+
+
 def test_a_suite_that_is_not_there_is_refused_before_anything_runs(
     tmp_path: Path, tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

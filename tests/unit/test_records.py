@@ -84,6 +84,12 @@ def test_unknown_keys_are_under_extra() -> None:
     assert item.extra == {"page": 3, "mine": 1}
 
 
+def test_a_missing_field_is_named_with_the_words_it_takes() -> None:
+    value = {name: part for name, part in ITEM.items() if name != "kind"}
+    with pytest.raises(DataError, match=r"^items.jsonl:3: kind is missing: one of news, entity$"):
+        KnowledgeItem.from_json(value, "items.jsonl:3")
+
+
 def test_messages_of_openai_read_to_the_same_sample_as_llavas_turns() -> None:
     llava = Sample.from_json({"id": "1", "image": "a.jpg", "conversations": TURNS})
     for content, images in (
