@@ -5,8 +5,10 @@
 Runs `kore train` on the embedded model and the demo's old samples, once for each number of threads, and
 opens beside it what `--watch` shows, in a real terminal (tmux, 140x40). The dashboard's process is stopped
 and continued in turns of some seconds (SIGSTOP, SIGCONT): two runs differ by more than the dashboard costs,
-two neighbouring turns of one run less. What is compared is the mean time of a turn's steps, each the gap
-between two step events: a median would leave out the few steps that a redraw falls into.
+two neighbouring turns of one run less. Two things are compared: the mean time of a turn's steps, each the gap
+between two step events (a median would leave out the few steps that a redraw falls into), and, much less
+disturbed by a noisy machine, the share of the time in which a thread of the training could run but had no
+core (the kernel's run_delay, over all threads): by no more than that can a step be longer.
 
 On a machine with as many cores as training has threads the dashboard takes its time from the training;
 with a core to spare it does not.
@@ -27,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +39,13 @@ from terminal import Terminal
 from kore.files import write_json
 
 SAMPLES = Path(__file__).parents[1] / "kore" / "demo" / "data" / "old.jsonl"
-# what `kore train --watch` does once training runs, around a child that does nothing
+# what `kore train --watch` does once training runs, around a child that does nothing; Textual takes SIGCONT for
+# a return to the terminal and starts its threads anew
 WATCH = """
-import sys
+import signal, sys
 from pathlib import Path
+listen = signal.signal
+signal.signal = lambda number, handler: None if number == signal.SIGCONT else listen(number, handler)
 from kore_cli.watching import watch
 watch([sys.executable, "-c", "import time; time.sleep(float(%r))"], Path(sys.argv[1]))
 """
@@ -48,7 +54,7 @@ LEFT_ALONE = 40.0  # seconds of the dashboard's own processor time: a stopped on
 
 
 @contextmanager
-def training(folder: Path, threads: int, batch: int) -> Iterator[None]:
+def training(folder: Path, threads: int, batch: int) -> Iterator[psutil.Process]:
     """A training that runs until it is left."""
     words = [
         "train",
@@ -76,7 +82,7 @@ def training(folder: Path, threads: int, batch: int) -> Iterator[None]:
             if process.poll() is not None:
                 raise RuntimeError(f"training ended with exit code {process.returncode}")
             time.sleep(0.5)
-        yield
+        yield psutil.Process(process.pid)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait()
@@ -91,54 +97,70 @@ def step_times(folder: Path) -> list[float]:
     return found
 
 
-def turn(dashboard: psutil.Process, seconds: float, *, watched: bool) -> tuple[float, float]:
-    """Let some seconds pass, with the dashboard or without; when they began and ended."""
+def waited(process: psutil.Process) -> float:
+    """Seconds that its threads were ready to run and waited for a core."""
+    files = Path(f"/proc/{process.pid}/task").glob("*/schedstat")
+    return sum(int(file.read_text().split()[1]) for file in files) / 1e9
+
+
+@dataclass(frozen=True)
+class Turn:
+    """When it began and ended, in Unix time, and how long the training waited for a core meanwhile."""
+
+    begun: float
+    ended: float
+    waited: float
+
+    def mean_step(self, gaps: list[tuple[float, float]]) -> float:
+        """Mean seconds of the steps that lie in it."""
+        return statistics.fmean(b - a for a, b in gaps if self.begun <= a and b <= self.ended)
+
+
+def turn(dashboard: psutil.Process, trainer: psutil.Process, seconds: float, *, watched: bool) -> Turn:
+    """Let some seconds pass, with the dashboard or without."""
     if watched:
         dashboard.resume()
     else:
         dashboard.suspend()
     time.sleep(SETTLING)
-    begun = time.time()
+    begun, before = time.time(), waited(trainer)
     time.sleep(seconds)
-    return begun, time.time()
+    return Turn(begun, time.time(), waited(trainer) - before)
 
 
 def compare(threads: int, repeats: int, seconds: float, batch: int) -> dict[str, Any]:
-    """Mean step times of both kinds of turns, and the ratio of neighbours."""
-    turns: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
+    """Both kinds of turns, and what the dashboard takes when it is left alone."""
+    turns: dict[bool, list[Turn]] = {False: [], True: []}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "run"
         # the child outlives the turns, so that the dashboard does not see it end
         whole = 2 * repeats * (seconds + SETTLING) + LEFT_ALONE + 60
         command = [sys.executable, "-c", WATCH % whole, str(folder)]
-        with training(folder, threads, batch), Terminal(command, (140, 40)) as terminal:
+        with training(folder, threads, batch) as trainer, Terminal(command, (140, 40)) as terminal:
             terminal.wait_for("step")
             dashboard = psutil.Process(terminal.pid)
             for number in range(repeats):
                 for watched in (False, True) if number % 2 == 0 else (True, False):
-                    turns[watched].append(turn(dashboard, seconds, watched=watched))
+                    turns[watched].append(turn(dashboard, trainer, seconds, watched=watched))
             dashboard.resume()
             time.sleep(SETTLING)
             before = sum(dashboard.cpu_times()[:2])
             time.sleep(LEFT_ALONE)
             used = sum(dashboard.cpu_times()[:2]) - before
-        times = step_times(folder)
-    gaps = list(itertools.pairwise(times))
-    steps = {
-        kind: [[b - a for a, b in gaps if begun <= a and b <= ended] for begun, ended in windows]
-        for kind, windows in turns.items()
-    }
-    means = {kind: [statistics.fmean(window) for window in windows] for kind, windows in steps.items()}
+        gaps = list(itertools.pairwise(step_times(folder)))
+    means = {kind: [t.mean_step(gaps) for t in turns[kind]] for kind in turns}
     ratios = [100 * (w / p - 1) for p, w in zip(means[False], means[True], strict=True)]
+    share = {kind: 100 * statistics.fmean(t.waited for t in turns[kind]) / seconds for kind in turns}
     low, middle, high = statistics.quantiles(ratios, n=4)
     return {
         "threads": threads,
-        "steps": [sum(map(len, steps[False])), sum(map(len, steps[True]))],
+        "pairs": repeats,
         "plain_step_ms": round(1000 * statistics.median(means[False]), 1),
         "watched_step_ms": round(1000 * statistics.median(means[True]), 1),
         "difference_percent": round(middle, 2),
         "quartiles_percent": [round(low, 1), round(high, 1)],
         "standard_error_percent": round(statistics.stdev(ratios) / math.sqrt(len(ratios)), 2),
+        "waited_for_a_core_percent": {"plain": round(share[False], 2), "watched": round(share[True], 2)},
         "dashboard_cpu_percent": round(100 * used / LEFT_ALONE, 2),
     }
 
