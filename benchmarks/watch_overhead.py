@@ -8,7 +8,7 @@ and continued in turns of some seconds (SIGSTOP, SIGCONT): two runs differ by mo
 two neighbouring turns of one run less. Two things are compared: the mean time of a turn's steps, each the gap
 between two step events (a median would leave out the few steps that a redraw falls into), and, much less
 disturbed by a noisy machine, the share of the time in which a thread of the training could run but had no
-core (the kernel's run_delay, over all threads): by no more than that can a step be longer.
+core (the kernel's run_delay, over all threads). That leaves out what sharing caches costs.
 
 On a machine with as many cores as training has threads the dashboard takes its time from the training;
 with a core to spare it does not.

@@ -286,7 +286,7 @@ class Chart(PlotWidget, inherit_bindings=False):
         self._paint_notches(canvas, bottom)
 
     def _render_line_plot(self, dataset: LinePlot) -> None:
-        """Light the line's dots, all segments at once: textual-plot's own way takes five times as long."""
+        """Light the line's dots, all segments at once; textual-plot sets them one by one."""
         region = self._scale_rectangle
         low, high = (self._x_min, self._y_max), (self._x_max, self._y_min)
         size = np.array([2 * region.width, 4 * region.height])

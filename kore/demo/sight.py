@@ -118,25 +118,25 @@ def teach_sight(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, 1.2e-3, total_steps=steps + 1, pct_start=0.08, cycle_momentum=False
     )
-    parts = {"tower": tower, "heads": heads, "optimiser": optimiser, "schedule": schedule}
-    done = load_checkpoint(checkpoint, parts)
+    states = {"tower": tower, "heads": heads, "optimiser": optimiser, "schedule": schedule}
+    done = load_checkpoint(checkpoint, states)
     if done:
         say(f"sight resumed at step {done}")
     started, means = time.monotonic(), dict[str, float]()
     for step in range(done + 1, steps + 1):
-        parted = losses(tower, heads, world, bank, random.Random(f"{seed}:{step}"), 64)
+        parts = losses(tower, heads, world, bank, random.Random(f"{seed}:{step}"), 64)
         optimiser.zero_grad(set_to_none=True)
-        torch.stack(list(parted.values())).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         schedule.step()
-        for name, loss in parted.items():
+        for name, loss in parts.items():
             means[name] = 0.95 * means.get(name, loss.item()) + 0.05 * loss.item()
         if step % every == 0 or step == 5:
             shown = " ".join(f"{name} {value:.2f}" for name, value in means.items())
             say(f"sight {step}/{steps} {time.monotonic() - started:.0f}s {shown}")
         if step % every == 0:
-            save_checkpoint(checkpoint, parts, step)
+            save_checkpoint(checkpoint, states, step)
 
 
 @torch.no_grad()

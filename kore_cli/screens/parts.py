@@ -23,15 +23,13 @@ class Box(VerticalScroll):
 class Still(Static):
     """A text that is drawn when it changes, and laid out when that changes its size."""
 
-    _said: Content | None = None
     _titles: tuple[Content | str, Content | str] | None = None
 
     def update(self, content: VisualType = "", *, layout: bool = True) -> None:
         """Say something; nothing happens if it is what is said already."""
-        said = content if isinstance(content, Content) else None
-        if said is not None and self._said is not None and said.is_same(self._said):
+        said = self.content
+        if isinstance(content, Content) and isinstance(said, Content) and content.is_same(said):
             return
-        self._said = said
         before = self._extent()
         super().update(content, layout=False)
         if layout and (before is None or before != self._extent()):
