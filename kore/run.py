@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -68,6 +69,14 @@ class RunState:
     fingerprint: str | None = None
     made_by: dict[str, str] = field(default_factory=versions)
     result: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def again(self) -> str | None:
+        """The command line that goes on with it; None where nothing says which."""
+        if not self.command:
+            return None
+        first, *words = self.command
+        return shlex.join(["kore", *(words if Path(first).name == "kore" else self.command)])
 
     @property
     def alive(self) -> bool | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -74,7 +73,7 @@ def judge(
     place = shlex.quote(str(folder)) if folder else "RUN"
     last = max(filter(None, (state.last_t, run.started)), default=now)
     age = max(0.0, now - last)
-    again = resume(run.command)
+    again = run.again
     if run.status == "finished":
         took = f" in {duration(run.ended - run.started)}" if run.ended else ""
         return Liveness("finished", f"finished{took}", f"kore chat {place} --compare", age)
@@ -106,13 +105,3 @@ def _phase(state: DashboardState) -> str:
         total = f" of {phase.total:,.0f}" if phase.total else ""
         parts.append(f"{phase.done:,.0f}{total}")
     return " · ".join(p for p in parts if p)
-
-
-def resume(command: Sequence[str]) -> str | None:
-    """The command line that goes on with a run."""
-    if not command:
-        return None
-    words = list(command)
-    if Path(words[0]).name == "kore":
-        words = words[1:]
-    return shlex.join(["kore", *words])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from functools import lru_cache
@@ -72,6 +73,7 @@ def build_tokenizer(world: World, seed: int) -> Any:
         show_progress=False,
     )
     core.train_from_iterator(corpus(world, random.Random(seed), 30_000), trainer)
+    core = with_plain_bytes(core)
     core.add_special_tokens([AddedToken(IMAGE, lstrip=True, special=True, normalized=False)])
     core.add_tokens([AddedToken(word, lstrip=True, normalized=False) for word in (USER, ASSISTANT)])
     tokenizer = PreTrainedTokenizerFast(
@@ -81,6 +83,16 @@ def build_tokenizer(world: World, seed: int) -> Any:
     )  # fmt: skip
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def with_plain_bytes(core: Any) -> Any:
+    """The tokenizer with its bytes as ordinary pieces: what is special is left out of every answer.
+
+    The trainer takes them only as special tokens.
+    """
+    told = json.loads(core.to_str())
+    told["added_tokens"] = [t for t in told["added_tokens"] if not t["content"].startswith("<0x")]
+    return type(core).from_str(json.dumps(told))
 
 
 def build_processor(tokenizer: Any) -> Any:

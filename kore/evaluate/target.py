@@ -60,7 +60,7 @@ def _run(run: Run, section: ModelSection) -> Target:
     if not (run.adapter / "adapter_config.json").is_file():
         raise MissingArtefact(
             f"{run.folder} has no finished adapter (status: {state.status})",
-            hint=f"finish it with: {' '.join(state.command) or f'kore train -o {run.folder}'}",
+            hint=f"finish it with: {state.again or 'the command that began it'}",
         )
     questions = next((Path(v["path"]) for k, v in state.inputs.items() if k == "questions"), None)
     named = state.profile.get("model", {})

@@ -66,7 +66,7 @@ def find_adapter(path: Path) -> Path:
     if state.status != "finished" or not (run.adapter / "adapter_config.json").is_file():
         raise MissingArtefact(
             f"{run.folder} is not finished (status: {state.status})",
-            hint=f"finish it first: {' '.join(state.command) or f'kore train -o {run.folder}'}",
+            hint=f"finish it first: {state.again or 'with the command that began it'}",
         )
     return run.adapter
 

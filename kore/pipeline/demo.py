@@ -103,6 +103,7 @@ def run_demo(
         seconds[name] = round(time.monotonic() - clock, 1)
         clock = time.monotonic()
 
+    again = ("kore", "demo", "-o", str(folder), "--seed", str(seed))
     bench = prepare(folder, seed, progress, restart=restart)
     lap("prepare")
     suites = suites_of(bench, "test")
@@ -114,7 +115,10 @@ def run_demo(
     probes = write_probes(bench, folder)
     for label, rate in RATES.items():
         trial = bench.trial(label, **{"train.lr": rate, "train.seed": seed})
-        run, result = run_trial(trial, PROFILE, folder / label, suites, evals, progress, probes=probes)
+        run, result = run_trial(
+            trial, PROFILE, folder / label, suites, evals, progress,
+            probes=probes, restart=restart, command=again,
+        )  # fmt: skip
         tuned[label] = result
         params[label] = int(run.state().result["trainable"])
         lap(label)

@@ -66,7 +66,7 @@ class Study:
 
         for profile in (self.plan.profile, *self.plan.models):
             data = layout(self.plan, self.out / "data", profile)
-            bench = Bench(self.plan, profile, data, self.out, self.progress)
+            bench = Bench(self.plan, profile, data, self.out, self.progress, self.command)
             self.benches[profile] = bench
             if self.make:
                 prepare(self.plan, profile, bench.data, self.progress)

@@ -5,6 +5,7 @@ A trial is known by what decides its result, so that rows of different tables sh
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -60,6 +61,7 @@ class Bench:
 
     Attributes:
         out: the study's folder.
+        command: goes on with the study.
         failed: name of a trial -> why it has no row.
     """
 
@@ -68,6 +70,7 @@ class Bench:
     data: StudyData
     out: Path
     progress: Progress = silent
+    command: str = "kore study"
     failed: dict[str, str] = field(default_factory=dict)
     _base: dict[str, Mapping[str, Scored]] = field(default_factory=dict)
     _suites: dict[str, list[Suite]] = field(default_factory=dict)
@@ -180,7 +183,10 @@ class Bench:
                 resolved = trial.resolved(self.profile)
                 result = stages.evaluate(resolved, run, asked, evals, name, self.progress)
             else:
-                run, result = run_trial(trial, self.profile, run.folder, asked, evals, self.progress)
+                words = shlex.split(self.command)
+                run, result = run_trial(
+                    trial, self.profile, run.folder, asked, evals, self.progress, command=words
+                )
         except NonFinite as error:
             return {"failed": str(error)}
         told, (losses, apart) = run.state().result, _losses(run)

@@ -54,8 +54,13 @@ def run_trial(
     probes: Path | None = None,
     restart: bool = False,
     stage: str | None = None,
+    command: Sequence[str] = (),
 ) -> tuple[Run, Result]:
-    """Train into `out` and score into `evals`; finished parts are not done again."""
+    """Train into `out` and score into `evals`; finished parts are not done again.
+
+    Args:
+        command: the command line that goes on with what the trial belongs to.
+    """
     resolved = trial.resolved(profile)
     run = stages.train(
         resolved,
@@ -68,7 +73,7 @@ def run_trial(
         probes=probes,
         restart=restart,
         stage=stage or f"train {trial.label}",
-        command=("kore", "train", "--method", trial.method, "--data", str(trial.data), "-o", str(out)),
+        command=command,
     )
     result = stages.evaluate(resolved, run, suites, evals, trial.label, progress)
     return run, result

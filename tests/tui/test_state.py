@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kore.run import RunState
 from kore_cli.curve import LIMIT, Curve
 from kore_cli.event_reader import EventReader
-from kore_cli.liveness import judge, resume
+from kore_cli.liveness import judge
 from kore_cli.reduce import reduce
 from kore_cli.source import tail_lines
 from kore_cli.state import DashboardState
@@ -195,7 +195,8 @@ def test_slow_steps_are_not_taken_for_a_stall() -> None:
 
 
 def test_the_command_that_resumes_is_quoted_for_a_shell() -> None:
-    assert resume(["/x/bin/kore", "train", "a b"]) == "kore train 'a b'"
+    assert replace(run_state(), command=["/x/bin/kore", "train", "a b"]).again == "kore train 'a b'"
+    assert replace(run_state(), command=[]).again is None
 
 
 def test_the_mean_loss_of_the_new_probes_asked_at_a_step_is_the_held_out_loss() -> None:

@@ -57,10 +57,12 @@ def test_template_equals_the_training_format(base: tuple[Any, Any]) -> None:
     assert tokenizer.decode(told) == " Peru</s>"
 
 
-@pytest.mark.parametrize("text", ["naïve 東京 🦊", "a\nb\tc", "Lima's  A-B (c) 3.14"])
+@pytest.mark.parametrize("text", ["naïve 東京 🦊", "<0x41>", "a\nb\tc", "Lima's  A-B (c) 3.14"])
 def test_any_text_survives_the_tokenizer(base: tuple[Any, Any], text: str) -> None:
     tokenizer = base[1].tokenizer
-    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text  # as answers are read
 
 
 def test_any_picture_becomes_sixteen_tokens(base: tuple[Any, Any]) -> None:
