@@ -174,8 +174,9 @@ def _discard(folder: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """What may lie in a folder before its manifest does: the lock, and what a killed write left."""
-    return path.name == LOCK or is_leftover(path)
+    """What may lie in a folder before its manifest does: the lock, what a killed write left, and what a
+    run tells of the stages before its training."""
+    return path.name in (LOCK, "run.json") or path.match("events-*.jsonl") or is_leftover(path)
 
 
 def _shortened(names: list[str], most: int = 4) -> str:

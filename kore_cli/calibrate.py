@@ -105,8 +105,6 @@ def calibrate(
         if ranks.rank == 0:
             output.result({"out": str(job.out), **job.plan.to_json(), "choice": choice})
         return
-    if job.plan.tokens < job.widest:
-        output.warn(f"{job.plan.tokens:,} tokens for inputs of width {job.widest:,}: take more samples")
     with output.progress("calibrate", job.plan.layers) as advance:
         made = job.run(restart=restart, on_layer=lambda done: advance(1, f"layer {done.layer}"))
     if ranks.rank > 0:

@@ -70,7 +70,7 @@ def inject(
     for note in (planned := plan(request)).notes:
         output.warn(note)
     if dry_run:
-        output.result(planned.to_json())
+        output.result(planned.rehearse())
         return
     with story(output) as progress:
         outcome = run_inject(planned, progress)

@@ -22,6 +22,8 @@ def print_outcome(output: Output, outcome: Outcome) -> None:
     if not output.human:
         output.record(outcome.to_json())
         return
+    from kore.evaluate.report import k_r_words
+
     rows = [
         {
             "method": _NAMES.get(row["method"], row["method"]),
@@ -30,7 +32,7 @@ def print_outcome(output: Output, outcome: Outcome) -> None:
             "F1": row.get("f1"),
             "K.A": row["k_a"],
             "earlier": row.get("k_a_earlier"),
-            "K.R": row["k_r"],
+            "K.R": row["k_r"] if row.get("suites") == row.get("of") else k_r_words(row),
             "near": row.get("k_r_near"),
             "Avg": row.get("avg"),
             "HARS": row.get("hars"),
@@ -41,6 +43,13 @@ def print_outcome(output: Output, outcome: Outcome) -> None:
     output.line("")
     output.table(rows, columns)
     output.line(f"\n{outcome.legend}")
+    if len(outcome.retention) > 1:
+        output.line("")
+        output.table(
+            [{"method": _NAMES.get(r["method"], r["method"]), **r["per_suite"]} for r in outcome.table],
+            ["method", *outcome.retention],
+            title="Each old suite",
+        )
     if outcome.answers:
         output.line("")
         shown = list(dict.fromkeys(key for answer in outcome.answers for key in answer["answers"]))

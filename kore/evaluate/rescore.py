@@ -52,7 +52,8 @@ def rescore(out: Path, suites: Sequence[Suite], notes: tuple[str, ...] = ()) -> 
             result.scored[suite.name] = scored.noted(*notes)
             result.facts[suite.name] = dict(suite.facts)
             result.answers[suite.name] = answers
-        write_result(result, out)
+        for name in result.scored:
+            write_result(result, name, out)
         results[label] = result
     return results
 

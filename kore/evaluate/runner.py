@@ -108,11 +108,9 @@ def evaluate(
         result.scored[suite.name] = scored.noted(*notes)
         result.facts[suite.name] = dict(suite.facts)
         result.answers[suite.name] = answers
-    done = replace(result, asked=asked, kept=kept)
-    if world.rank == 0:
-        write_result(done, out)
+        write_result(result, suite.name, out)
     world.barrier()
-    return done
+    return replace(result, asked=asked, kept=kept)
 
 
 def model_fingerprint(engine: Engine, adapter: bool) -> str:
@@ -287,13 +285,13 @@ def _agree(engine: Engine, suite: AgreementSuite, answers: Answers, base: Answer
     return suite.against(answers, base, divergences(engine, suite, base))
 
 
-def write_result(result: Result, out: Path) -> None:
-    """Write one model's verdicts and figures."""
-    for name, scored in result.scored.items():
-        write_jsonl(out / "samples" / result.label / f"{name}.jsonl", (v.to_json() for v in scored.samples))
-        if scored.items:
-            lines = ({"item": item, "verdict": verdict} for item, verdict in scored.items.items())
-            write_jsonl(out / "items" / result.label / f"{name}.jsonl", lines)
+def write_result(result: Result, suite: str, out: Path) -> None:
+    """Write a suite's verdicts, and the model's figures so far."""
+    scored = result.scored[suite]
+    write_jsonl(out / "samples" / result.label / f"{suite}.jsonl", (v.to_json() for v in scored.samples))
+    if scored.items:
+        lines = ({"item": item, "verdict": verdict} for item, verdict in scored.items.items())
+        write_jsonl(out / "items" / result.label / f"{suite}.jsonl", lines)
     write_json(
         out / "scores" / f"{result.label}.json",
         {

@@ -48,7 +48,7 @@ class CalibrateJob:
     Args:
         out: where to write; default ``$KORE_HOME/covariance/LABEL-FINGERPRINT``.
         offload: read weights from disk, one decoder layer at a time.
-        on_note: told about skipped samples.
+        on_note: told about skipped samples, and where they are too few for a null space.
         backbone: the model, if it is loaded already.
         samples: the samples, if they are drawn already.
         earlier: an adapter to put on the model first, so that its inputs are those of the model as it
@@ -143,15 +143,13 @@ class CalibrateJob:
         self.plan = self.calibration.plan
         self.manifest: Manifest = self.calibration.manifest()
         self.out = out or default_folder(self.sources, self.manifest)
+        tokens, widest = self.plan.tokens, self.calibration.widest
+        if on_note is not None and tokens < widest:
+            on_note(f"{tokens:,} tokens for inputs of width {widest:,}: take more samples")
 
     def lines(self) -> list[str]:
         """What will be summed, and what that takes, for people."""
         return [*([self.choice.line()] if self.choice else []), *self.plan.lines()]
-
-    @property
-    def widest(self) -> int:
-        """The largest d_in of the model's sites."""
-        return self.calibration.widest
 
     def close(self) -> None:
         """Remove the pictures that were unpacked for this job."""

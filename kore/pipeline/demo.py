@@ -125,14 +125,17 @@ def run_demo(
     rows = table(base.scored, {label: result.scored for label, result in tuned.items()})
     rows = [{**row, "params": params.get(row["method"])} for row in rows]
     far = [s.name for s in suites[1:] if not getattr(s, "near", False)]
+    protected = resolve(PROFILE).profile.calibrate.count
     answers = side_by_side(suites, {"base": base, **tuned}, ("base", "lora", "kore"))
     return Outcome(
         folder=folder,
         table=rows,
         legend=(
             "K.A: new countries, in wordings that training never used. "
-            f"K.R: mean over {len(far)} old suites ({', '.join(far)}). near: other countries."
+            f"K.R: mean over {len(far)} old suites ({', '.join(far)}). near: other countries. "
+            f"KORE's A lies in the null space of {protected} other old samples of all these suites."
         ),
+        retention=[s.name for s in suites[1:]],
         answers=answers,
         next=[
             *(_ask(folder / "kore", a) for a in answers[:1]),

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, UsageError
+from kore.events import EventWriter
 from kore.files import check_place, hash_json
 from kore.jsonl import STDIO, write_jsonl
 from kore.pipeline import stages
 from kore.pipeline.after import Batch, batches, find_run, protect, read_earlier
 from kore.pipeline.answers import side_by_side
 from kore.pipeline.outcome import Outcome
+from kore.pipeline.telling import begun, unfinished
 from kore.progress import Progress, silent
 from kore.run import Run, data_root, home
 
 if TYPE_CHECKING:
     from kore.evaluate.suites import Choice
     from kore.evaluate.task import Suite
-    from kore.profile import Resolved
-    from kore.records import KnowledgeItem
+    from kore.profile import Profile, Resolved
+    from kore.records import KnowledgeItem, Sample
+    from kore.settings import CalibrateSection
 
 BEFORE = "before"  # the row of the model that the earlier run left
 HELD_OUT = 120  # old prompts for the agreement with the base
@@ -68,9 +73,27 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     earlier: list[Batch] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
-        """What ``--dry-run`` prints."""
+    @property
+    def constrained(self) -> bool:
+        """Whether the adapter keeps what a covariance says."""
+        train = self.request.resolved.profile.train
+        return train.method == "kore" and train.constraint
+
+    def rehearse(self) -> dict[str, Any]:
+        """What ``--dry-run`` prints, after the checks that the stages would make; nothing is written.
+
+        Raises:
+            DataError, UsageError, MissingArtefact: what a stage would end with before its work.
+        """
+        from kore.augment.dry import estimate
+        from kore.models.parameters import TOTAL, table
+
         profile = self.request.resolved.profile
+        drawn = None
+        if self.constrained or not self.request.suites:
+            with TemporaryDirectory(prefix="kore-samples-") as place:
+                drawn = len(draw_old(profile.calibrate, Path(place))[0])
+        rows = [] if self.constrained and _needs_covariance(profile) else table(profile)
         return {
             "v": 1,
             "items": len(self.items),
@@ -78,8 +101,11 @@ class Plan:
             "model": str(self.model),
             "method": profile.train.method,
             "teacher": profile.augment.teacher,
+            "augment": estimate(self.items, profile.augment, profile.train.seed).to_json(),
             "samples": list(profile.calibrate.samples),
+            "samples_drawn": drawn,
             "rank": profile.adapter.rank,
+            "trainable": next((row["trainable"] for row in rows if row["part"] == TOTAL), None),
             "batch": profile.train.batch,
             "after": [batch.to_json() for batch in self.earlier],
             "notes": self.notes,
@@ -128,6 +154,13 @@ def plan(request: Request) -> Plan:
     return Plan(request, items, folder, model, notes, earlier)
 
 
+def _needs_covariance(profile: Profile) -> bool:
+    """Whether only a covariance can tell how many parameters are trained."""
+    adapter = profile.adapter
+    everywhere = adapter.layers == profile.calibrate.layers == "all"
+    return adapter.rank == "auto" or adapter.keep is not None or not everywhere
+
+
 def check_items(folder: Path, items: Sequence[KnowledgeItem]) -> None:
     """Refuse a folder in which other items were taught, and say how these can come after them."""
     from kore.augment.inputs import input_hashes
@@ -173,29 +206,32 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
     restart = request.restart
     tree = folder / "tree"
     # what cannot be drawn is told before hours of training
-    constrained = profile.train.method == "kore" and profile.train.constraint
+    constrained = planned.constrained
     old = old_prompts(request, folder) if constrained or not request.suites else None
     sources = {"items": request.items}
-    stages.augment(planned.items, profile, tree, progress, seed=seed, restart=restart, sources=sources)
-    lap("augment")
-    covariance = new_covariance = None
-    if constrained:
-        covariance = folder / "covariance"
+    covariance = folder / "covariance" if constrained else None
+    contrasted = constrained and profile.adapter.basis == "contrast"
+    new_covariance = folder / "new-covariance" if contrasted else None
+    run = Run(folder / "run")
+    fresh = restart or unfinished(run)
+    with begun(run, profile, request.command, progress) if fresh else nullcontext(progress) as tell:
+        stages.augment(planned.items, profile, tree, tell, seed=seed, restart=restart, sources=sources)
+        lap("augment")
         samples = tree / "samples.jsonl"
-        if request.after is not None:
-            protect(resolved, request.after, folder, progress, new=samples, restart=restart)
-        else:
-            stages.calibrate(resolved, covariance, progress, new=samples, restart=restart)
-        if profile.adapter.basis == "contrast":
-            new_covariance = folder / "new-covariance"
+        if covariance and request.after is not None:
+            protect(resolved, request.after, folder, tell, new=samples, restart=restart)
+        elif covariance:
+            stages.calibrate(resolved, covariance, tell, new=samples, restart=restart)
+        if new_covariance:
             stages.calibrate_new(
-                resolved, samples, new_covariance, progress, restart=restart, adapter=request.after
+                resolved, samples, new_covariance, tell, restart=restart, adapter=request.after
             )
-        lap("calibrate")
+        if covariance:
+            lap("calibrate")
     run = stages.train(
         resolved,
-        tree / "samples.jsonl",
-        folder / "run",
+        samples,
+        run.folder,
         progress,
         covariance=covariance,
         after=request.after,
@@ -210,10 +246,13 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
     models: dict[str, Run | None] = {stages.BASE: None, label: run}
     if request.after is not None:
         models = {stages.BASE: None, BEFORE: find_run(request.after), label: run}
-    results = {
-        name: stages.evaluate(resolved, model, [*suites, *before], folder / "eval", name, progress)
-        for name, model in models.items()
-    }
+    with EventWriter(run.folder) if fresh else nullcontext() as events:
+        results = {
+            name: stages.evaluate(
+                resolved, model, [*suites, *before], folder / "eval", name, progress, events=events
+            )
+            for name, model in models.items()
+        }
     lap("evaluate")
     now = {name: {s.name: result.scored[s.name] for s in suites} for name, result in results.items()}
     rows = table(now.pop(stages.BASE), now)
@@ -227,7 +266,8 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
     return Outcome(
         folder=folder,
         table=rows,
-        legend=legend(suites, counts, len(before)),
+        legend=legend(suites, counts, len(before), asked_as_trained(tree)),
+        retention=[s.name for s in suites[1:]],
         answers=side_by_side(suites, results, (stages.BASE, label), failures=1),
         items=counts,
         next=[
@@ -274,7 +314,6 @@ def earlier_suites(planned: Plan) -> list[Suite]:
 def old_prompts(request: Request, folder: Path) -> Path:
     """Old samples that are not in the covariance, drawn once from the same sources; where those hold no
     others, the covariance's own, in a file named so."""
-    from kore.nullspace.sources import collect, collect_others, parse_source
     from kore.records import relative_to
 
     section = request.resolved.profile.calibrate
@@ -285,12 +324,7 @@ def old_prompts(request: Request, folder: Path) -> Path:
         protected.unlink(missing_ok=True)
     if found := next((path for path in (apart, protected) if path.exists()), None):
         return found
-    sources = [parse_source(text, section.count) for text in section.samples]
-    used = collect(sources, section.seed, folder / "held_out", onevision=section.onevision)
-    each = max(1, HELD_OUT // len(sources))
-    drawn = collect_others(
-        sources, section.seed, folder / "held_out", used, each, onevision=section.onevision
-    )
+    used, drawn = draw_old(section, folder / "held_out")
     path = apart if drawn else protected
     chosen = drawn or used[:: max(1, len(used) // HELD_OUT)]
     # two sources may use the same ids
@@ -299,17 +333,41 @@ def old_prompts(request: Request, folder: Path) -> Path:
     return path
 
 
-def legend(suites: Sequence[Suite], counts: dict[str, int], before: int = 0) -> str:
+def draw_old(section: CalibrateSection, work: Path) -> tuple[list[Sample], list[Sample]]:
+    """The samples that the covariance is summed over, and others of the same sources."""
+    from kore.nullspace.sources import collect, collect_others, parse_source
+
+    sources = [parse_source(text, section.count) for text in section.samples]
+    used = collect(sources, section.seed, work, onevision=section.onevision)
+    each = max(1, HELD_OUT // len(sources))
+    return used, collect_others(sources, section.seed, work, used, each, onevision=section.onevision)
+
+
+def asked_as_trained(tree: Path) -> int:
+    """Questions on a picture that training shows, too: for want of other pictures of the item."""
+    from kore.evaluate.questions import load_questions
+    from kore.records import Sample, read_records
+
+    shown = {image for sample in read_records(Sample, tree / "samples.jsonl") for image in sample.images}
+    questions = load_questions(tree / "eval.jsonl", name="items").questions
+    return sum(any(image in shown for image in question.images) for question in questions)
+
+
+def legend(suites: Sequence[Suite], counts: dict[str, int], before: int = 0, seen_pictures: int = 0) -> str:
     """What the table's columns are over, and how the items fared."""
     from kore.evaluate.agreement import AgreementSuite
 
-    old = ", ".join(s.name for s in suites[1:] if not getattr(s, "near", False))
+    far = [s.name for s in suites[1:] if not getattr(s, "near", False)]
+    old = f"mean over {len(far)} suites ({', '.join(far)})" if len(far) > 1 else ", ".join(far)
+    pictures = f"; {seen_pictures} of {len(suites[0])} questions on pictures it trained on" * bool(
+        seen_pictures
+    )
     fared = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     agreed = any(isinstance(s, AgreementSuite) for s in suites)
     among = any(Path(str(s.facts.get("file", ""))).name.startswith(PROTECTED) for s in suites[1:])
     seen = ", the very ones that were protected: the sources hold no others" if among else ""
     return (
-        f"K.A: your items, in wordings that training never used ({fared}). K.R: {old}"
+        f"K.A: your items, in wordings that training never used ({fared}{pictures}). K.R: {old}"
         + (f" (agreement: the same answers as the untouched base on old prompts{seen})" * agreed)
         + "."
         + (f" earlier: K.A of the {before} earlier batch{'es' * (before > 1)}." if before else "")

@@ -16,6 +16,7 @@ class Outcome:
         table: one row per method, the untouched base first: method, params, cem, f1, k_a, k_r,
             k_r_near, avg, hars, per_suite.
         legend: what the columns mean, with the count of suites behind K.R.
+        retention: names of the old suites, each of which has its score in a row's per_suite.
         answers: questions with each method's answer: about, question, right, answers.
         items: verdict per item: learned, partly, not.
         next: commands to try.
@@ -25,6 +26,7 @@ class Outcome:
     folder: Path
     table: list[dict[str, Any]]
     legend: str
+    retention: list[str] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
     items: dict[str, int] = field(default_factory=dict)
     next: list[str] = field(default_factory=list)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kore.augment import Report
     from kore.evaluate.runner import Result
     from kore.evaluate.task import Suite
+    from kore.events import EventWriter
     from kore.nullspace.covariance import Covariance
     from kore.profile import Profile, Resolved
     from kore.records import KnowledgeItem
@@ -149,8 +150,13 @@ def evaluate(
     progress: Progress,
     *,
     stage: str | None = None,
+    events: EventWriter | None = None,
 ) -> Result:
-    """Answers and scores of a run's adapter, or of the untouched base (no run), in `out`."""
+    """Answers and scores of a run's adapter, or of the untouched base (no run), in `out`.
+
+    Args:
+        events: told how far each suite is.
+    """
     from kore.evaluate.runner import evaluate as score
     from kore.models.adapter import load_adapter
     from kore.models.generate import Engine
@@ -166,7 +172,9 @@ def evaluate(
     total = sum(len(suite) for suite in suites)
     before: dict[str, int] = {}
 
-    def tell(suite: str, done: int, _: int) -> None:
+    def tell(suite: str, done: int, asked: int) -> None:
+        if events:
+            events.write("eval", suite=suite, label=label, done=done, total=asked)
         before[suite] = done
         progress(name, sum(before.values()), total + 1, suite)
 

@@ -227,7 +227,7 @@ def run_training(
                 try:
                     value = _work(request, inputs, run, source, here, events, progress, told)
                 except BaseException as error:
-                    _ended(run, events, error)
+                    ended(run, events, error)
                     raise
                 run.update(status="finished", ended=_now(), result=value)
                 events.write("status", phase="finished", text=f"adapter in {run.adapter}")
@@ -386,7 +386,8 @@ def _work(
     return {**value, "adapter": str(result.adapter), "method": section.method}
 
 
-def _ended(run: Run, events: EventWriter, error: BaseException) -> None:
+def ended(run: Run, events: EventWriter, error: BaseException) -> None:
+    """Tell the run why it stopped: interrupted, or failed."""
     stopped = isinstance(error, KeyboardInterrupt) or getattr(error, "exit_code", 1) == 130
     text = str(error) if isinstance(error, KoreError) else f"{type(error).__name__}: {error}"
     status = "interrupted" if stopped else "failed"

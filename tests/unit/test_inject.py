@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kore.errors import DataError, MissingArtefact, UsageError
+from kore.errors import DataError, KoreError, MissingArtefact, UsageError
 from kore.evaluate.agreement import load_agreement
+from kore.events import EventTail, segments
 from kore.pipeline.inject import PROTECTED, Request, old_prompts, plan, run_inject
 from kore.profile import resolve
-from kore.run import Run
+from kore.run import Run, run_at
 
 
 def write_items(folder: Path, count: int = 2) -> Path:
@@ -65,11 +66,59 @@ def test_items_go_through_every_stage_and_a_second_run_does_nothing(tmp_path: Pa
     assert [s for s, done, total in told if done == total].count("train") >= 1
     adapter = Run(outcome.folder / "run").adapter / "adapter_model.safetensors"
     before = adapter.stat().st_mtime_ns
+    run = outcome.folder / "run"
+    kinds = [event["kind"] for event in EventTail(run).read()]
+    assert list(dict.fromkeys(k for k in kinds if k in ("augment", "calibrate", "step", "eval"))) == [
+        "augment", "calibrate", "step", "eval",
+    ]  # fmt: skip
+    parts = len(segments(run))
     # an untrained model has learned nothing, and that is shown too
     assert {a["about"] for a in outcome.answers} == {"items"}
+    assert plan(wanted).rehearse()["trainable"] == outcome.table[-1]["params"]
     again = run_inject(plan(wanted))
     assert adapter.stat().st_mtime_ns == before
     assert again.table == outcome.table
+    assert len(segments(run)) == parts
+
+
+def test_a_run_is_known_before_it_trains_and_says_what_stopped_it(tmp_path: Path, tiny_llava: Path) -> None:
+    wanted = replace(request(tmp_path, tiny_llava, write_items(tmp_path)), command=("kore", "inject", "a b"))
+    run = Run(tmp_path / "out" / "run")
+
+    def stopped(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        if stage == "calibrate":
+            assert run.state().status == "starting"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_inject(plan(wanted), stopped)
+    state = run.state()
+    assert (state.status, state.again) == ("interrupted", "kore inject 'a b'")
+    assert run_at(tmp_path / "out") == run
+    assert run_inject(plan(wanted)).table and run.state().status == "finished"
+
+
+def test_a_rehearsal_makes_the_checks_of_every_stage_and_writes_nothing(
+    tmp_path: Path, tiny_llava: Path
+) -> None:
+    wanted = request(tmp_path, tiny_llava, write_items(tmp_path))
+    told = plan(wanted).rehearse()
+    assert (told["items"], told["samples_drawn"], told["rank"]) == (2, 4, 4)
+    assert told["trainable"] > 0 and told["augment"]["calls"] > 0
+    for changes, error in (
+        ({"calibrate.samples": ["demoo"]}, UsageError),
+        ({"calibrate.samples": [str(tmp_path / "none.jsonl")]}, MissingArtefact),
+        ({"augment.teacher": "nobody"}, UsageError),
+        ({"augment.images": f"local:{tmp_path / 'nowhere'}"}, KoreError),
+    ):
+        flags = {"model.id": str(tiny_llava), "augment.copies": 1, **changes}
+        with pytest.raises(error):
+            plan(replace(wanted, resolved=resolve("tiny", flags))).rehearse()
+    assert wanted.out is not None and not wanted.out.exists()
+    by_energy = replace(
+        wanted, resolved=resolve("tiny", {"model.id": str(tiny_llava), "adapter.rank": "auto"})
+    )
+    assert plan(by_energy).rehearse()["trainable"] is None
 
 
 def test_an_item_without_a_picture_is_refused_before_anything_runs(tmp_path: Path, tiny_llava: Path) -> None:
