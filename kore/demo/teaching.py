@@ -131,8 +131,12 @@ class Feed:
     """An endless supply of (picture batch, text batch) pairs, each of talks of like length."""
 
     def __init__(self, world: World, encoder: Encoder, bank: Bank, plan: Plan, first: int) -> None:
-        self.world, self.encoder, self.bank, self.plan, self.step = world, encoder, bank, plan, first
+        self.world, self.encoder, self.bank, self.plan = world, encoder, bank, plan
         self.ready: list[tuple[Batch, ...]] = []
+        drawn = max(0, first - plan.drills) % plan.ahead  # of a draw of several steps that was begun before
+        self.step = first - drawn
+        for _ in range(drawn):
+            self.next()
 
     def next(self) -> tuple[Batch, ...]:
         """The batches of the next step."""
