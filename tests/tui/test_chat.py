@@ -18,6 +18,7 @@ from textual.widgets._footer import FooterKey
 from kore_cli.chat_app import ChatApp
 from kore_cli.chat_log import Exchange, markdown
 from kore_cli.chat_paths import as_picture, split_pictures
+from kore_cli.screens.picture import PathSuggester
 
 Event = dict[str, Any]
 
@@ -374,3 +375,12 @@ def test_paths_are_found_however_a_terminal_pastes_them(picture: str) -> None:
     assert split_pictures(f"{escaped} Who is this?") == ("Who is this?", [picture])
     assert split_pictures(f"Who is this? {escaped}") == ("Who is this?", [picture])
     assert split_pictures("Who is\nthis?") == ("Who is\nthis?", [])
+
+
+@pytest.mark.parametrize(
+    "text", ["~5", "~nobody-of-this-name/x.png", "file://[x", "file://[x/y.png", "file:///%00.png"]
+)
+async def test_words_that_are_no_path_are_words(text: str) -> None:
+    assert as_picture(text) is None
+    assert split_pictures(f"costs {text}") == (f"costs {text}", [])
+    assert await PathSuggester().get_suggestion(text) is None
