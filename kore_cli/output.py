@@ -9,6 +9,7 @@ import io
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -182,6 +183,12 @@ def complain(what: str, hint: str | None = None, *, word: str = "error") -> None
     lines = [f"{word}: {what}", *([f"  {hint}"] if hint else [])]
     with suppress(OSError):  # nobody listens on stderr either
         print(*(" ".join(line.splitlines()) for line in lines), sep="\n", file=sys.stderr, flush=True)
+
+
+def trace(error: BaseException) -> None:
+    """With ``KORE_DEBUG=1``, where an error that is told in words came from, on stderr."""
+    if os.environ.get("KORE_DEBUG") == "1":
+        traceback.print_exception(error)
 
 
 def _cell(value: object) -> str:

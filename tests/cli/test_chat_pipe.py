@@ -27,10 +27,14 @@ class Parrot:
     models = ["base"]
     target = types.SimpleNamespace(model="parrot")
     def answer(self, asks):
+        if any(a.text == "too much" for a in asks):
+            raise ValueError("what the processor says")
         return [[Reply("base", a.text, 0.0)] for a in asks]
     def stream(self, ask, stop):
         while ask.text == "for ever" and not stop():
             time.sleep(0.01)
+        if ask.text == "too much":
+            raise ValueError("what the processor says")
         yield "base", Reply("base", ask.text, 0.0, stopped=stop())
 
 chat_pipe.Plan.open = lambda self: Parrot()
@@ -123,6 +127,23 @@ def test_a_stop_is_heard_behind_many_waiting_questions_however_it_is_written(
     assert [e["text"] for e in done] == ["for ever", *many, "after"]
     assert [bool(e.get("stopped")) for e in done] == [True] * 21 + [False]
     assert "error" in events[-1]  # what is not exactly the wish to stop is a bad question
+
+
+@pytest.mark.parametrize("how", ["--json", "--stream"])
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_what_nobody_foresaw_is_the_error_of_its_question_alone(
+    how: str, debug: str, talk: list[subprocess.Popen[str]]
+) -> None:
+    process = parrot(how, "--quiet", env={**os.environ, "KORE_DEBUG": debug})
+    talk.append(process)
+    asked = ["one", json.dumps({"id": 7, "text": "too much"}), "two", json.dumps({"text": "three"})]
+    out, words = process.communicate("\n".join(asked), timeout=60)
+    events = [json.loads(line) for line in out.splitlines()]
+    told = [e for e in events if "error" in e or e.get("done") or how == "--json"]
+    assert [e.get("text") for e in told] == ["one", None, "two", "three"]
+    assert told[1]["error"] == "unexpected ValueError: what the processor says"
+    assert (told[1]["id"], told[1]["where"]) == (7, "stdin:2")
+    assert process.returncode != 0 and ("what the processor says" in words) == (debug == "1")
 
 
 class Answers:
