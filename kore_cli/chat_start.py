@@ -58,4 +58,4 @@ def open_chat(plan: Plan, adapters: list[str], *, context: bool | None, theme: s
         theme=theme,
         images=images,
     )
-    app.run()
+    app.until_left()
