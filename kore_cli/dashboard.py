@@ -118,7 +118,9 @@ def watch(child_argv: Sequence[str], run_folder: Path) -> int:
 
     images = os.environ.get("KORE_IMAGES") or Images.auto.value
     if images not in list(Images):
-        raise UsageError(f"no such pictures: {images}", where="KORE_IMAGES", hint=f"one of {', '.join(Images)}")
+        raise UsageError(
+            f"no such pictures: {images}", where="KORE_IMAGES", hint=f"one of {', '.join(Images)}"
+        )
     return watch_child(
         child_argv, run_folder, theme=os.environ.get("KORE_THEME") or "kore-dark", images=images
     )

@@ -70,7 +70,9 @@ def train(
     image_root: Annotated[
         Path | None, typer.Option("--image-root", help="Where relative picture paths start.")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow the run in the dashboard (KORE_THEME, KORE_IMAGES).")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the run in the dashboard (KORE_THEME, KORE_IMAGES).")
+    ] = False,
     seed: options.Seed = None,
     setting: options.Set = None,
     download: options.Download = False,

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.app import App
 
+from kore.errors import UsageError
+from kore.pipeline.training import TrainRequest
+from kore.profile import resolve
 from kore_cli import chat_app, chat_client, watching
 from kore_cli.app import KoreApp
 from kore_cli.chat_pipe import Plan
 from kore_cli.chat_start import open_chat
-from kore_cli.dashboard import open_dashboard
+from kore_cli.dashboard import open_dashboard, watch
 from kore_cli.ending import ended
+from kore_cli.train import _watched
 
 
 class Nobody:
@@ -161,3 +166,47 @@ def test_a_training_that_goes_on_is_named_with_all_that_is_needed_to_find_it(
         child.process.kill()
         child.process.wait()
         child.words.unlink()
+
+
+@pytest.mark.parametrize(
+    ("variables", "shown"),
+    [
+        ({}, {"theme": "kore-dark", "images": "auto"}),
+        ({"KORE_THEME": "ansi-dark", "KORE_IMAGES": "off"}, {"theme": "ansi-dark", "images": "off"}),
+    ],
+)
+def test_watching_obeys_the_dashboards_variables(
+    variables: dict[str, str], shown: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, str] = {}
+    monkeypatch.setattr(watching, "watch", lambda argv, folder, **options: seen.update(options))
+    for name in ("KORE_THEME", "KORE_IMAGES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    watch([], Path("run"))
+    assert seen == shown
+    monkeypatch.setenv("KORE_IMAGES", "none")
+    with pytest.raises(UsageError, match="KORE_IMAGES: no such pictures: none"):
+        watch([], Path("run"))
+
+
+def test_watching_a_run_without_a_name_begins_anew_with_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[list[str]] = []
+
+    def begin(program: str, argv: list[str]) -> None:
+        begun.append(argv[3:])
+        raise SystemExit
+
+    monkeypatch.setattr(watching, "need_terminal", lambda: None)
+    monkeypatch.setattr("kore.pipeline.training.run_folder", lambda request: request.out or Path("runs/x"))
+    monkeypatch.setattr("kore_cli.dashboard.watch", lambda argv, folder: begun.append([*argv[3:], folder]))
+    monkeypatch.setattr("os.execv", begin)
+    request = TrainRequest(resolve("tiny"), "d")
+    with pytest.raises(SystemExit):
+        _watched(request, ["train", "-d", "d"])
+    _watched(replace(request, out=Path("r")), ["train", "-d", "d", "-o", "r"])
+    assert begun == [
+        ["train", "-d", "d", "--watch", "--out", "runs/x"],
+        ["train", "-d", "d", "-o", "r", "--quiet", Path("r")],
+    ]
