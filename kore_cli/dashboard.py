@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kore_cli.options import Json
-
-
-class Images(StrEnum):
-    """How pictures are drawn."""
-
-    auto = "auto"
-    blocks = "blocks"
-    off = "off"
-
+from kore_cli.options import Images, Json
 
 RunNames = Annotated[
     list[str] | None,
