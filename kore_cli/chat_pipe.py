@@ -135,12 +135,11 @@ def _answer_once(plan: Plan, text: str, stop: Stop, output: Output) -> None:
         for name, piece in session.stream(ask, stop):
             if isinstance(piece, str):
                 if not replies or replies[-1].model != name:
-                    _label(session, ask, name)
-                sys.stdout.write(piece)
-                sys.stdout.flush()
+                    _label(session, ask, name, output)
+                output.piece(piece)
                 replies.append(_part(name, piece))
             else:
-                sys.stdout.write("\n")
+                output.line("")
                 replies.append(piece)
                 if piece.found:
                     output.note(f"looked up: {piece.found}")
@@ -159,9 +158,9 @@ def _part(name: str, piece: str) -> Reply:
     return Reply(name, piece, 0.0)
 
 
-def _label(session: Session, ask: Ask, name: str) -> None:
+def _label(session: Session, ask: Ask, name: str, output: Output) -> None:
     if len(session.who(ask)) > 1:
-        sys.stdout.write(f"{name}: ")
+        output.piece(f"{name}: ")
 
 
 def record(ask: Ask, replies: list[Reply], index: int) -> dict[str, Any]:

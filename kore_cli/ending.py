@@ -11,7 +11,7 @@ from types import MappingProxyType
 import typer
 
 from kore.errors import KoreError
-from kore_cli.output import complain, fail
+from kore_cli.output import Output, complain, fail
 
 PIPE_CLOSED = 141  # what a shell says of a program that wrote to a closed pipe
 
@@ -81,7 +81,7 @@ def _silenced() -> int:
 def _usage(error: typer.TyperException) -> int:
     text = error.format_message()
     if text.startswith("Usage:"):  # no command was given: this is the help
-        print(text, file=sys.stderr)
+        Output().note(text)
         return error.exit_code
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "kore"

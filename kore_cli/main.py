@@ -32,8 +32,9 @@ app = typer.Typer(
 def _version(value: bool) -> None:
     if value:
         from kore import __version__
+        from kore_cli.output import Output
 
-        typer.echo(f"kore {__version__} (python {sys.version.split()[0]})")
+        Output().line(f"kore {__version__} (python {sys.version.split()[0]})")
         raise typer.Exit()
 
 

@@ -12,10 +12,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kore.errors import Interrupted, KoreError
 from kore.files import json_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 class Output:
@@ -44,6 +47,10 @@ class Output:
     def line(self, text: str) -> None:
         """One line of data as it is, on stdout."""
         print(text, flush=True)
+
+    def piece(self, text: str) -> None:
+        """A part of a line of data, on stdout at once."""
+        print(text, end="", flush=True)
 
     def record(self, value: object) -> None:
         """One JSON line on stdout."""
@@ -81,6 +88,12 @@ class Output:
         Console(
             stderr=err, width=None if (sys.stderr if err else sys.stdout).isatty() else 120, highlight=False
         ).print(table)
+
+    def drawing(self, drawn: RenderableType) -> None:
+        """What rich draws, for people, on stdout."""
+        from rich.console import Console
+
+        Console(highlight=False).print(drawn)
 
     def pictures(self, titled: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> None:
         """Matrices side by side as heat maps, in colour or in shades."""
