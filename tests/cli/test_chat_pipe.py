@@ -16,6 +16,7 @@ import pytest
 
 from kore.errors import DataError, Interrupted
 from kore_cli import chat_pipe
+from kore_cli.main import main
 
 # the real command, whose model says what it was asked, slowly
 PARROT = """
@@ -82,6 +83,19 @@ def test_control_c_while_a_line_is_waited_for_ends_as_interrupted(
     process.wait(timeout=60)
     assert process.stderr is not None and "Fatal" not in process.stderr.read()
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize("code", [0, 1, 130])
+def test_an_interrupted_command_does_not_wait_for_the_interpreters_own_end(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    monkeypatch.setattr("kore_cli.ending.ended", lambda command: code)
+    monkeypatch.setattr("kore_cli.main._leave", left.append)
+    monkeypatch.setattr("kore_cli.output.keep_stdout_clean", lambda: None)
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code == code and left == [code] * (code == 130)
 
 
 def test_a_reader_that_leaves_ends_it_as_any_closed_pipe(talk: list[subprocess.Popen[str]]) -> None:
