@@ -277,7 +277,7 @@ class Session:
         """The question with its past, as `name` went through it, and opened pictures.
 
         Raises:
-            DataError: a picture that is not there or broken.
+            DataError: a picture that is not there or broken, or a mark in the text without one.
         """
         from kore.models.conversation import open_image
         from kore.models.generate import Prompt
@@ -289,7 +289,7 @@ class Session:
             if said is None:
                 continue
             turns.append(Message(from_="human", value=_with_marks(past.text, past.images)))
-            turns.append(Message(from_="gpt", value=said))
+            turns.append(Message(from_="gpt", value=said.replace(IMAGE_MARK, "image")))
             images += [open_image(p) for p in past.images]
         turns.append(Message(from_="human", value=_with_marks(ask.text, ask.images)))
         images += [open_image(p) for p in ask.images]
@@ -373,7 +373,13 @@ class Session:
 
 
 def _with_marks(text: str, images: tuple[str, ...]) -> str:
-    return f"{IMAGE_MARK}\n" * (len(images) - text.count(IMAGE_MARK)) + text
+    missing = len(images) - text.count(IMAGE_MARK)
+    if missing < 0:
+        raise DataError(
+            f"{len(images) - missing} {IMAGE_MARK} in the text for {len(images)} pictures",
+            hint="name a picture for each, or leave the marks out: pictures stand before the text",
+        )
+    return f"{IMAGE_MARK}\n" * missing + text
 
 
 def locate(name: str, section: ModelSection) -> Target:

@@ -18,6 +18,7 @@ TargetName = Annotated[
 
 
 def chat(
+    ctx: typer.Context,
     target: TargetName = None,
     once: Annotated[str | None, typer.Option("--once", help="Ask this one question and leave.")] = None,
     image: Annotated[
@@ -44,8 +45,11 @@ def chat(
         typer.Option("--context/--no-context", help="Send earlier turns along (default: not for kore-tiny)."),
     ] = None,
     images: Annotated[
-        str, typer.Option("--images", envvar="KORE_IMAGES", help="auto, blocks or off.")
-    ] = "auto",
+        options.Images,
+        typer.Option(
+            "--images", envvar="KORE_IMAGES", help="auto: the terminal's best; blocks: half blocks; off."
+        ),
+    ] = options.Images.auto,
     theme: Annotated[str, typer.Option("--theme", envvar="KORE_THEME", help="A theme's name.")] = "kore-dark",
     profile: options.ProfileName = "tiny",
     set_: options.Set = None,
@@ -77,11 +81,32 @@ def chat(
         quiet=quiet,
         stream=stream,
     )
-    if once is not None:
-        answer_once(plan, once)
-    elif stream or json_ or not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
-        answer_lines(plan)
-    else:
+    if once is None and not stream and not json_ and sys.stdin and sys.stdin.isatty() and sys.stdout.isatty():
         from kore_cli.chat_start import open_chat
 
-        open_chat(plan, adapters or [], context=context, theme=theme, images=images)
+        open_chat(plan, adapters or [], context=context, theme=theme, images=images.value)
+        return
+    _refuse_idle(ctx)
+    if once is not None:
+        answer_once(plan, once)
+    else:
+        answer_lines(plan)
+
+
+def _refuse_idle(ctx: typer.Context) -> None:
+    """Refuse options of the command line that only the screen heeds.
+
+    Raises:
+        UsageError: names the option and what does the same for a question.
+    """
+    from kore.errors import UsageError
+
+    for option, instead in (
+        ("adapter", 'a line switches with "use"'),
+        ("context", 'a line brings earlier turns as "history"'),
+        ("theme", None),
+        ("images", None),
+    ):
+        source = ctx.get_parameter_source("adapters" if option == "adapter" else option)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"--{option} has no effect without the screen", hint=instead)

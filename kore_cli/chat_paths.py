@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from pathlib import Path
@@ -23,14 +24,12 @@ def as_picture(text: str) -> str | None:
     if len(parts) == 1:
         candidates.append(parts[0])
     for candidate in candidates:
-        if candidate.startswith("file://"):
-            candidate = unquote(urlparse(candidate).path)
-        path = Path(candidate).expanduser()
-        try:
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # no address, or the home of nobody
+            if candidate.startswith("file://"):
+                candidate = unquote(urlparse(candidate).path)
+            path = Path(candidate).expanduser()
             if path.suffix.lower() in SUFFIXES and path.is_file():
                 return str(path.resolve())
-        except OSError:
-            continue
     return None
 
 

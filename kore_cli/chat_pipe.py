@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, Interrupted, KoreError
-from kore_cli.output import Output
+from kore_cli.ending import unforeseen
+from kore_cli.output import Output, trace
 
 if TYPE_CHECKING:
     from kore.chat import Ask, Reply, Session
@@ -134,12 +135,11 @@ def _answer_once(plan: Plan, text: str, stop: Stop, output: Output) -> None:
         for name, piece in session.stream(ask, stop):
             if isinstance(piece, str):
                 if not replies or replies[-1].model != name:
-                    _label(session, ask, name)
-                sys.stdout.write(piece)
-                sys.stdout.flush()
+                    _label(session, ask, name, output)
+                output.piece(piece)
                 replies.append(_part(name, piece))
             else:
-                sys.stdout.write("\n")
+                output.line("")
                 replies.append(piece)
                 if piece.found:
                     output.note(f"looked up: {piece.found}")
@@ -158,9 +158,9 @@ def _part(name: str, piece: str) -> Reply:
     return Reply(name, piece, 0.0)
 
 
-def _label(session: Session, ask: Ask, name: str) -> None:
+def _label(session: Session, ask: Ask, name: str, output: Output) -> None:
     if len(session.who(ask)) > 1:
-        sys.stdout.write(f"{name}: ")
+        output.piece(f"{name}: ")
 
 
 def record(ask: Ask, replies: list[Reply], index: int) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def _ask_type() -> type[Ask]:
 
 def _many(session: Session, asks: list[tuple[int, str, Ask | KoreError]], output: Output) -> int:
     good = [(n, a) for n, _, a in asks if not isinstance(a, KoreError)]
-    answers = dict(zip([n for n, _ in good], session.answer([a for _, a in good]), strict=True))
+    answers = dict(zip([n for n, _ in good], _answers(session, [a for _, a in good]), strict=True))
     bad = 0
     for number, where, ask in asks:
         result = ask if isinstance(ask, KoreError) else answers[number]
@@ -235,6 +235,27 @@ def _many(session: Session, asks: list[tuple[int, str, Ask | KoreError]], output
         elif not isinstance(ask, KoreError):
             output.record(record(ask, result, number))
     return bad
+
+
+def _answers(session: Session, asks: list[Ask]) -> list[list[Reply] | KoreError]:
+    """Answers in order; where they cannot be made together each is tried alone, to have its own error."""
+    try:
+        return [*session.answer(asks)]
+    except Interrupted:
+        raise
+    except Exception as error:
+        if len(asks) == 1:
+            return [_told(error)]
+    return [answer for ask in asks for answer in _answers(session, [ask])]
+
+
+def _told(error: Exception) -> KoreError:
+    """Whatever one question made a model, a processor or a library say, as its own error."""
+    if isinstance(error, KoreError):
+        return error
+    trace(error)
+    _, words, hint = unforeseen(error)
+    return KoreError(words, hint=hint)
 
 
 def _one(
@@ -257,12 +278,14 @@ def _one(
         if streamed:
             _stream(session, ask, number, stop, output)
         else:
-            replies = session.answer([ask])[0]
+            replies = _answers(session, [ask])[0]
             if isinstance(replies, KoreError):
                 raise replies
             output.record(record(ask, replies, number))
-    except KoreError as error:
-        _error(output, number, where, error, ask)
+    except (Interrupted, BrokenPipeError):
+        raise
+    except Exception as error:
+        _error(output, number, where, _told(error), ask)
         return 1
     return 0
 

@@ -38,7 +38,7 @@ def open_chat(plan: Plan, adapters: list[str], *, context: bool | None, theme: s
     name = plan.name
     for given in [name, *adapters]:
         local = Path(given).exists() or (home() / given).exists() or given == EMBEDDED
-        if not local and (given.startswith((".", "/")) or given.count("/") != 1):
+        if not local and not _may_be_on_the_hub(given):
             raise MissingArtefact(f"no run, adapter or model here: {given}", hint="kore dashboard lists runs")
     prepare(images)
     from kore_cli.chat_app import ChatApp
@@ -58,4 +58,9 @@ def open_chat(plan: Plan, adapters: list[str], *, context: bool | None, theme: s
         theme=theme,
         images=images,
     )
-    app.run()
+    app.until_left()
+
+
+def _may_be_on_the_hub(name: str) -> bool:
+    """Whether it looks like ORG/NAME, and not like what is missing in a folder that is here."""
+    return name.count("/") == 1 and not name.startswith((".", "/")) and not Path(name).parent.is_dir()

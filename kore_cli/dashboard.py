@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kore_cli.options import Json
-
-
-class Images(StrEnum):
-    """How pictures are drawn."""
-
-    auto = "auto"
-    blocks = "blocks"
-    off = "off"
-
+from kore_cli.options import Images, Json
 
 RunNames = Annotated[
     list[str] | None,
@@ -100,16 +90,30 @@ def open_dashboard(folders: list[Path], *, theme: str, images: str) -> None:
             choose=len(live) > 1,
             new_source=lambda folder: RunSource(folder, probe=probe),
         )
-        app.run(mouse=os.environ.get("TERM") != "linux")
+        app.until_left(mouse=os.environ.get("TERM") != "linux")
     finally:
         probe.close()
 
 
 def watch(child_argv: Sequence[str], run_folder: Path) -> int:
-    """Run a training command as a child and watch its run; see `kore_cli.watching.watch`."""
+    """Run a training command as a child and watch its run; see `kore_cli.watching.watch`.
+
+    Raises:
+        UsageError: not on a terminal, or `KORE_IMAGES` of no such kind.
+    """
+    import os
+
+    from kore.errors import UsageError
     from kore_cli.watching import watch as watch_child
 
-    return watch_child(child_argv, run_folder)
+    images = os.environ.get("KORE_IMAGES") or Images.auto.value
+    if images not in list(Images):
+        raise UsageError(
+            f"no such pictures: {images}", where="KORE_IMAGES", hint=f"one of {', '.join(Images)}"
+        )
+    return watch_child(
+        child_argv, run_folder, theme=os.environ.get("KORE_THEME") or "kore-dark", images=images
+    )
 
 
 def is_live(run: object) -> bool:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import typer
 
 from kore.errors import KoreError
-from kore_cli.output import complain, fail
+from kore_cli.output import Output, complain, fail
 
 PIPE_CLOSED = 141  # what a shell says of a program that wrote to a closed pipe
 
@@ -61,7 +61,8 @@ def ended(command: Callable[[], object]) -> int:
     except Exception as error:
         if debug:
             raise
-        return _unforeseen(error)
+        code, words, hint = unforeseen(error)
+        complain(words, hint)
     return _number(code)
 
 
@@ -80,7 +81,7 @@ def _silenced() -> int:
 def _usage(error: typer.TyperException) -> int:
     text = error.format_message()
     if text.startswith("Usage:"):  # no command was given: this is the help
-        print(text, file=sys.stderr)
+        Output().note(text)
         return error.exit_code
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "kore"
@@ -88,22 +89,18 @@ def _usage(error: typer.TyperException) -> int:
     return error.exit_code
 
 
-def _unforeseen(error: Exception) -> int:
-    """What no part of KORE foresaw, with the next step where one is known."""
+def unforeseen(error: Exception) -> tuple[int, str, str | None]:
+    """What no part of KORE foresaw: the exit code, the words, and the next step where one is known."""
     if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").split(".")[0])):
-        complain(f"this needs {error.name}, which is not installed", f'pip install "kore-inject[{extra}]"')
-        return 4
+        words = f"this needs {error.name}, which is not installed"
+        return 4, words, f'pip install "kore-inject[{extra}]"'
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        complain(
-            "out of memory", "take smaller batches: --set train.micro_batch=1, eval.batch, calibrate.batch"
-        )
-        return 1
+        hint = "take smaller batches: --set train.micro_batch=1, eval.batch, calibrate.batch"
+        return 1, "out of memory", hint
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        complain(f"{where}{error.strerror}")
-        return 1 if error.errno in (errno.ENOSPC, errno.EIO, errno.EMFILE) or not where else 3
+        code = 1 if error.errno in (errno.ENOSPC, errno.EIO, errno.EMFILE) or not where else 3
+        return code, f"{where}{error.strerror}", None
     first = (str(error).splitlines() or [""])[0]
-    complain(
-        f"unexpected {type(error).__name__}: {first[:300]}", "this is a bug in KORE; KORE_DEBUG=1 shows where"
-    )
-    return 1
+    words = f"unexpected {type(error).__name__}: {first[:300]}"
+    return 1, words, "this is a bug in KORE; KORE_DEBUG=1 shows where"

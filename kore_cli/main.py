@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 import threading
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -32,8 +33,9 @@ app = typer.Typer(
 def _version(value: bool) -> None:
     if value:
         from kore import __version__
+        from kore_cli.output import Output
 
-        typer.echo(f"kore {__version__} (python {sys.version.split()[0]})")
+        Output().line(f"kore {__version__} (python {sys.version.split()[0]})")
         raise typer.Exit()
 
 
@@ -60,26 +62,29 @@ _register()
 
 def main() -> None:
     """Run the command line; expected failures become one to three lines and an exit code."""
+    from kore.errors import Interrupted
     from kore_cli.ending import ended
     from kore_cli.output import keep_stdout_clean
 
     keep_stdout_clean()
     code = ended(lambda: app(standalone_mode=False))
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if code == Interrupted.exit_code or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _leave(code)
     sys.exit(code)
 
 
 def _leave(code: int) -> NoReturn:
-    """End one of several processes without the interpreter's own end.
+    """End without the interpreter's own end, which takes one to three seconds where torch is loaded: too long
+    after Ctrl-C, and too long for one of several processes.
 
     gloo's threads outlive the process group where DeepSpeed still holds it; one that wants Python back
     while it is taken down aborts a process that has done all its work, and the launcher then ends the others.
     """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, AttributeError):  # nobody listens, or it was closed from the beginning
+            stream.flush()
     os._exit(code)
 
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Images(StrEnum):
+    """How pictures are drawn in a terminal."""
+
+    auto = "auto"
+    blocks = "blocks"
+    off = "off"
 
 
 def _profile_names() -> list[str]:

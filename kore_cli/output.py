@@ -9,12 +9,16 @@ import io
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kore.errors import Interrupted, KoreError
 from kore.files import json_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 class Output:
@@ -43,6 +47,10 @@ class Output:
     def line(self, text: str) -> None:
         """One line of data as it is, on stdout."""
         print(text, flush=True)
+
+    def piece(self, text: str) -> None:
+        """A part of a line of data, on stdout at once."""
+        print(text, end="", flush=True)
 
     def record(self, value: object) -> None:
         """One JSON line on stdout."""
@@ -80,6 +88,12 @@ class Output:
         Console(
             stderr=err, width=None if (sys.stderr if err else sys.stdout).isatty() else 120, highlight=False
         ).print(table)
+
+    def drawing(self, drawn: RenderableType) -> None:
+        """What rich draws, for people, on stdout."""
+        from rich.console import Console
+
+        Console(highlight=False).print(drawn)
 
     def pictures(self, titled: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> None:
         """Matrices side by side as heat maps, in colour or in shades."""
@@ -182,6 +196,12 @@ def complain(what: str, hint: str | None = None, *, word: str = "error") -> None
     lines = [f"{word}: {what}", *([f"  {hint}"] if hint else [])]
     with suppress(OSError):  # nobody listens on stderr either
         print(*(" ".join(line.splitlines()) for line in lines), sep="\n", file=sys.stderr, flush=True)
+
+
+def trace(error: BaseException) -> None:
+    """With ``KORE_DEBUG=1``, where an error that is told in words came from, on stderr."""
+    if os.environ.get("KORE_DEBUG") == "1":
+        traceback.print_exception(error)
 
 
 def _cell(value: object) -> str:

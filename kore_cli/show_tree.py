@@ -114,7 +114,6 @@ def _share(shares: Mapping[str, float], key: str) -> str:
 
 def draw(output: Output, tree: KnowledgeTree, folder: Path) -> None:
     """One tree in the terminal: trunk and branches, with pictures and verdicts."""
-    from rich.console import Console
     from rich.text import Text
     from rich.tree import Tree
 
@@ -134,7 +133,7 @@ def draw(output: Output, tree: KnowledgeTree, folder: Path) -> None:
         node = root.add(Text(task, style="bold cyan"))
         for branch in branches:
             _pair(node, branch.question, branch.answer, branch.made, _where(branch, tree, folder))
-    Console(width=None, highlight=False).print(root)
+    output.drawing(root)
 
 
 def _pair(node: Any, question: str, answer: str, made: Origin | None, note: str = "") -> None:

@@ -10,6 +10,7 @@ import typer
 from kore_cli import options
 
 if TYPE_CHECKING:
+    from kore.pipeline.training import TrainRequest
     from kore.profile import Resolved
 
 
@@ -69,7 +70,9 @@ def train(
     image_root: Annotated[
         Path | None, typer.Option("--image-root", help="Where relative picture paths start.")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow the run in the dashboard.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the run in the dashboard (KORE_THEME, KORE_IMAGES).")
+    ] = False,
     seed: options.Seed = None,
     setting: options.Set = None,
     download: options.Download = False,
@@ -133,12 +136,7 @@ def train(
         output.result(value, "\n".join(lines))
         return
     if watch:
-        from kore.pipeline.training import run_folder
-        from kore_cli.dashboard import watch as watch_run
-
-        folder = run_folder(request)
-        child = [*command, "--out", str(folder), "--quiet"] if out is None else [*command, "--quiet"]
-        raise typer.Exit(watch_run([sys.executable, "-m", "kore_cli", *child], folder))
+        raise typer.Exit(_watched(request, command))
     with output.steps(f"train {request.profile.train.method}") as progress:
         result = run_training(
             request,
@@ -151,6 +149,27 @@ def train(
         result,
         f"adapter: {result['adapter']}\nnext: kore chat {result['run']} --compare; kore eval {result['run']}",
     )
+
+
+def _watched(request: TrainRequest, command: list[str]) -> int:
+    """Train in a child under the dashboard.
+
+    Naming a run folder after its content takes torch, which the dashboard's process is not to hold: once the
+    folder is known, this process begins anew with it.
+    """
+    import os
+    import sys
+
+    from kore.pipeline.training import run_folder
+    from kore_cli.dashboard import watch
+    from kore_cli.watching import need_terminal
+
+    need_terminal()
+    folder = run_folder(request)
+    kore = [sys.executable, "-m", "kore_cli", *command]
+    if request.out is None:
+        os.execv(sys.executable, [*kore, "--watch", "--out", str(folder)])
+    return watch([*kore, "--quiet"], folder)
 
 
 def _refuse_idle(resolved: Resolved, new_covariance: Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kore.errors import UsageError
+from kore.errors import Interrupted, UsageError
 from kore_cli.source import tail_lines
 
 SHARE = 0.005  # of a core: a training on all cores waits on each for what its dashboard takes of one
@@ -28,10 +29,12 @@ class Child:
     def complaint(self) -> str | None:
         """Why it ended, if it ended badly."""
         code = self.process.poll()
-        if code in (None, 0):
+        if not code:
             return None
-        lines = tail_lines(self.words, 6)
-        return "\n".join([f"training ended with exit code {code}", *lines])
+        how = f"training ended with exit code {code}" if code > 0 else f"training was ended by signal {-code}"
+        with contextlib.suppress(OSError):  # what lies among temporary files may be cleared away
+            return "\n".join([how, *tail_lines(self.words, 6)])
+        return how
 
 
 def start(argv: Sequence[str]) -> Child:
@@ -44,11 +47,8 @@ def start(argv: Sequence[str]) -> Child:
     return Child(process, Path(name))
 
 
-def watch(argv: Sequence[str], folder: Path, *, theme: str = "kore-dark", images: str = "auto") -> int:
-    """Run `argv` and show its run folder until the user leaves or it fails to start.
-
-    Returns:
-        The child's exit code if it has ended, 0 if it goes on.
+def need_terminal() -> None:
+    """Refuse what only a terminal can show.
 
     Raises:
         UsageError: not on a terminal.
@@ -57,6 +57,18 @@ def watch(argv: Sequence[str], folder: Path, *, theme: str = "kore-dark", images
         raise UsageError(
             "--watch needs a terminal", hint="without --watch, follow it with: kore dashboard RUN"
         )
+
+
+def watch(argv: Sequence[str], folder: Path, *, theme: str = "kore-dark", images: str = "auto") -> int:
+    """Run `argv` and show its run folder until the user leaves.
+
+    Returns:
+        The child's exit code if it has ended, 0 if it goes on.
+
+    Raises:
+        UsageError: not on a terminal.
+    """
+    need_terminal()
     from kore.telemetry import Monitor
     from kore_cli.pictures import prepare
 
@@ -69,25 +81,41 @@ def watch(argv: Sequence[str], folder: Path, *, theme: str = "kore-dark", images
     with contextlib.suppress(OSError):
         os.nice(YIELDING)
     probe = Monitor(child.process.pid)
+
+    def source(of: Path) -> RunSource:
+        own = of.resolve() == folder.resolve()
+        return RunSource(of, probe=probe, complaint=child.complaint if own else lambda: None)
+
     try:
-        source = RunSource(folder, probe=probe, complaint=child.complaint)
-        KoreApp(source, images=images, theme=theme, share=SHARE).run()  # type: ignore[arg-type]
+        KoreApp(
+            source(folder),
+            images=images,  # type: ignore[arg-type]
+            theme=theme,
+            share=SHARE,
+            new_source=source,
+        ).until_left()
     finally:
         probe.close()
-    return farewell(child, folder)
+        code = farewell(child, folder)
+    return code
 
 
 def farewell(child: Child, folder: Path) -> int:
-    """Say how training stands on leaving."""
+    """Say how training stands on leaving; what it said is kept unless it ended well."""
     from kore_cli.output import Output
 
     output = Output()
     code = child.process.poll()
     if code is None:
-        output.note(f"training goes on (process {child.process.pid}); see it with: kore dashboard {folder}")
+        seen = f"kore dashboard {shlex.quote(str(folder))}"
+        output.note(f"training goes on (process {child.process.pid}); see it with: {seen}")
         output.note(f"stop it after its step with: kill -INT {child.process.pid}")
+        output.note(f"what it says goes to {child.words}")
         return 0
-    if code:
-        output.note("\n".join(tail_lines(child.words, 12)))
-    child.words.unlink(missing_ok=True)
+    if complaint := child.complaint():
+        output.note(complaint)
+    if code in (0, Interrupted.exit_code):
+        child.words.unlink(missing_ok=True)
+    else:
+        output.note(f"all that it said: {child.words}")
     return code if code >= 0 else 128 - code

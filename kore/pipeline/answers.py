@@ -21,8 +21,8 @@ def side_by_side(
     """Questions on which the models differ: first new knowledge, then old, at most `count` in all; and
     after them at most `failures` on new knowledge that was not learned.
 
-    The last of `shown` is the one whose successes are looked for; questions are taken in file order,
-    so the choice is the same every time.
+    The last of `shown` is the one whose successes are looked for; questions are spread evenly over the
+    file, in its order, so the choice is the same every time.
     """
     best, rival = shown[-1], shown[-2]
     found, failed = [], []
@@ -38,7 +38,8 @@ def side_by_side(
     new_first = sorted(found, key=lambda f: f[0])
     fresh = [f for f in new_first if not f[0]]
     old = [f for f in new_first if f[0]]
-    take = fresh[:: max(1, len(fresh) // 2)][: count - min(1, len(old))] + old[:1]
+    many = min(len(fresh), count - min(1, len(old)))
+    take = [fresh[i * len(fresh) // many] for i in range(many)] + old[:1]
     return [
         {
             "about": name,
@@ -47,7 +48,7 @@ def side_by_side(
             "image": _picture(suites, name, verdicts[best].id),
             "answers": {n: v.prediction for n, v in verdicts.items()},
         }
-        for _, name, _, verdicts in [*take[:count], *failed[:failures]]
+        for _, name, _, verdicts in [*take, *failed[:failures]]
     ]
 
 

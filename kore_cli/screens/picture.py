@@ -25,13 +25,13 @@ class PathSuggester(Suggester):
 
     async def get_suggestion(self, value: str) -> str | None:
         """The first path that begins with what was typed."""
-        typed = Path(value).expanduser()
-        folder, start = (typed, "") if value.endswith("/") else (typed.parent, typed.name)
         try:
+            typed = Path(value).expanduser()
+            folder, start = (typed, "") if value.endswith("/") else (typed.parent, typed.name)
             names = sorted(
                 p for p in folder.iterdir() if p.name.startswith(start) and not p.name.startswith(".")
             )
-        except OSError:
+        except (OSError, ValueError, RuntimeError):
             return None
         for path in names:
             if path.is_dir() or path.suffix.lower() in SUFFIXES:

@@ -16,6 +16,7 @@ import pytest
 
 from kore.errors import DataError, Interrupted
 from kore_cli import chat_pipe
+from kore_cli.main import main
 
 # the real command, whose model says what it was asked, slowly
 PARROT = """
@@ -27,10 +28,14 @@ class Parrot:
     models = ["base"]
     target = types.SimpleNamespace(model="parrot")
     def answer(self, asks):
+        if any(a.text == "too much" for a in asks):
+            raise ValueError("what the processor says")
         return [[Reply("base", a.text, 0.0)] for a in asks]
     def stream(self, ask, stop):
         while ask.text == "for ever" and not stop():
             time.sleep(0.01)
+        if ask.text == "too much":
+            raise ValueError("what the processor says")
         yield "base", Reply("base", ask.text, 0.0, stopped=stop())
 
 chat_pipe.Plan.open = lambda self: Parrot()
@@ -80,6 +85,19 @@ def test_control_c_while_a_line_is_waited_for_ends_as_interrupted(
     assert process.returncode == 130
 
 
+@pytest.mark.parametrize("code", [0, 1, 130])
+def test_an_interrupted_command_does_not_wait_for_the_interpreters_own_end(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    monkeypatch.setattr("kore_cli.ending.ended", lambda command: code)
+    monkeypatch.setattr("kore_cli.main._leave", left.append)
+    monkeypatch.setattr("kore_cli.output.keep_stdout_clean", lambda: None)
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code == code and left == [code] * (code == 130)
+
+
 def test_a_reader_that_leaves_ends_it_as_any_closed_pipe(talk: list[subprocess.Popen[str]]) -> None:
     process = parrot("--json")
     talk.append(process)
@@ -123,6 +141,23 @@ def test_a_stop_is_heard_behind_many_waiting_questions_however_it_is_written(
     assert [e["text"] for e in done] == ["for ever", *many, "after"]
     assert [bool(e.get("stopped")) for e in done] == [True] * 21 + [False]
     assert "error" in events[-1]  # what is not exactly the wish to stop is a bad question
+
+
+@pytest.mark.parametrize("how", ["--json", "--stream"])
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_what_nobody_foresaw_is_the_error_of_its_question_alone(
+    how: str, debug: str, talk: list[subprocess.Popen[str]]
+) -> None:
+    process = parrot(how, "--quiet", env={**os.environ, "KORE_DEBUG": debug})
+    talk.append(process)
+    asked = ["one", json.dumps({"id": 7, "text": "too much"}), "two", json.dumps({"text": "three"})]
+    out, words = process.communicate("\n".join(asked), timeout=60)
+    events = [json.loads(line) for line in out.splitlines()]
+    told = [e for e in events if "error" in e or e.get("done") or how == "--json"]
+    assert [e.get("text") for e in told] == ["one", None, "two", "three"]
+    assert told[1]["error"] == "unexpected ValueError: what the processor says"
+    assert (told[1]["id"], told[1]["where"]) == (7, "stdin:2")
+    assert process.returncode != 0 and ("what the processor says" in words) == (debug == "1")
 
 
 class Answers:

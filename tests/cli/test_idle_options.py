@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from kore.errors import MissingArtefact, UsageError
+from kore_cli import chat_pipe
 from kore_cli.calibrate import calibrate
+from kore_cli.main import app
 from kore_cli.train import train
 
 NONE = Path("nowhere")
@@ -50,8 +53,22 @@ def test_new_samples_without_auto_layers_are_refused() -> None:
 
 
 def test_a_rank_to_show_is_at_least_one() -> None:
-    from typer.testing import CliRunner
-
-    from kore_cli.main import app
-
     assert "greater than or equal to 1" in CliRunner().invoke(app, ["show", ".", "--rank", "0"]).output
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--adapter", "runs/a"], ["--context"], ["--no-context"], ["--theme", "ansi-dark"], ["--images", "off"]],
+)
+@pytest.mark.parametrize("how", [["--once", "Who?"], ["--json"], ["--stream"], []])
+def test_what_only_the_chats_screen_heeds_is_refused_without_it(how: list[str], options: list[str]) -> None:
+    done = CliRunner().invoke(app, ["chat", "nowhere", *how, *options])
+    assert isinstance(done.exception, UsageError)
+    assert f"{options[0].replace('no-', '')} has no effect without the screen" in str(done.exception)
+
+
+def test_variables_that_only_the_chats_screen_heeds_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_pipe, "answer_lines", lambda plan: None)
+    done = CliRunner().invoke(app, ["chat"], env={"KORE_THEME": "ansi-dark", "KORE_IMAGES": "off"})
+    assert done.exit_code == 0 and done.exception is None
+    assert CliRunner().invoke(app, ["chat", "--images", "none"]).exit_code == 2

@@ -15,9 +15,13 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Static
 from textual.widgets._footer import FooterKey
 
+from kore.errors import MissingArtefact
 from kore_cli.chat_app import ChatApp
 from kore_cli.chat_log import Exchange, markdown
 from kore_cli.chat_paths import as_picture, split_pictures
+from kore_cli.chat_pipe import Plan
+from kore_cli.chat_start import open_chat
+from kore_cli.screens.picture import PathSuggester
 
 Event = dict[str, Any]
 
@@ -374,3 +378,28 @@ def test_paths_are_found_however_a_terminal_pastes_them(picture: str) -> None:
     assert split_pictures(f"{escaped} Who is this?") == ("Who is this?", [picture])
     assert split_pictures(f"Who is this? {escaped}") == ("Who is this?", [picture])
     assert split_pictures("Who is\nthis?") == ("Who is\nthis?", [])
+
+
+@pytest.mark.parametrize(
+    "text", ["~5", "~nobody-of-this-name/x.png", "file://[x", "file://[x/y.png", "file:///%00.png"]
+)
+async def test_words_that_are_no_path_are_words(text: str) -> None:
+    assert as_picture(text) is None
+    assert split_pictures(f"costs {text}") == (f"costs {text}", [])
+    assert await PathSuggester().get_suggestion(text) is None
+
+
+def test_a_name_that_is_nowhere_is_told_before_the_screen_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(ChatApp, "until_left", lambda self: opened.append(self.name_shown))
+
+    def open_all(name: str, *adapters: str) -> None:
+        open_chat(Plan(name), list(adapters), context=None, theme="kore-dark", images="off")
+
+    Path("runs/here").mkdir(parents=True)
+    for names in (("runs/typo",), ("kore-tiny", "runs/typo"), ("./typo",), ("typo",), ("a/b/c",)):
+        with pytest.raises(MissingArtefact, match=f"no run, adapter or model here: {names[-1]}"):
+            open_all(*names)
+    for name in ("runs/here", "here", "kore-tiny", "organisation/model"):
+        open_all(name)
+    assert opened == ["here", "here", "kore-tiny", "model"]

@@ -67,8 +67,9 @@ def test_every_size_and_screen_is_borne_and_q_leaves_with_zero(
         assert ended(seen) == 0, seen.text()
 
 
+@pytest.mark.parametrize("named", [True, False])
 def test_watch_shows_the_training_and_leaving_leaves_it_running(
-    terminals: ModuleType, tiny_llava: Path, tmp_path: Path
+    named: bool, terminals: ModuleType, tiny_llava: Path, tmp_path: Path
 ) -> None:
     from PIL import Image
 
@@ -76,11 +77,13 @@ def test_watch_shows_the_training_and_leaving_leaves_it_running(
     sample = '{"id": "s%d", "image": "x.png", "conversations": [{"from": "human", "value": "<image>\\nWho?"}, {"from": "gpt", "value": "Ada"}]}\n'
     data = tmp_path / "samples.jsonl"
     data.write_text("".join(sample % i for i in range(8)))
-    run = tmp_path / "run"
     words = ["train", "--data", str(data), "--method", "lora", "--model", str(tiny_llava), "--watch"]
-    words += ["--max-steps", "100000", "--epochs", "1e6", "--set", "train.batch=2", "-o", str(run)]
-    with terminals.Terminal([sys.executable, "-m", "kore_cli", *words], (120, 35)) as seen:
+    words += ["--max-steps", "100000", "--epochs", "1e6", "--set", "train.batch=2"]
+    words += ["-o", str(tmp_path / "runs" / "run")] if named else []
+    env = {"KORE_HOME": str(tmp_path / "runs")}
+    with terminals.Terminal([sys.executable, "-m", "kore_cli", *words], (120, 35), env=env) as seen:
         seen.wait_for(r"step [1-9]", 120)
+        run = next((tmp_path / "runs").glob("*/run.json")).parent
         state = Run(run).state()
         try:
             assert state.status == "running" and loaded_torch(state.pid) and not loaded_torch(seen.pid)

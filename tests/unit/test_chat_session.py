@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kore.chat import Ask, Session
+from kore.chat import Ask, Past, Session
 from kore.errors import DataError, KoreError
 from kore.methods.method import Setup
 from kore.methods.table import make_method
@@ -123,3 +123,20 @@ def test_what_cannot_be_looked_at_is_an_error_of_the_question(adapters: dict[str
     with pytest.raises(DataError):
         session.use(str(strange))
     assert session.models == ["kore", "base"]
+
+
+def test_marks_without_a_picture_are_an_error_but_in_answers_they_are_words(
+    adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    session, path = opened(adapters["kore"]), str(tmp_path / "x.png")
+    Image.new("RGB", (32, 32), "red").save(path)
+    past = Past("<image> And here?", "nothing", (path,))
+    good = Ask("<image> Who?", (path,), past=(past, Past("Who?", "see <image>")))
+    bad = [Ask("<image><image> Who?", (path,)), Ask("Who?", past=(Past("<image> And?", ""),)), Ask("<image>")]
+    answers = session.answer([*bad, good])
+    assert [isinstance(a, DataError) for a in answers] == [True, True, True, False]
+    assert str(answers[0]).startswith("2 <image> in the text for 1 pictures")
+    with pytest.raises(DataError):
+        next(session.stream(bad[0], lambda: False))
