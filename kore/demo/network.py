@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from kore.demo.tokens import IMAGE_SIZE, PATCH
+from kore.files import hash_file
 
 WIDTH, LAYERS, INNER, HEADS = 384, 5, 768, 6
 SIGHT_WIDTH, SIGHT_LAYERS = 192, 4
@@ -82,7 +83,8 @@ def save_base(model: Any, processor: Any, folder: Path, facts: dict[str, Any]) -
     half.save_pretrained(folder)
     processor.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
-    (folder / "kore_base.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    told = {**facts, "weights": hash_file(folder / "model.safetensors")}
+    (folder / "kore_base.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def load_base(folder: Path) -> tuple[Any, Any]:

@@ -128,6 +128,13 @@ def _from_hub(name: str, download: bool) -> Path:
         raise MissingArtefact(f"model {name} {reason}", hint=hint) from error
 
 
+def base_identity() -> dict[str, str]:
+    """What results on the embedded base name it by: id, version and fingerprint."""
+    folder = embedded_base()
+    version = str(read_json(folder / "kore_base.json")["version"])
+    return {"id": EMBEDDED, "version": version, "fingerprint": fingerprint(folder)}
+
+
 def fingerprint(folder: Path) -> str:
     """Hash of a model folder's configuration, lineage and weight files.
 

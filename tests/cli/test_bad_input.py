@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,23 @@ def test_a_place_that_cannot_be_written(
     for more in ([], ["--dry-run"]):
         said = refused([*words(str(file), folder / "good.png" / "out"), *more], capsys)
         assert "cannot write" in said and "good.png" in said
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_place_that_is_read_only(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, words = COMMANDS[command]
+    file, locked = folder / "records.jsonl", folder / "locked"
+    file.write_text(json.dumps(good))
+    locked.mkdir(mode=0o555)
+    if os.access(locked, os.W_OK):  # root may write everywhere
+        may = os.access
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != locked and may(path, mode))
+    for more in ([], ["--dry-run"]):
+        said = refused([*words(str(file), locked / "out"), *more], capsys)
+        assert "Permission denied" in said and "locked" in said
+    assert not list(locked.iterdir())
 
 
 @pytest.mark.parametrize("command", COMMANDS)

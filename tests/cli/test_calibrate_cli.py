@@ -58,6 +58,21 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
+def test_with_no_other_flag_the_profile_says_model_count_and_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORE_HOME", str(tmp_path / "home"))
+    done = kore("calibrate", "--samples", "demo", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    folder = Path(told["out"])
+    assert folder.parent == tmp_path / "home" / "covariance" and told["label"] == "demo 640"
+    assert Covariance(folder).manifest.facts["tokens"] == told["tokens"] > 640
+    again = kore("calibrate", "--samples", "demo", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["out"] == str(folder)  # the same command finds it again
+
+
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
     """Samples in OpenAI's form, twelve of growing length."""

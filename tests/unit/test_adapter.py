@@ -50,6 +50,22 @@ def test_a_stays_frozen_through_every_call_that_thaws_it_in_peft(tiny_llava: Pat
     adapter.assert_frozen(model)
 
 
+def test_a_thawed_a_and_a_frozen_b_are_refused(tiny_llava: Path) -> None:
+    model = with_adapter(tiny_llava).model
+    own = dict(model.named_parameters())
+    a, b = (next(name for name in own if part in name) for part in ("lora_A", "lora_B"))
+    own[a].requires_grad_(True)
+    with pytest.raises(AssertionError, match=f"1 frozen A matrices became trainable, first {a}"):
+        adapter.assert_frozen(model)
+    own[a].requires_grad_(False)
+    for name in own:
+        own[name].requires_grad_(False)
+    with pytest.raises(AssertionError, match="no lora_B is trainable"):
+        adapter.assert_frozen(model)
+    own[b].requires_grad_(True)
+    adapter.assert_frozen(model)
+
+
 def test_saving_and_loading_gives_the_same_answers(tiny_llava: Path, tmp_path: Path) -> None:
     backbone = with_adapter(tiny_llava)
     with torch.no_grad():
