@@ -87,7 +87,9 @@ def judge(
         where = f" at step {state.step:,}" if state.step else ""
         return Liveness("interrupted", f"interrupted{where}; it goes on from its last checkpoint", again, age)
     if alive is False:
-        return Liveness("dead", f"stopped without saying why, {duration(age)} ago", again, age)
+        return Liveness(
+            "dead", f"stopped without saying why (killed, or a reboot), {duration(age)} ago", again, age
+        )
     began = run.started - 0.001  # the times of events are rounded
     phase = state.phase if state.phase.t >= began else Phase("load")
     stepped = bool(state.recent) and state.recent[-1] >= began

@@ -195,6 +195,25 @@ async def test_zooming_changes_the_window_and_r_shows_the_whole_again(make_run: 
         assert not chart.zoomed and (chart._x_min, chart._x_max) == whole
 
 
+@pytest.mark.parametrize("keys", [("1",), ("1", "l"), ("2",)], ids=["plain", "log", "both log"])
+async def test_zooming_out_ends_where_the_lines_would_be_lost(
+    keys: tuple[str, ...], make_run: Make, open_app: Open
+) -> None:
+    make_run(80)
+    app = open_app()
+    async with app.run_test(size=(120, 35)) as pilot:
+        await settle(pilot, *keys)
+        chart = next(c for c in app.screen.query(Chart))
+        whole = (chart._x_max - chart._x_min, chart._y_max - chart._y_min)
+        await settle(pilot, *["minus"] * 60)
+        for before, low, high in zip(
+            whole, (chart._x_min, chart._y_min), (chart._x_max, chart._y_max), strict=True
+        ):
+            assert 8 < (high - low) / before < 12
+        await settle(pilot, "r")
+        assert chart._x_max - chart._x_min == whole[0]
+
+
 async def test_other_runs_are_drawn_over_the_watched_one(make_run: Make, open_app: Open) -> None:
     make_run(40)
     make_run(60, name="other")

@@ -197,7 +197,10 @@ def test_a_loop_that_hangs_beside_its_readings_has_stalled() -> None:
     state = reduce(RUNNING, beats(1020.0, 1200.0))
     live = judge(Path("r"), run_state(), state, alive=True, now=1201.0)
     assert live.name == "stalled" and "no progress for 3m02s" in live.words and live.age == 1.0
-    assert judge(Path("r"), run_state(), reduce(state, [step(20, t=1200.0)]), alive=True, now=1201.0).over is False
+    assert (
+        judge(Path("r"), run_state(), reduce(state, [step(20, t=1200.0)]), alive=True, now=1201.0).over
+        is False
+    )
 
 
 @pytest.mark.parametrize(
