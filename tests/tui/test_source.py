@@ -55,6 +55,17 @@ def test_what_is_wrong_with_a_file_is_told_until_it_reads_well(tmp_path: Path) -
     assert seen.problem is None and seen.run is not None and seen.run.method == "lora"
 
 
+@pytest.mark.parametrize("index", [[1, 2, 3], [1, "x"], [1]], ids=str)
+def test_ranks_that_do_not_go_with_their_eigenvalues_are_told(tmp_path: Path, index: list[object]) -> None:
+    folder = tmp_path / "r"
+    write_log(folder, [step(1)])
+    Run(folder).write(run_state())
+    site = {"name": "a", "index": index, "eigenvalues": [2.0, 1.0]}
+    Run(folder).spectra.write_text(json.dumps({"sites": [site]}))
+    seen = RunSource(folder).poll()
+    assert seen.problem is not None and "spectra.json" in seen.problem and not seen.spectra
+
+
 def test_the_memory_shown_is_that_of_the_run_and_not_of_who_asks(tmp_path: Path) -> None:
     class Asked:
         def sample(self) -> Telemetry:
