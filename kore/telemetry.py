@@ -35,7 +35,8 @@ class Telemetry:
     """One reading of the machine.
 
     Attributes:
-        cpu_percent: of all cores together, since the reading before. rss: bytes held by the process.
+        cpu_percent: of all cores together, since the reading before; None at the first.
+        rss: bytes held by the process.
         why: one line that says why there are no devices.
     """
 
@@ -89,6 +90,7 @@ class Monitor:
         self._nvml: Any = None
         self._why = self._open()
         self._process: Any = None
+        self._counting = False
 
     def _open(self) -> str | None:
         """Start NVML; returns why it could not be, in words."""
@@ -147,12 +149,14 @@ class Monitor:
             import psutil
         except ImportError:
             return None, None
+        busy = psutil.cpu_percent(None)
+        cpu, self._counting = busy if self._counting else None, True
         try:
             self._process = self._process or psutil.Process(self._pid)
-            return psutil.cpu_percent(None), self._process.memory_info().rss
+            return cpu, self._process.memory_info().rss
         except psutil.Error:
             self._process = None
-            return psutil.cpu_percent(None), None
+            return cpu, None
 
     def close(self) -> None:
         """Let go of the driver."""

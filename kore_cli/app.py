@@ -35,6 +35,7 @@ from kore_cli.themes import OWN
 
 Images = Literal["auto", "blocks", "off"]
 REDRAW, SELDOMEST = 0.5, 4.0
+READING = 0.25  # between looks while the past of a run is read
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class KoreApp(PlainApp):
         self.snapshot: Snapshot | None = None
         self.shown: Snapshot | None = None
         self.overlays: tuple[Overlay, ...] = ()
+        self._overlays: tuple[Overlay, ...] = ()
         self.paused = False
         self._choose, self._new_source, self._live = choose, new_source, live
         self._share = share
@@ -125,7 +127,7 @@ class KoreApp(PlainApp):
         turn = 0
         overlays: tuple[Overlay, ...] = ()
         while not self._stop.is_set():
-            # while the past is read this makes four looks a second
+            began = time.monotonic()
             snapshot = self.source.poll(look_back=0.2)
             reading = any(o.unread for o in overlays)
             if turn % 8 == 0 or reading or len(overlays) != len(self.others):
@@ -134,7 +136,9 @@ class KoreApp(PlainApp):
             if self._stop.is_set():
                 return
             self.post_message(self.Fresh(snapshot, overlays))
-            self._nudge.wait(0.05 if snapshot.history is not None or reading else pace.wait())
+            reading = reading or snapshot.history is not None
+            rest = max(0.05, READING - (time.monotonic() - began))
+            self._nudge.wait(rest if reading else pace.wait())
             self._nudge.clear()
 
     def _read_overlays(self, look_back: float) -> tuple[Overlay, ...]:
@@ -163,9 +167,9 @@ class KoreApp(PlainApp):
         drawn = tuple(s for o in overlays for s in o.spectra)
         if drawn:
             snapshot = replace(snapshot, spectra=distinct([*snapshot.spectra, *drawn]))
-        self.snapshot, self.overlays = snapshot, overlays
+        self.snapshot, self._overlays = snapshot, overlays
         if not self.paused:
-            self.shown = snapshot
+            self.shown, self.overlays = snapshot, overlays
         if isinstance(self.screen, View):
             if self.paused:
                 self.screen.show_header(snapshot)
@@ -173,7 +177,8 @@ class KoreApp(PlainApp):
                 self.screen.fresh(snapshot)
 
     def watch_run(self, folder: Path) -> None:
-        """Turn to another run."""
+        """Turn to another run, and go on if paused."""
+        self.paused = False
         self.source = self._new_source(folder)
         self.snapshot = self.shown = None
         self.others = [o for o in self.others if not same(o.folder, folder)]
@@ -203,7 +208,7 @@ class KoreApp(PlainApp):
         """Freeze what is shown; the header goes on."""
         self.paused = not self.paused
         if not self.paused:
-            self.shown = self.snapshot
+            self.shown, self.overlays = self.snapshot, self._overlays
         if isinstance(self.screen, View):
             self.screen.fill()
 

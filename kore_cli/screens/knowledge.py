@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.cells import cell_len
 from textual import on, work
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
@@ -17,7 +18,7 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 from textual.worker import Worker, get_current_worker
 
-from kore_cli.glyphs import fit
+from kore_cli.glyphs import fit, padded
 from kore_cli.keys import KNOWLEDGE, bindings
 from kore_cli.library import REJECTED, TREES, Entry, Index, image_of, read, tree_folder
 from kore_cli.pictures import Picture
@@ -243,8 +244,8 @@ def row(entry: Entry, width: int) -> Content:
     if width < 24:
         return Content(fit(entry.title, width))
     kind = fit(entry.type, 12)
-    title = fit(entry.title, width - len(kind) - 2)
-    return Content.assemble(f"{title:<{width - len(kind)}}", (kind, "$foreground 45%"))
+    room = width - cell_len(kind) - 2
+    return Content.assemble(padded(entry.title, room), "  ", (kind, "$foreground 45%"))
 
 
 def tree_text(record: dict[str, Any], width: int) -> Content:
