@@ -105,7 +105,7 @@ def fit(text: str, width: int) -> str:
 def fit_ends(text: str, width: int) -> str:
     """One line of at most `width` columns, cut within: a command's start and its end are kept."""
     line = " ".join(text.split())
-    first = set_cell_size(line, max(0, (width - 1) // 3))
+    first = set_cell_size(line, max(0, 2 * (width - 1) // 5))
     if cell_len(line) <= width:
         return line
     last = set_cell_size(line[::-1], max(0, width - 1 - cell_len(first)))[::-1]
