@@ -88,7 +88,7 @@ def judge(
         return Liveness("interrupted", f"interrupted{where}; it goes on from its last checkpoint", again, age)
     if alive is False:
         return Liveness(
-            "dead", f"stopped without saying why (killed, or a reboot), {duration(age)} ago", again, age
+            "dead", f"stopped {duration(age)} ago without saying why (killed, or a reboot)", again, age
         )
     began = run.started - 0.001  # the times of events are rounded
     phase = state.phase if state.phase.t >= began else Phase("load")
