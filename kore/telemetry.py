@@ -79,7 +79,7 @@ class Probe(Protocol):
 
 
 class Monitor:
-    """The machine this process runs on.
+    """The machine this process runs on; the driver is called when it is first asked.
 
     Args:
         pid: whose memory to report; this process if not given.
@@ -88,7 +88,8 @@ class Monitor:
     def __init__(self, pid: int | None = None) -> None:
         self._pid = pid or os.getpid()
         self._nvml: Any = None
-        self._why = self._open()
+        self._why: str | None = None
+        self._asked = False
         self._process: Any = None
         self._counting = False
 
@@ -112,6 +113,8 @@ class Monitor:
     def sample(self) -> Telemetry:
         """Read the machine now; a device that stops answering keeps its name and loses its numbers."""
         devices: tuple[Device, ...] = ()
+        if not self._asked:
+            self._why, self._asked = self._open(), True
         why = self._why
         if self._nvml is not None:
             try:

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -20,14 +22,9 @@ from kore.run import title_of
 from kore_cli.commands import KoreCommands
 from kore_cli.keys import EVERYWHERE, bindings
 from kore_cli.plain import PlainApp
-from kore_cli.screens.answers import AnswersScreen
 from kore_cli.screens.help import HelpScreen
-from kore_cli.screens.knowledge import KnowledgeScreen
-from kore_cli.screens.results import ResultsScreen
 from kore_cli.screens.runs import RunsScreen
-from kore_cli.screens.spectra import SpectraScreen
-from kore_cli.screens.train import TrainScreen
-from kore_cli.screens.view import View
+from kore_cli.screens.view import TABS, View
 from kore_cli.source import RunSource, Snapshot, same
 from kore_cli.spectra import SpectrumSet, distinct
 from kore_cli.state import DashboardState
@@ -49,6 +46,13 @@ class Overlay:
     unread: bool = False
 
 
+def visited(name: str) -> Screen[None]:
+    """A screen, imported when it is first visited."""
+    module = import_module(f"kore_cli.screens.{name}")
+    screen: Screen[None] = getattr(module, f"{name.title()}Screen")()
+    return screen
+
+
 class KoreApp(PlainApp):
     """Everything about a run, live.
 
@@ -67,12 +71,10 @@ class KoreApp(PlainApp):
     COMMANDS = App.COMMANDS | {KoreCommands}
     BINDINGS: ClassVar[list[Binding]] = bindings(EVERYWHERE)  # type: ignore[assignment]
     MODES: ClassVar[dict[str, Callable[[], Screen[None]]]] = {  # type: ignore[assignment]
-        "train": TrainScreen,
-        "spectra": SpectraScreen,
-        "answers": AnswersScreen,
-        "results": ResultsScreen,
-        "knowledge": KnowledgeScreen,
+        name: partial(visited, name) for name, _ in TABS
     }
+
+    DEFAULT_MODE = "train"
 
     class Fresh(Message):
         """Something changed in the run folder."""
@@ -110,8 +112,7 @@ class KoreApp(PlainApp):
         self._stop, self._nudge = threading.Event(), threading.Event()
 
     def on_mount(self) -> None:
-        """Show the first state at once, then go on watching in a thread."""
-        self.switch_mode("train")
+        """Watch in a thread."""
         if self._live:
             self.run_worker(self._watch, thread=True, name="watch", exit_on_error=True)
         if self._choose:
