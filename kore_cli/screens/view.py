@@ -276,7 +276,9 @@ def banner_text(snapshot: Snapshot, width: int, *, low: bool = False, going: boo
     Args:
         low: two lines are seen at most. going: the next command is told also while the run goes on.
     """
-    live, bad = snapshot.liveness, snapshot.state.nonfinite
+    live, bad, run = snapshot.liveness, snapshot.state.nonfinite, snapshot.run
+    if bad is not None and run is not None and bad.t < run.started:
+        bad = None  # it was resumed since
     well = live.name in ("running", "starting")
     lines: list[Content] = []
     if bad is not None and (well or not low):

@@ -125,6 +125,9 @@ async def test_a_loss_that_is_not_a_number_is_told_in_a_banner(make_run: Make, o
         await settle(pilot)
         assert "loss is not a number at step 30" in text(app, "#banner")
         assert "not a number" in text(app, "#tile-loss")
+        Run(Path("run")).update(started=NOW + 1)  # and it loads the model again
+        await settle(pilot)
+        assert "starting" in text(app, "#header") and not app.screen.query_one("#banner").display
 
 
 async def test_a_run_that_lives_says_how_to_follow_it_and_when_it_last_spoke(
