@@ -80,10 +80,16 @@ class RunState:
 
     @property
     def alive(self) -> bool | None:
-        """Whether the process still runs; None when it ran on another host or before a reboot."""
-        if self.host != socket.gethostname() or self.boot != boot_id():
+        """Whether the process still runs; None when it ran on another host, or where no boot is told.
+
+        What ran before a reboot is dead. The boot is the kernel's, so containers of one machine share it;
+        two machines that share a folder must not share a host name too, or each takes the other's runs
+        for dead.
+        """
+        here = boot_id()
+        if self.host != socket.gethostname() or (self.boot != here and not (self.boot and here)):
             return None
-        return process_alive(self.pid)
+        return self.boot == here and process_alive(self.pid)
 
     @property
     def working(self) -> bool:

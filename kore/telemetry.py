@@ -35,7 +35,8 @@ class Telemetry:
     """One reading of the machine.
 
     Attributes:
-        cpu_percent: of all cores together, since the reading before. rss: bytes held by the process.
+        cpu_percent: of all cores together, since the reading before; None at the first.
+        rss: bytes held by the process.
         why: one line that says why there are no devices.
     """
 
@@ -78,7 +79,7 @@ class Probe(Protocol):
 
 
 class Monitor:
-    """The machine this process runs on.
+    """The machine this process runs on; the driver is called when it is first asked.
 
     Args:
         pid: whose memory to report; this process if not given.
@@ -87,8 +88,10 @@ class Monitor:
     def __init__(self, pid: int | None = None) -> None:
         self._pid = pid or os.getpid()
         self._nvml: Any = None
-        self._why = self._open()
+        self._why: str | None = None
+        self._asked = False
         self._process: Any = None
+        self._counting = False
 
     def _open(self) -> str | None:
         """Start NVML; returns why it could not be, in words."""
@@ -110,6 +113,8 @@ class Monitor:
     def sample(self) -> Telemetry:
         """Read the machine now; a device that stops answering keeps its name and loses its numbers."""
         devices: tuple[Device, ...] = ()
+        if not self._asked:
+            self._why, self._asked = self._open(), True
         why = self._why
         if self._nvml is not None:
             try:
@@ -147,12 +152,14 @@ class Monitor:
             import psutil
         except ImportError:
             return None, None
+        busy = psutil.cpu_percent(None)
+        cpu, self._counting = busy if self._counting else None, True
         try:
             self._process = self._process or psutil.Process(self._pid)
-            return psutil.cpu_percent(None), self._process.memory_info().rss
+            return cpu, self._process.memory_info().rss
         except psutil.Error:
             self._process = None
-            return psutil.cpu_percent(None), None
+            return cpu, None
 
     def close(self) -> None:
         """Let go of the driver."""

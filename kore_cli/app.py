@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -20,14 +22,9 @@ from kore.run import title_of
 from kore_cli.commands import KoreCommands
 from kore_cli.keys import EVERYWHERE, bindings
 from kore_cli.plain import PlainApp
-from kore_cli.screens.answers import AnswersScreen
 from kore_cli.screens.help import HelpScreen
-from kore_cli.screens.knowledge import KnowledgeScreen
-from kore_cli.screens.results import ResultsScreen
 from kore_cli.screens.runs import RunsScreen
-from kore_cli.screens.spectra import SpectraScreen
-from kore_cli.screens.train import TrainScreen
-from kore_cli.screens.view import View
+from kore_cli.screens.view import TABS, View
 from kore_cli.source import RunSource, Snapshot, same
 from kore_cli.spectra import SpectrumSet, distinct
 from kore_cli.state import DashboardState
@@ -35,6 +32,7 @@ from kore_cli.themes import OWN
 
 Images = Literal["auto", "blocks", "off"]
 REDRAW, SELDOMEST = 0.5, 4.0
+READING = 0.25  # between looks while the past of a run is read
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,13 @@ class Overlay:
     state: DashboardState
     spectra: tuple[SpectrumSet, ...] = ()
     unread: bool = False
+
+
+def visited(name: str) -> Screen[None]:
+    """A screen, imported when it is first visited."""
+    module = import_module(f"kore_cli.screens.{name}")
+    screen: Screen[None] = getattr(module, f"{name.title()}Screen")()
+    return screen
 
 
 class KoreApp(PlainApp):
@@ -66,12 +71,10 @@ class KoreApp(PlainApp):
     COMMANDS = App.COMMANDS | {KoreCommands}
     BINDINGS: ClassVar[list[Binding]] = bindings(EVERYWHERE)  # type: ignore[assignment]
     MODES: ClassVar[dict[str, Callable[[], Screen[None]]]] = {  # type: ignore[assignment]
-        "train": TrainScreen,
-        "spectra": SpectraScreen,
-        "answers": AnswersScreen,
-        "results": ResultsScreen,
-        "knowledge": KnowledgeScreen,
+        name: partial(visited, name) for name, _ in TABS
     }
+
+    DEFAULT_MODE = "train"
 
     class Fresh(Message):
         """Something changed in the run folder."""
@@ -102,14 +105,14 @@ class KoreApp(PlainApp):
         self.snapshot: Snapshot | None = None
         self.shown: Snapshot | None = None
         self.overlays: tuple[Overlay, ...] = ()
+        self._overlays: tuple[Overlay, ...] = ()
         self.paused = False
         self._choose, self._new_source, self._live = choose, new_source, live
         self._share = share
         self._stop, self._nudge = threading.Event(), threading.Event()
 
     def on_mount(self) -> None:
-        """Show the first state at once, then go on watching in a thread."""
-        self.switch_mode("train")
+        """Watch in a thread."""
         if self._live:
             self.run_worker(self._watch, thread=True, name="watch", exit_on_error=True)
         if self._choose:
@@ -125,7 +128,7 @@ class KoreApp(PlainApp):
         turn = 0
         overlays: tuple[Overlay, ...] = ()
         while not self._stop.is_set():
-            # while the past is read this makes four looks a second
+            began = time.monotonic()
             snapshot = self.source.poll(look_back=0.2)
             reading = any(o.unread for o in overlays)
             if turn % 8 == 0 or reading or len(overlays) != len(self.others):
@@ -134,7 +137,9 @@ class KoreApp(PlainApp):
             if self._stop.is_set():
                 return
             self.post_message(self.Fresh(snapshot, overlays))
-            self._nudge.wait(0.05 if snapshot.history is not None or reading else pace.wait())
+            reading = reading or snapshot.history is not None
+            rest = max(0.05, READING - (time.monotonic() - began))
+            self._nudge.wait(rest if reading else pace.wait())
             self._nudge.clear()
 
     def _read_overlays(self, look_back: float) -> tuple[Overlay, ...]:
@@ -163,9 +168,9 @@ class KoreApp(PlainApp):
         drawn = tuple(s for o in overlays for s in o.spectra)
         if drawn:
             snapshot = replace(snapshot, spectra=distinct([*snapshot.spectra, *drawn]))
-        self.snapshot, self.overlays = snapshot, overlays
+        self.snapshot, self._overlays = snapshot, overlays
         if not self.paused:
-            self.shown = snapshot
+            self.shown, self.overlays = snapshot, overlays
         if isinstance(self.screen, View):
             if self.paused:
                 self.screen.show_header(snapshot)
@@ -173,7 +178,8 @@ class KoreApp(PlainApp):
                 self.screen.fresh(snapshot)
 
     def watch_run(self, folder: Path) -> None:
-        """Turn to another run."""
+        """Turn to another run, and go on if paused."""
+        self.paused = False
         self.source = self._new_source(folder)
         self.snapshot = self.shown = None
         self.others = [o for o in self.others if not same(o.folder, folder)]
@@ -203,7 +209,7 @@ class KoreApp(PlainApp):
         """Freeze what is shown; the header goes on."""
         self.paused = not self.paused
         if not self.paused:
-            self.shown = self.snapshot
+            self.shown, self.overlays = self.snapshot, self._overlays
         if isinstance(self.screen, View):
             self.screen.fill()
 

@@ -23,6 +23,7 @@ from kore_cli.glyphs import short
 from kore_cli.themes import palette
 
 # the braille pattern's bit of each of a cell's 4 x 2 dots
+NARROWEST, WIDEST = 1e-6, 10.0  # how wide a window may be, as a multiple of what is drawn
 DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype=np.uint8)
 
 
@@ -85,8 +86,13 @@ class PlainFormatter(NumericAxisFormatter):
         return super().get_labels_for_ticks(ticks) if len(ticks) > 1 else [short(t) for t in ticks]
 
 
+def power(exponent: float) -> float:
+    """10 to a power, as far as there are such numbers."""
+    return float(10.0 ** min(300.0, max(-300.0, exponent)))
+
+
 def _power(tick: float) -> str:
-    value = 10.0**tick
+    value = power(tick)
     if 0.001 <= value < 100_000:
         return f"{value:.6g}"
     return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
@@ -174,6 +180,19 @@ class Chart(PlotWidget, inherit_bindings=False):
         self.action_reset_scales()
         self.redraw()
 
+    def _zoom(self, center_x: float, center_y: float, factor: float, zoom_x: bool, zoom_y: bool) -> None:
+        """Zoom as far as there is something to see."""
+        points = [p for line in self._lines for p in self._points(line.curve, self.size.width, None)]
+        xs, ys = [p[0] for p in points] or [0.0], [p[1] for p in points] or [0.0]
+
+        def bears(window: float, drawn: float) -> bool:
+            return window > NARROWEST * drawn if factor > 0 else window < WIDEST * drawn
+
+        zoom_x = zoom_x and bears(self._x_max - self._x_min, max(xs) - min(xs))
+        zoom_y = zoom_y and bears(self._y_max - self._y_min, max(ys) - min(ys))
+        if zoom_x or zoom_y:
+            super()._zoom(center_x, center_y, factor, zoom_x, zoom_y)
+
     def on_resize(self) -> None:
         """More room shows more points."""
         self.redraw()
@@ -235,7 +254,7 @@ class Chart(PlotWidget, inherit_bindings=False):
         self, curve: Curve, width: int, window: tuple[float, float] | None
     ) -> list[tuple[float, float]]:
         if window is not None:
-            low, high = (10.0**w for w in window) if self.log_x else window
+            low, high = (power(w) for w in window) if self.log_x else window
             curve = curve.within(low, high)
         curve = curve.thinned(2 * width)
         points = finite(zip(curve.x, curve.y, strict=True))

@@ -50,10 +50,15 @@ def dashboard(
 
     folders = [find_run(name) for name in runs or []]
     if once or json or not sys.stdout.isatty():
+        from kore.telemetry import Monitor
         from kore_cli.snapshot import snapshot_json
         from kore_cli.source import RunSource
 
-        snapshot = RunSource(folders[0] if folders else None).whole()
+        probe = Monitor()
+        try:
+            snapshot = RunSource(folders[0] if folders else None, probe=probe).whole()
+        finally:
+            probe.close()
         Output(json_mode=True).record(snapshot_json(snapshot))
         return
     open_dashboard(folders, theme=theme, images=images.value)

@@ -142,8 +142,10 @@ class EventReader:
 
     def _parse(self, data: bytes, past: bool) -> Iterator[dict[str, Any]]:
         for line in data.split(b"\n"):
-            if not line or (past and (b'"kind": "gpu"' in line or b'"kind": "heartbeat"' in line)):
-                # old readings of the machine say nothing about now
+            if not line:
+                continue
+            if past and (b'"kind": "gpu"' in line or b'"kind": "heartbeat"' in line):
+                yield {"kind": "past"}  # old readings of the machine say nothing about now, but count
                 continue
             try:
                 event = json.loads(line)

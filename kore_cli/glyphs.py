@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from rich.cells import cell_len, set_cell_size
+
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -95,6 +97,21 @@ def bar(share: float | None, width: int) -> tuple[str, str]:
 
 
 def fit(text: str, width: int) -> str:
-    """One line of at most `width` characters; what is cut shows as an ellipsis."""
+    """One line of at most `width` columns; what is cut shows as an ellipsis."""
     line = " ".join(text.split())
-    return line if len(line) <= width else line[: max(0, width - 1)] + "…"
+    return line if cell_len(line) <= width else set_cell_size(line, max(0, width - 1)) + "…"
+
+
+def fit_ends(text: str, width: int) -> str:
+    """One line of at most `width` columns, cut within: a command's start and its end are kept."""
+    line = " ".join(text.split())
+    first = set_cell_size(line, max(0, 2 * (width - 1) // 5))
+    if cell_len(line) <= width:
+        return line
+    last = set_cell_size(line[::-1], max(0, width - 1 - cell_len(first)))[::-1]
+    return f"{first}…{last}"
+
+
+def padded(text: str, width: int) -> str:
+    """One line of `width` columns."""
+    return set_cell_size(fit(text, width), max(0, width))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 TREES, REJECTED = "tree.jsonl", "rejected.jsonl"
+SEAM = 64  # bytes at either end of what was read, by which a file is known again
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,61 @@ def tree_folder(inputs: dict[str, dict[str, str]], run: Path) -> Path | None:
     return next((p for p in candidates if (p / TREES).is_file()), None)
 
 
-def index(path: Path, *, rejected: bool = False) -> Iterator[Entry]:
-    """The records of a JSONL file; lines that are not JSON objects are passed over."""
-    if not path.is_file():
-        return
-    with path.open("rb") as stream:
-        offset = 0
-        for line in stream:
-            here, offset = offset, offset + len(line)
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict):
-                title, kind = _name(record)
-                yield Entry(path, here, title, kind, rejected)
+@dataclass(frozen=True)
+class Index:
+    """The records of a JSONL file, as far as it was read.
+
+    Attributes:
+        end: where reading goes on. seams: the first and the last bytes before that.
+        odd: lines that hold no record.
+    """
+
+    path: Path
+    rejected: bool = False
+    entries: tuple[Entry, ...] = ()
+    end: int = 0
+    seams: tuple[bytes, bytes] = (b"", b"")
+    odd: int = 0
+
+    def grown(self, wanted: Callable[[], bool] = lambda: True) -> Index:
+        """With what was appended since, or read from its start if it was written anew.
+
+        Args:
+            wanted: asked at each line whether to go on; if not, what is known is given back.
+        """
+        if not self.path.is_file():
+            return Index(self.path, self.rejected)
+        with self.path.open("rb") as stream:
+            known = self if _seams(stream, self.end) == self.seams else Index(self.path, self.rejected)
+            entries, end, odd = list(known.entries), known.end, known.odd
+            stream.seek(end)
+            for line in stream:
+                if not wanted():
+                    return self
+                entry = _entry(line, self.path, end, self.rejected)
+                if entry is not None:
+                    entries.append(entry)
+                elif not line.endswith(b"\n"):
+                    break  # the rest of it is yet to come
+                elif line.strip():
+                    odd += 1
+                end += len(line)
+            return Index(self.path, self.rejected, tuple(entries), end, _seams(stream, end), odd)
+
+
+def _seams(stream: BinaryIO, end: int) -> tuple[bytes, bytes]:
+    stream.seek(0)
+    first = stream.read(min(SEAM, end))
+    stream.seek(max(0, end - SEAM))
+    return first, stream.read(min(SEAM, end))
+
+
+def _entry(line: bytes, path: Path, offset: int, rejected: bool) -> Entry | None:
+    try:
+        record = json.loads(line)
+        return Entry(path, offset, *_name(record), rejected) if isinstance(record, dict) else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _name(record: dict[str, Any]) -> tuple[str, str]:
@@ -66,9 +107,10 @@ def read(entry: Entry) -> dict[str, Any]:
     """
     with entry.path.open("rb") as stream:
         stream.seek(entry.offset)
-        value = json.loads(stream.readline())
-    if not isinstance(value, dict) or _name(value) != (entry.title, entry.type):
+        line = stream.readline()
+    if _entry(line, entry.path, entry.offset, entry.rejected) != entry:
         raise ValueError("another record, or none")
+    value: dict[str, Any] = json.loads(line)
     return value
 
 

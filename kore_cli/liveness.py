@@ -9,10 +9,12 @@ from typing import Literal
 
 from kore.run import RunState
 from kore_cli.glyphs import duration
-from kore_cli.state import DashboardState
+from kore_cli.reduce import ASKING
+from kore_cli.state import DashboardState, Phase
 
 Name = Literal["waiting", "starting", "running", "stalled", "dead", "finished", "failed", "interrupted"]
 SILENCE = 60.0
+LONG = 1800.0  # for a model to load, or for many questions
 
 SIGNS: dict[Name, str] = {
     "waiting": "◌",
@@ -32,7 +34,7 @@ class Liveness:
 
     Attributes:
         words: the condition in one line. command: what to run next.
-        age: seconds since the last event.
+        age: seconds since the last event, readings of the machine among them.
     """
 
     name: Name
@@ -59,7 +61,9 @@ def judge(
     Args:
         folder: the run's folder; None while it is not known which run to watch.
         run: what run.json says, None when there is none.
-        alive: whether the run's process lives; None when it cannot be known from here.
+        alive: whether the run's process lives; None when it cannot be known from here. One that lives has
+            stalled when its work tells nothing for long: readings of the machine go on beside a loop that
+            hangs.
         now: Unix time.
     """
     if run is None:
@@ -83,23 +87,32 @@ def judge(
         where = f" at step {state.step:,}" if state.step else ""
         return Liveness("interrupted", f"interrupted{where}; it goes on from its last checkpoint", again, age)
     if alive is False:
-        return Liveness("dead", f"stopped without saying why, {duration(age)} ago", again, age)
+        return Liveness(
+            "dead", f"stopped {duration(age)} ago without saying why (killed, or a reboot)", again, age
+        )
+    began = run.started - 0.001  # the times of events are rounded
+    phase = state.phase if state.phase.t >= began else Phase("load")
+    stepped = bool(state.recent) and state.recent[-1] >= began
+    idle = max(0.0, now - max(state.progress_t or 0.0, run.started))
+    steady = stepped and phase.name not in ("load", ASKING)
     limit = max(SILENCE, 5 * (state.step_seconds or 0.0))
-    if age > limit:
-        where = "" if alive else f" (on {run.host}: only its age can be told from here)"
-        return Liveness("stalled", f"no event for {duration(age)}{where}", f"tail -n 50 {place}/log.txt", age)
+    if idle > (limit if steady or (alive is None and age > SILENCE) else LONG):
+        where = "; its process lives" if alive else f" (on {run.host}: only its age can be told from here)"
+        words = f"no progress for {duration(idle)}{where}"
+        return Liveness("stalled", words, f"tail -n 50 {place}/log.txt", age)
     follow = f"tail -f {place}/log.txt"
-    if not state.curves:
-        return Liveness("starting", _phase(state) or "starting", follow, age)
-    training = state.phase.name in ("", "train")
-    return Liveness("running", "running" if training else _phase(state), follow, age)
+    if not stepped:
+        return Liveness("starting", _words(phase), follow, age)
+    return Liveness("running", "running" if phase.name in ("", "train") else _words(phase), follow, age)
 
 
-def _phase(state: DashboardState) -> str:
-    phase = state.phase
-    words = {"calibrate": "calibrating", "augment": "growing trees", "eval": "evaluating"}.get(
-        phase.name, phase.name
-    )
+def _words(phase: Phase) -> str:
+    words = {
+        "load": "starting",
+        "calibrate": "calibrating",
+        "augment": "growing trees",
+        "eval": "evaluating",
+    }.get(phase.name, phase.name)
     parts = [words, phase.text]
     if phase.done is not None:
         total = f" of {phase.total:,.0f}" if phase.total else ""

@@ -50,7 +50,7 @@ def half_blocks(path: Path, width: int, height: int) -> list[Strip]:
     """The picture scaled into `width` x `height` cells, its proportions kept.
 
     Raises:
-        OSError: not there, or not a picture. ValueError: too large to be opened safely.
+        OSError: not there, or not a picture. ValueError: broken, or too large to be opened safely.
     """
     from PIL import Image
 
@@ -75,16 +75,21 @@ def checked(path: Path, about: tuple[int, int] | None = None) -> Image.Image:
     """The picture on white, decoded coarsely where the format allows and `about` says how large.
 
     Raises:
-        OSError: not there, or not a picture. ValueError: too large to be opened safely.
+        OSError: not there, or not a picture. ValueError: broken, or too large to be opened safely.
     """
     from PIL import Image
 
-    with Image.open(path) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels is too large to show")
-        if about:
-            image.draft("RGB", about)
-        picture = image.convert("RGBA")
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels is too large to show")
+            if about:
+                image.draft("RGB", about)
+            picture = image.convert("RGBA")
+    except Image.DecompressionBombError as error:
+        raise ValueError("too large to show") from error
+    except SyntaxError as error:
+        raise ValueError("a broken picture") from error
     ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
     return Image.alpha_composite(ground, picture).convert("RGB")
 
@@ -134,16 +139,15 @@ class Picture(Widget):
         if self._better is not None:
             self._better.display = False
         if getattr(self.app, "images", "auto") == "off" or not self._path:
-            self._set([], f"picture: {self._path}" if self._path else "")
+            self._set(key, [], f"picture: {self._path}" if self._path else "")
             return
-        if "://" in self._path:
-            self._set([], self._path)
+        path = self._path
+        if "://" in path:
+            self._set(key, [], path)
             return
-        self.run_worker(
-            lambda: self._read(str(self._path), size), thread=True, exclusive=True, group="picture"
-        )
+        self.run_worker(lambda: self._read(key, path, size), thread=True, exclusive=True, group="picture")
 
-    def _read(self, path: str, size: Size) -> None:
+    def _read(self, key: object, path: str, size: Size) -> None:
         strips: list[Strip] = []
         words = ""
         picture = None
@@ -162,9 +166,12 @@ class Picture(Widget):
             )
             words = f"{Path(path).name}: {reason}"
         if not get_current_worker().is_cancelled:
-            self.app.call_from_thread(self._set, strips, words, picture)
+            self.app.call_from_thread(self._set, key, strips, words, picture)
 
-    def _set(self, strips: list[Strip], words: str, picture: Image.Image | None = None) -> None:
+    def _set(self, key: object, strips: list[Strip], words: str, picture: Image.Image | None = None) -> None:
+        """Take what was read, if it is still what should be seen."""
+        if key != self._key:
+            return
         self._strips, self._words = strips, words
         if picture is not None:
             self._better.image = picture

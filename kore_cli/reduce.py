@@ -27,6 +27,9 @@ from kore_cli.state import (
     number,
 )
 
+ASKING = "asking questions"
+BESIDE = ("gpu", "heartbeat")  # written by a thread of their own, also while the work hangs
+
 
 @dataclass
 class _Draft:
@@ -63,6 +66,8 @@ def reduce(state: DashboardState, events: Iterable[Event]) -> DashboardState:
         t = t if t is not None and 0 <= t < LATEST else None
         if t is not None:
             draft.values["last_t"] = t
+            if event.get("kind") not in BESIDE:
+                draft.values["progress_t"] = t
         handler = _HANDLERS.get(str(event.get("kind")))
         if handler is not None:
             try:
@@ -120,7 +125,7 @@ def _step(draft: _Draft, event: Event, t: float) -> None:
     values = draft.values
     values["now"] = now
     values["step"] = int(step)
-    values["phase"] = Phase("train")
+    values["phase"] = Phase("train", t=t)
     for name in ("steps", "epoch", "eta_s"):
         if (value := number(event.get(name))) is not None:
             values[name] = int(value) if name == "steps" else value
@@ -159,6 +164,8 @@ def _probe(draft: _Draft, event: Event, t: float) -> None:
     if event.get("tuned") is not None:
         history = (*history, Tuned(step, str(event["tuned"]), event.get("tuned_right")))[-PROBE_HISTORY:]
     _held_out(draft, event, step)
+    if draft.get("phase").name == ASKING:  # all answers of a round come at its end
+        draft.values["phase"] = Phase("train", t=t)
     known = event.get("answer_known", old.known if old else None)
     base = event.get("base")
     draft.probes[name] = ProbeView(
@@ -223,7 +230,7 @@ def _status(draft: _Draft, event: Event, t: float) -> None:
     text = str(event.get("text", ""))
     if text and event.get("done") in (None, 0):
         draft.story.append((t, f"{name}: {text}" if name else text))
-    draft.values["phase"] = Phase(name, text, number(event.get("done")), number(event.get("total")))
+    draft.values["phase"] = Phase(name, text, number(event.get("done")), number(event.get("total")), t)
 
 
 def _stage(draft: _Draft, event: Event, t: float) -> None:
@@ -232,7 +239,7 @@ def _stage(draft: _Draft, event: Event, t: float) -> None:
     text = str(event.get("text") or event.get("phase") or "")
     if layer is not None:
         text = f"{text} layer {layer}".strip()
-    draft.values["phase"] = Phase(name, text, number(event.get("done")), number(event.get("total")))
+    draft.values["phase"] = Phase(name, text, number(event.get("done")), number(event.get("total")), t)
 
 
 def _eval(draft: _Draft, event: Event, t: float) -> None:
@@ -256,7 +263,7 @@ def _eval(draft: _Draft, event: Event, t: float) -> None:
     )
     if score is not None and not dimension and (done is None or done == total):
         draft.story.append((t, f"{suite} ({label}): {score:.1f}"))
-    draft.values["phase"] = Phase("eval", f"{suite} ({label})", done, total)
+    draft.values["phase"] = Phase("eval", f"{suite} ({label})", done, total, t)
 
 
 def joined(past: DashboardState, recent: DashboardState) -> DashboardState:
@@ -285,6 +292,7 @@ def joined(past: DashboardState, recent: DashboardState) -> DashboardState:
         recent,
         events=past.events + recent.events,
         odd=past.odd + recent.odd,
+        progress_t=past.progress_t if recent.progress_t is None else recent.progress_t,
         now={**past.now, **recent.now},
         phase=past.phase if recent.phase == Phase() else recent.phase,
         epoch=past.epoch if recent.epoch is None else recent.epoch,

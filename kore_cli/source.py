@@ -160,8 +160,8 @@ class RunSource:
         self._look_at = now + NEWEST_EVERY
         working = self._run is not None and self._run.working
         over = not working or (self._run is not None and self._alive(self._run) is False)
-        found = runs.all_runs()
-        if not found or not over or found[0].folder == self.folder:
+        found = runs.all_runs() if over else []
+        if not found or found[0].folder == self.folder:
             return
         if self.folder is not None and not found[0].state().working:
             return
@@ -181,8 +181,9 @@ class RunSource:
         self._take(run.folder / runs.NAME, lambda _: self._read_state(run))
         fresh = self._turn == 0 or (self._reader is None and self._run is not None)
         if self._reader is None and (self._run or segments(run.folder)):
-            self._reader = EventReader(run.folder)
-            self._reader.open()
+            reader = EventReader(run.folder)
+            reader.open()
+            self._reader = reader
         elif self._reader is not None:
             self._reader.follow()
             self._reader.look_back(look_back)
@@ -253,15 +254,18 @@ class RunSource:
     def _machine(
         self, state: DashboardState, live: Liveness, now: float
     ) -> tuple[tuple[tuple[float, Telemetry], ...], str]:
-        """Readings of the last minute: the run's own if it tells them, else asked here."""
+        """Readings of the last minute: the run's own if it tells them, else asked here, else why not."""
         told = tuple(r for r in state.readings if r[0] >= now - 60)
         if told:
             return told, "told by the run"
         if live.over and state.readings:
             return state.readings, "as the run left it"
-        here = self._run is None or self._run.host == socket.gethostname()
-        if self._probe is None or live.over or not here:
+        if self._probe is None:
             return (), ""
+        if live.over:
+            return ((now, Telemetry(why="no readings: the run told none")),), ""
+        if self._run is not None and self._run.host != socket.gethostname():
+            return ((now, Telemetry(why=f"no readings from {self._run.host}, another machine")),), ""
         if not self._local or now - self._local[-1][0] >= PROBE_EVERY:
             kept = tuple(r for r in self._local if r[0] >= now - 60)
             # what is asked tells of its own process at best

@@ -67,7 +67,7 @@ def read_spectra(path: Path) -> SpectrumSet:
     """Read one spectra.json.
 
     Raises:
-        DataError: not readable as JSON.
+        DataError: not readable as JSON. ValueError: a site's ranks and eigenvalues do not go together.
     """
     value = read_json(path)
     if not isinstance(value, dict):
@@ -83,6 +83,8 @@ def _site(raw: Mapping[str, Any]) -> Site:
     index = _floats(raw.get("index"))
     if index and index[0] == 0:
         index = tuple(i + 1 for i in index)
+    if index and (len(index) != len(values) or not all(map(math.isfinite, index))):
+        raise ValueError(f"{name}: {len(index)} ranks of {len(values)} eigenvalues")
     layer = number(raw.get("layer"))
     rank = number(raw.get("rank"))
     return Site(

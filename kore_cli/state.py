@@ -83,12 +83,13 @@ class EvalRow:
 
 @dataclass(frozen=True)
 class Phase:
-    """What a stage is doing now."""
+    """What a stage is doing, since when."""
 
     name: str = ""
     text: str = ""
     done: float | None = None
     total: float | None = None
+    t: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,13 @@ class DashboardState:
 
     Attributes:
         odd: events that were not as any version writes them.
+        last_t: when the last event came. progress_t: the last one that the work itself wrote.
     """
 
     events: int = 0
     odd: int = 0
     last_t: float | None = None
+    progress_t: float | None = None
     step: int = 0
     steps: int | None = None
     epoch: float | None = None

@@ -198,6 +198,7 @@ def run_training(
     """
     from kore.pipeline.factors import read_report
     from kore.pipeline.launch import together
+    from kore.train.pulse import pulse
 
     section = request.profile.train
     source = spool(request)
@@ -225,7 +226,8 @@ def run_training(
                     events.write("warning", text=text, code="masked")
                     told(f"warning: {text}")
                 try:
-                    value = _work(request, inputs, run, source, here, events, progress, told)
+                    with pulse(events):
+                        value = _work(request, inputs, run, source, here, events, progress, told)
                 except BaseException as error:
                     ended(run, events, error)
                     raise
@@ -296,6 +298,7 @@ def _begin(request: TrainRequest, inputs: Inputs, run: Run, source: str, manifes
         "data": Path(source),
         "model": model_folder(profile.model.id),
         "covariance": request.covariance,
+        "new_covariance": request.new_covariance,
         "old": request.old,
         "questions": inputs.questions,
         "after": request.after,
@@ -337,6 +340,8 @@ def _work(
     from kore.train.trainer import train
 
     profile, section = request.profile, request.profile.train
+    if events:
+        events.write("status", phase="load", text="loading the model")
     backbone = load(profile.model, download=request.download)
     factors = None
     whole: dict[str, Any] = {}

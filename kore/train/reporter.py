@@ -180,6 +180,7 @@ class Reporter(TrainerCallback):
 
     def _probe(self, step: int) -> Score | None:
         assert self.probing is not None and self.engine is not None and self.loop is not None
+        self._write("status", phase="asking questions", text="", step=step)
         with self.loop.forward():
             events, score = self.probing.ask(self.engine, step)
         for event in events:

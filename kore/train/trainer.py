@@ -9,7 +9,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +27,6 @@ from kore.train.interrupt import Wish, listening
 from kore.train.mixed import Wide, widen
 from kore.train.order import EMPTY, draw, placed, step_count
 from kore.train.plan import Plan, plan
-from kore.train.pulse import pulse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,8 +116,7 @@ def train(
     if on_plan:
         on_plan(work.plan())
     start = time.monotonic()
-    with pulse(events) if events else nullcontext():
-        reporter = work.go(run, events, probes, on_step)
+    reporter = work.go(run, events, probes, on_step)
     record = reporter.record
     returned = work.settle(reporter)
     trainable = work.plan().trainable - method.held(backbone.model)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.cells import cell_len
 from textual import on, work
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
@@ -17,9 +18,9 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 from textual.worker import Worker, get_current_worker
 
-from kore_cli.glyphs import fit
+from kore_cli.glyphs import fit, padded
 from kore_cli.keys import KNOWLEDGE, bindings
-from kore_cli.library import REJECTED, TREES, Entry, image_of, index, read, tree_folder
+from kore_cli.library import REJECTED, TREES, Entry, Index, image_of, read, tree_folder
 from kore_cli.pictures import Picture
 from kore_cli.screens.parts import Box
 from kore_cli.screens.view import View
@@ -47,7 +48,7 @@ class KnowledgeScreen(View):
         """Take up a folder of trees, or none; forget the former one."""
         self._folder = folder
         self._stamp: object = None
-        self._entries: tuple[Entry, ...] = ()
+        self._indices: tuple[Index, ...] = ()
         self._shown: list[Entry] = []
         self._listed: object = None
         self._chosen: tuple[Entry, dict[str, Any]] | None = None
@@ -76,38 +77,41 @@ class KnowledgeScreen(View):
         stamp = _stamps(folder)
         # while trees grow each index is read to its end before the next
         if stamp != self._stamp and (self._worker is None or self._worker.is_finished):
-            self._stamp, self._worker = stamp, self._index(folder)
+            files = tuple(Index(folder / name, name == REJECTED) for name in (TREES, REJECTED))
+            known = files if self._stamp is None else self._indices
+            self._stamp, self._worker = stamp, self._index(folder, known or files)
         self._list()
         self._show_chosen()
 
     @work(thread=True, group="index")
-    def _index(self, folder: Path) -> None:
+    def _index(self, folder: Path, known: tuple[Index, ...]) -> None:
         worker = get_current_worker()
-        found: list[Entry] = []
-        for name, rejected in ((TREES, False), (REJECTED, True)):
+        found = []
+        for index in known:
             with contextlib.suppress(OSError):  # gone since: the next look tells
-                for entry in index(folder / name, rejected=rejected):
-                    if worker.is_cancelled or folder != self._folder:
-                        return
-                    found.append(entry)
-        self.app.call_from_thread(self._indexed, folder, tuple(found))
+                index = index.grown(lambda: not worker.is_cancelled and folder == self._folder)
+            found.append(index)
+        if not worker.is_cancelled:
+            self.app.call_from_thread(self._indexed, folder, tuple(found))
 
-    def _indexed(self, folder: Path, entries: tuple[Entry, ...]) -> None:
+    def _indexed(self, folder: Path, indices: tuple[Index, ...]) -> None:
         if folder != self._folder:
             return
-        self._entries = entries
+        self._indices = indices
         self._listed = self._drawn = None
         self._list()
 
+    @property
+    def _entries(self) -> tuple[Entry, ...]:
+        return tuple(e for i in self._indices for e in i.entries)
+
     def _list(self) -> None:
         wanted = self.wanted
-        entries = [
-            e
-            for e in self._entries
-            if e.rejected == self._rejected and wanted in f"{e.title} {e.type}".lower()
-        ]
+        listed = [i for i in self._indices if i.rejected == self._rejected]
+        entries = [e for i in listed for e in i.entries if wanted in f"{e.title} {e.type}".lower()]
+        odd = sum(i.odd for i in listed)
         width = max(10, self.query_one("#items").content_size.width - 2)
-        key = (len(self._entries), wanted, self._rejected, width)
+        key = (len(self._entries), odd, wanted, self._rejected, width)
         if key == self._listed:
             return
         self._listed = key
@@ -116,9 +120,9 @@ class KnowledgeScreen(View):
         marked = self._shown[at] if at is not None and at < len(self._shown) else None
         self._shown = entries[:LISTED]
         options.border_title = "rejected" if self._rejected else "items"
-        options.border_subtitle = f"{len(entries):,}" + (
-            f", first {LISTED:,} listed: / filters" if len(entries) > LISTED else ""
-        )
+        told = [f"{len(entries):,}", f"{odd:,} lines unreadable" if odd else ""]
+        told += [f"first {LISTED:,} listed: / filters" if len(entries) > LISTED else ""]
+        options.border_subtitle = ", ".join(filter(None, told))
         options.clear_options()
         options.add_options([Option(row(e, width), id=f"{int(e.rejected)}:{e.offset}") for e in self._shown])
         if entries:
@@ -144,7 +148,7 @@ class KnowledgeScreen(View):
         try:
             record = read(entry)
         except (OSError, ValueError):  # rewritten since
-            self._stamp = None
+            self._stamp = None  # and nothing that was read of it is where it was
             self.fill()
             return
         if self._chosen is None or self._chosen[0] != entry:
@@ -163,13 +167,13 @@ class KnowledgeScreen(View):
         self._drawn = (entry, width)
         self.query_one("#picture", Picture).show(image_of(record, self._folder))
         box.border_title = "why it was rejected" if entry.rejected else "knowledge tree"
-        if entry.rejected:
-            self.query_one("#item", Static).update(rejected_text(record, entry))
-            self.query_one("#tree", Static).update(rejection(record))
-        else:
-            item = record.get("item")
-            self.query_one("#item", Static).update(item_text(item if isinstance(item, dict) else record))
-            self.query_one("#tree", Static).update(tree_text(record, width))
+        try:
+            about, tree = texts(record, entry, width)
+        except (TypeError, ValueError, AttributeError, RecursionError):
+            about = Content.styled(fit(entry.title, 200), "bold")
+            tree = Content.styled("unreadable: not as this version of KORE writes it", "$error")
+        self.query_one("#item", Static).update(about)
+        self.query_one("#tree", Static).update(tree)
 
     def action_rejected(self) -> None:
         """Items, or what was rejected."""
@@ -207,6 +211,18 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return stat.st_mtime_ns, stat.st_size
 
 
+def texts(record: dict[str, Any], entry: Entry, width: int) -> tuple[Content, Content]:
+    """What a record is, and what grew out of it or why it was rejected.
+
+    Raises:
+        TypeError, ValueError, AttributeError, RecursionError: the record is not as it should be.
+    """
+    if entry.rejected:
+        return rejected_text(record, entry), rejection(record)
+    item = record.get("item")
+    return item_text(item if isinstance(item, dict) else record), tree_text(record, width)
+
+
 def item_text(item: dict[str, Any]) -> Content:
     """Title, kind, text and facts."""
     rows = [
@@ -228,8 +244,8 @@ def row(entry: Entry, width: int) -> Content:
     if width < 24:
         return Content(fit(entry.title, width))
     kind = fit(entry.type, 12)
-    title = fit(entry.title, width - len(kind) - 2)
-    return Content.assemble(f"{title:<{width - len(kind)}}", (kind, "$foreground 45%"))
+    room = width - cell_len(kind) - 2
+    return Content.assemble(padded(entry.title, room), "  ", (kind, "$foreground 45%"))
 
 
 def tree_text(record: dict[str, Any], width: int) -> Content:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
@@ -14,10 +14,11 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
+from textual.worker import get_current_worker
 
 from kore.errors import KoreError
-from kore.run import Run, all_runs, home, title_of
-from kore_cli.glyphs import duration, fit
+from kore.run import Run, RunState, all_runs, home, title_of
+from kore_cli.glyphs import duration, fit, padded
 from kore_cli.keys import RUNS, bindings
 from kore_cli.source import same
 
@@ -26,6 +27,7 @@ class RunsScreen(ModalScreen[None]):
     """Runs, newest first."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*bindings(RUNS)]
+    _found: tuple[tuple[Run, RunState | None], ...] | None = None
 
     def compose(self) -> ComposeResult:
         """A list with one line per run."""
@@ -37,38 +39,48 @@ class RunsScreen(ModalScreen[None]):
 
     def on_mount(self) -> None:
         """Fill the list, and keep it fresh."""
-        self.call_after_refresh(self._list)
+        self._list()
         self.set_interval(2.0, self._list)
 
     def on_resize(self) -> None:
         """Another width has room for other columns."""
-        self.call_after_refresh(self._list)
+        self.call_after_refresh(self._show)
 
+    @work(thread=True, exclusive=True, group="runs")
     def _list(self) -> None:
-        runs = all_runs()
+        found = tuple((run, _state(run)) for run in all_runs())
+        if not get_current_worker().is_cancelled:
+            self.app.call_from_thread(self._take, found)
+
+    def _take(self, found: tuple[tuple[Run, RunState | None], ...]) -> None:
+        self._found = found
+        self.call_after_refresh(self._show)
+
+    def _show(self) -> None:
+        if self._found is None or not self.is_attached:
+            return
+        runs = [run for run, _ in self._found]
         options = self.query_one(OptionList)
         at = options.highlighted
         marked = None if at is None else options.get_option_at_index(at).id
         names = [str(run.folder) for run in runs]
         width = options.content_size.width - 2
         options.clear_options()
-        options.add_options([Option(self._row(run, width), id=str(run.folder)) for run in runs])
+        options.add_options([Option(self._row(*told, width), id=str(told[0].folder)) for told in self._found])
         options.highlighted = names.index(marked) if marked in names else 0 if runs else None
         none = self.query_one("#runs-none", Static)
         none.display = not runs
         none.update(f"no run in {home()} yet · start one with: kore demo")
         options.display = bool(runs)
 
-    def _row(self, run: Run, width: int) -> Content:
+    def _row(self, run: Run, state: RunState | None, width: int) -> Content:
         from kore_cli.app import KoreApp
 
         assert isinstance(self.app, KoreApp)
         drawn = any(same(o.folder, run.folder) for o in self.app.others)
         watched = same(self.app.source.folder, run.folder)
         mark = "▶" if watched else "+" if drawn else " "
-        try:
-            state = run.state()
-        except (KoreError, OSError):
+        if state is None:
             return Content.assemble(f"{mark} {title_of(run.folder)}  ", ("unreadable", "$error"))
         words = "dead" if state.dead else state.status
         tone = {"finished": "$success", "failed": "$error", "dead": "$error", "interrupted": "$warning"}.get(
@@ -83,7 +95,7 @@ class RunsScreen(ModalScreen[None]):
         while len(told) > 1 and width - 3 - sum(len(part) for part, _ in told) < 12:
             told.pop()
         room = max(4, min(30, width - 3 - sum(len(part) for part, _ in told)))
-        name = (f"{fit(title_of(run.folder), room):<{room}} ", "bold")
+        name = (f"{padded(title_of(run.folder), room)} ", "bold")
         return Content.assemble((f"{mark} ", "$accent"), name, *told)
 
     @on(OptionList.OptionSelected)
@@ -103,4 +115,11 @@ class RunsScreen(ModalScreen[None]):
             name = options.get_option_at_index(options.highlighted).id
             if name and not same(self.app.source.folder, Path(name)):
                 self.app.toggle_overlay(Path(name))
-                self._list()
+                self._show()
+
+
+def _state(run: Run) -> RunState | None:
+    try:
+        return run.state()
+    except (KoreError, OSError):
+        return None

@@ -14,7 +14,7 @@ from textual.widget import Widget
 from kore.run import title_of
 from kore_cli.chart import Chart, Line, Notch
 from kore_cli.curve import Curve
-from kore_cli.glyphs import duration, fit, short, spark
+from kore_cli.glyphs import duration, fit, fit_ends, short, spark
 from kore_cli.keys import TRAIN, bindings
 from kore_cli.screens.machine import compact_machine, machine
 from kore_cli.screens.parts import Still
@@ -75,6 +75,10 @@ class TrainScreen(View):
     @property
     def _lines_only(self) -> bool:
         return self.has_class("-short") or (self.has_class("-narrow") and not self.has_class("-tall"))
+
+    @property
+    def _names_next(self) -> bool:
+        return self.has_class("-medium") or self.has_class("-narrow") or self._lines_only
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Without a chart its keys do nothing, and the footer has room for others."""
@@ -334,7 +338,9 @@ def about(snapshot: Snapshot, width: int) -> Content:
     if state.warnings:
         facts.append(("warnings", str(len(state.warnings))))
     rows = [
-        Content.assemble((f"{name:<11}", "$foreground 55%"), fit(str(value), width - 11))
+        Content.assemble(
+            (f"{name:<11}", "$foreground 55%"), (fit_ends if name == "next" else fit)(str(value), width - 11)
+        )
         for name, value in facts
     ]
     return Content("\n").join(rows)

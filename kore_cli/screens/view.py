@@ -16,7 +16,7 @@ from textual.widgets import Input
 
 from kore.run import title_of
 from kore_cli.chart import Chart
-from kore_cli.glyphs import bar, duration, fit, short
+from kore_cli.glyphs import bar, duration, fit, fit_ends, short
 from kore_cli.liveness import Liveness
 from kore_cli.screens.parts import KeyBar, Still
 
@@ -119,6 +119,11 @@ class View(Screen[None]):
     def _tiny(self) -> bool:
         return self.has_class("-tiny") or self.has_class("-flat")
 
+    @property
+    def _names_next(self) -> bool:
+        """Whether the banner tells the next command of a run that goes on."""
+        return False
+
     def fill(self) -> None:
         """Show the newest snapshot, header first."""
         snapshot = self.kore.snapshot
@@ -143,7 +148,7 @@ class View(Screen[None]):
         width = self.size.width
         self.query_one("#header", Still).update(header(snapshot, width, paused=self.kore.paused))
         banner = self.query_one("#banner", Still)
-        text = banner_text(snapshot, width)
+        text = banner_text(snapshot, width, low=self.has_class("-short"), going=self._names_next)
         banner.display = text is not None and not self._tiny
         if text is not None:
             banner.update(text)
@@ -265,27 +270,36 @@ def tabs(active: str) -> Content:
     return Content(" ").join(parts)
 
 
-def banner_text(snapshot: Snapshot, width: int) -> Content | None:
-    """What is out of the ordinary, and the next command; None while all is well."""
-    live, state = snapshot.liveness, snapshot.state
+def banner_text(snapshot: Snapshot, width: int, *, low: bool = False, going: bool = False) -> Content | None:
+    """What is out of the ordinary, and the next command; None where there is nothing to tell.
+
+    Args:
+        low: two lines are seen at most. going: the next command is told also while the run goes on.
+    """
+    live, bad, run = snapshot.liveness, snapshot.state.nonfinite, snapshot.run
+    if bad is not None and run is not None and bad.t < run.started:
+        bad = None  # it was resumed since
+    well = live.name in ("running", "starting")
     lines: list[Content] = []
-    if live.name not in ("running", "starting"):
-        lines.append(Content.assemble(sign(live), " ", (live.words, TONES[live.name])))
-        if live.command:
-            lines.append(
-                Content.assemble(
-                    ("  next: ", "$foreground 60%"),
-                    (live.command, "bold"),
-                    ("   y copies it", "$foreground 40%"),
-                )
-            )
-    if state.nonfinite is not None:
-        lines.insert(0, Content.styled(f"▲ {state.nonfinite.text}", "bold $error"))
+    if bad is not None and (well or not low):
+        lines.append(Content.styled(f"▲ {bad.text}", "bold $error"))
+    if not well:
+        words = bad.text if bad is not None and low else live.words
+        lines.append(Content.assemble(sign(live), " ", (words, TONES[live.name])))
+    if live.command and (going or not well):
+        lines.append(next_line(live.command, width - 2))
     if snapshot.problem:
         lines += [Content.styled(line, "$error") for line in f"▲ {snapshot.problem}".splitlines()]
     if not lines:
         return None
     return Content("\n").join([line.truncate(width - 2, ellipsis=True) for line in lines])
+
+
+def next_line(command: str, room: int) -> Content:
+    """The next command in a line, and which key copies it if there is room for that too."""
+    line = Content.assemble(("  next: ", "$foreground 60%"), (fit_ends(command, room - 8), "bold"))
+    copies = Content.styled("   y copies it", "$foreground 40%")
+    return line if line.cell_length + copies.cell_length > room else Content.assemble(line, copies)
 
 
 def one_line(snapshot: Snapshot, width: int) -> Content:

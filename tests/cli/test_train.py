@@ -303,3 +303,28 @@ def test_a_covariance_that_the_method_does_not_use_is_named(
         covariance=tmp_path,
     )
     assert dry_run_training(request)[1][0] == f"lora uses no covariance: {tmp_path} is not looked at"
+
+
+def test_signs_of_life_begin_before_the_model_is_loaded_and_the_run_names_both_covariances(
+    tiny_llava: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kore.pipeline import training
+    from kore.profile import resolve
+    from kore.run import Run
+
+    class Sums:
+        class manifest:
+            fingerprint = "0"
+
+    chosen = {"train.max_steps": 1, "train.method": "lora", "model.id": str(tiny_llava), "adapter.rank": 4}
+    monkeypatch.setattr(training, "_covariance", lambda folder: folder and Sums())
+    out = tmp_path / "run"
+    training.run_training(
+        training.TrainRequest(
+            resolve("tiny", chosen), str(data), out=out, covariance=tmp_path, new_covariance=tmp_path / "new"
+        )
+    )
+    told = [json.loads(line) for line in next(out.glob("events-*.jsonl")).read_text().splitlines()]
+    order = [e.get("phase") if e["kind"] == "status" else e["kind"] for e in told]
+    assert order.index("load") < order.index("step") and order.index("gpu") < order.index("step")
+    assert Run(out).state().inputs["new_covariance"] == {"path": str(tmp_path / "new"), "hash": "0"}

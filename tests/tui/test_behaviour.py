@@ -79,6 +79,45 @@ async def test_new_events_show_and_pausing_freezes_all_but_the_header(make_run: 
         assert "9.250" in text(app, "#tile-loss")
 
 
+async def test_turning_to_another_run_goes_on_and_what_is_drawn_over_rests_while_paused(
+    make_run: Make, open_app: Open
+) -> None:
+    make_run(40)
+    other = make_run(60, name="other", upto=30)
+    app = open_app(others=(Path("other"),))
+    async with app.run_test(size=(140, 40)) as pilot:
+        await settle(pilot, "space")
+        with EventWriter(other) as writer:
+            writer.write("step", step=31, steps=60, loss=9.25)
+        await settle(pilot)
+        assert app.overlays[0].state.step == 30
+        await settle(pilot, "space")
+        assert app.overlays[0].state.step == 31
+        await settle(pilot, "space")
+        app.watch_run(Path("other"))
+        await settle(pilot)
+        assert not app.paused and app.shown is app.snapshot
+        assert "step 31/60" in text(app, "#header") and "9.250" in text(app, "#tile-loss")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (40, 12)], ids=["80x24", "40x12"])
+async def test_a_small_terminal_has_the_next_command_whatever_else_it_tells(
+    size: tuple[int, int], make_run: Make, open_app: Open
+) -> None:
+    name = "a-folder-of-a-long-name/" * 4 + "run"
+    folder = make_run(40, upto=30, nan_at=30, name=name)
+    app = open_app(folder)
+    async with app.run_test(size=size) as pilot:
+        for status, command in (("running", "tail -f"), ("failed", "kore train")):
+            Run(folder).update(status=status, ended=NOW, message="loss is not a number")
+            await settle(pilot)
+            seen = text(app, "#banner").splitlines()[: app.screen.query_one("#banner").size.height]
+            assert "loss is not a number at step 30" in "".join(seen)
+            (line,) = [line for line in seen if "next:" in line]
+            ending = "log.txt" if status == "running" else "/run"
+            assert f"next: {command}" in line and ending in line
+
+
 async def test_a_loss_that_is_not_a_number_is_told_in_a_banner(make_run: Make, open_app: Open) -> None:
     make_run(40, upto=30, nan_at=30)
     app = open_app()
@@ -86,6 +125,9 @@ async def test_a_loss_that_is_not_a_number_is_told_in_a_banner(make_run: Make, o
         await settle(pilot)
         assert "loss is not a number at step 30" in text(app, "#banner")
         assert "not a number" in text(app, "#tile-loss")
+        Run(Path("run")).update(started=NOW + 1)  # and it loads the model again
+        await settle(pilot)
+        assert "starting" in text(app, "#header") and not app.screen.query_one("#banner").display
 
 
 async def test_a_run_that_lives_says_how_to_follow_it_and_when_it_last_spoke(
@@ -106,7 +148,7 @@ async def test_a_dead_run_names_the_command_that_resumes_it_and_y_copies_it(
     app = open_app(alive=False)
     async with app.run_test(size=(120, 35)) as pilot:
         await settle(pilot, "y")
-        assert "stopped without saying why" in text(app, "#banner")
+        assert "without saying why" in text(app, "#banner")
         assert app.clipboard == "kore train tree/samples.jsonl -p tiny -o run"
 
 
@@ -193,6 +235,25 @@ async def test_zooming_changes_the_window_and_r_shows_the_whole_again(make_run: 
         assert chart.zoomed and (chart._x_max - chart._x_min) < (whole[1] - whole[0])
         await settle(pilot, "r")
         assert not chart.zoomed and (chart._x_min, chart._x_max) == whole
+
+
+@pytest.mark.parametrize("keys", [("1",), ("1", "l"), ("2",)], ids=["plain", "log", "both log"])
+async def test_zooming_out_ends_where_the_lines_would_be_lost(
+    keys: tuple[str, ...], make_run: Make, open_app: Open
+) -> None:
+    make_run(80)
+    app = open_app()
+    async with app.run_test(size=(120, 35)) as pilot:
+        await settle(pilot, *keys)
+        chart = next(c for c in app.screen.query(Chart))
+        whole = (chart._x_max - chart._x_min, chart._y_max - chart._y_min)
+        await settle(pilot, *["minus"] * 60)
+        for before, low, high in zip(
+            whole, (chart._x_min, chart._y_min), (chart._x_max, chart._y_max), strict=True
+        ):
+            assert 8 < (high - low) / before < 12
+        await settle(pilot, "r")
+        assert chart._x_max - chart._x_min == whole[0]
 
 
 async def test_other_runs_are_drawn_over_the_watched_one(make_run: Make, open_app: Open) -> None:

@@ -7,10 +7,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from textual.widgets import OptionList
 
+from kore_cli import library
 from kore_cli.app import KoreApp
-from kore_cli.library import Entry
+from kore_cli.library import Entry, Index
 from kore_cli.screens.knowledge import KnowledgeScreen, place
 from tests.tui.test_behaviour import settle, text
 
@@ -121,3 +123,66 @@ async def test_a_run_without_trees_has_nothing_of_the_run_before(make_run: Make,
         await settle(pilot)
         await settle(pilot)
         assert text(app, "#item").startswith("Fiji")
+
+
+ITEM = {"title": "Odd", "type": "country"}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"item": ITEM | {"facts": ["x"]}},
+        {"item": ITEM, "trunk": {"question": "?"}},
+        {"item": ITEM, "branches": ["?"]},
+        {"item": ITEM, "trunk": 5},
+        {"item": ITEM, "trunk": [{"made": "x"}]},
+    ],
+    ids=str,
+)
+async def test_a_record_that_is_not_as_it_should_be_is_told(
+    odd: dict[str, object], make_run: Make, open_app: Open
+) -> None:
+    make_run(20)
+    next(Path().glob("**/tree.jsonl")).write_text(json.dumps(odd) + "\n")
+    app = open_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot, "5")
+        assert app.is_running and text(app, "#item") == "Odd" and "unreadable" in text(app, "#tree")
+
+
+async def test_lines_that_hold_no_record_are_counted(make_run: Make, open_app: Open) -> None:
+    make_run(20)
+    deep = "[" * 100_000
+    next(Path().glob("**/tree.jsonl")).write_text(
+        f'{deep}\n[]\n\n{json.dumps({"item": ITEM})}\n{{"x": {deep}'
+    )
+    app = open_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot, "5")
+        items = app.screen.query_one("#items", OptionList)
+        assert items.option_count == 1 and items.border_subtitle == "1, 2 lines unreadable"
+
+
+def test_of_a_file_that_grew_only_what_is_new_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bytes] = []
+    one = library._entry
+    monkeypatch.setattr(library, "_entry", lambda line, *more: read.append(line) or one(line, *more))
+    path, lines = tmp_path / "tree.jsonl", [json.dumps({"title": f"t{i}" * 40}) + "\n" for i in range(9)]
+
+    def write(text: str) -> list[str]:
+        nonlocal index
+        path.write_text(text)
+        read.clear()
+        index = index.grown()
+        return [e.title[:2] for e in index.entries]
+
+    index = Index(path).grown()
+    assert write("".join(lines[:3])) == ["t0", "t1", "t2"]
+    assert write("".join(lines[:3]) + lines[3][:20]) == ["t0", "t1", "t2"] and len(read) == 1
+    assert write("".join(lines[:5])) == ["t0", "t1", "t2", "t3", "t4"] and len(read) == 2
+    assert write("".join(lines[:2])) == ["t0", "t1"]  # shorter
+    assert write("".join(lines[5:9])) == ["t5", "t6", "t7", "t8"]  # another file
+    path.unlink()
+    assert index.grown() == Index(path)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from kore_cli import app
-from kore_cli.app import REDRAW, SELDOMEST, Pace
+from kore_cli.app import REDRAW, SELDOMEST, KoreApp, Pace
 
 
 @pytest.mark.parametrize(("cost", "wait"), [(0.05, SELDOMEST), (0.004, 0.8), (0.0001, REDRAW)])
@@ -21,3 +26,32 @@ def test_looks_take_their_share_of_a_core_or_come_at_their_seldomest(
         cpu[0] += cost
         wall[0] += waited
     assert waited == pytest.approx(wait, rel=0.3)
+
+
+@pytest.mark.parametrize(("own", "other"), [(None, 0.5), (0.5, None), (0.5, 0.5)])
+def test_there_are_four_looks_a_second_while_the_past_of_any_run_is_read(
+    own: float | None, other: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Source:
+        def __init__(self, history: float | None, seconds: float) -> None:
+            self.folder, self._history, self._seconds = Path("r"), history, seconds
+
+        def poll(self, *, look_back: float) -> Any:
+            now[0] += self._seconds
+            return SimpleNamespace(folder=self.folder, history=self._history, state=None, spectra=())
+
+    now, begun = [0.0], []
+    monkeypatch.setattr(app.time, "monotonic", lambda: now[0])
+    seen = KoreApp(Source(own, 0.2 if own else 0.0), (Source(other, 0.1 if other else 0.0),))  # type: ignore[arg-type]
+
+    def wait(seconds: float) -> None:
+        begun.append(now[0] + seconds)
+        now[0] += seconds
+        if len(begun) == 9:
+            seen._stop.set()
+
+    seen._nudge = SimpleNamespace(wait=wait, clear=lambda: None)  # type: ignore[assignment]
+    monkeypatch.setattr(seen, "post_message", lambda message: True)
+    seen._watch()
+    gaps = [b - a for a, b in pairwise(begun[1:])]
+    assert min(gaps) >= 0.25 - 1e-9 and max(gaps) <= 0.4

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from textual.widgets import OptionList
 
 from kore.errors import DataError
 from kore.events import EventWriter
-from kore.run import Run
+from kore.run import Run, all_runs
 from kore_cli.app import KoreApp
 from kore_cli.chart import Chart
 from tests.tui.test_behaviour import settle, text
@@ -79,6 +80,21 @@ async def test_numbers_too_large_to_draw_are_not_drawn(make_run: Make, open_app:
     async with app.run_test(size=(120, 35)) as pilot:
         await settle(pilot, "l", "l")
         assert app.screen.query_one(Chart)._lines[-1].curve.x[-1] == 13
+
+
+async def test_the_list_of_runs_is_read_beside_the_screen(
+    make_run: Make, open_app: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORE_HOME", "home")
+    make_run(1, name="home/a")
+    readers = []
+    monkeypatch.setattr(
+        "kore_cli.screens.runs.all_runs", lambda: readers.append(current_thread()) or all_runs()
+    )
+    app = open_app(Path("home/a"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot, "o")
+        assert readers and main_thread() not in readers
 
 
 async def test_the_list_of_runs_bears_every_size(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kore.run import Run, title_of
+from kore.run import Run, boot_id, title_of
 from kore.telemetry import Telemetry
 from kore_cli.dashboard import dashboard
-from kore_cli.event_reader import TAIL
+from kore_cli.event_reader import TAIL, EventReader
+from kore_cli.screens.machine import compact_machine, machine
 from kore_cli.source import RunSource
+from tests.tui.conftest import FakeProbe
 from tests.tui.test_state import run_state, step, write_log
 
 
@@ -55,6 +59,17 @@ def test_what_is_wrong_with_a_file_is_told_until_it_reads_well(tmp_path: Path) -
     assert seen.problem is None and seen.run is not None and seen.run.method == "lora"
 
 
+@pytest.mark.parametrize("index", [[1, 2, 3], [1, "x"], [1]], ids=str)
+def test_ranks_that_do_not_go_with_their_eigenvalues_are_told(tmp_path: Path, index: list[object]) -> None:
+    folder = tmp_path / "r"
+    write_log(folder, [step(1)])
+    Run(folder).write(run_state())
+    site = {"name": "a", "index": index, "eigenvalues": [2.0, 1.0]}
+    Run(folder).spectra.write_text(json.dumps({"sites": [site]}))
+    seen = RunSource(folder).poll()
+    assert seen.problem is not None and "spectra.json" in seen.problem and not seen.spectra
+
+
 def test_the_memory_shown_is_that_of_the_run_and_not_of_who_asks(tmp_path: Path) -> None:
     class Asked:
         def sample(self) -> Telemetry:
@@ -79,6 +94,74 @@ def test_a_snapshot_off_a_terminal_has_the_past_of_a_long_run(
     dashboard([str(tmp_path / "r")], once=True)
     told = json.loads(capsys.readouterr().out)
     assert told["events"] == 1501 and told["best"]["step"] == 1 and told["warnings"][0]["text"] == "odd"
+
+
+def test_readings_count_as_events_in_a_long_log_as_in_a_short_one(tmp_path: Path) -> None:
+    beats = [{"v": 1, "t": 1.0 + i, "kind": "gpu", "cpu_percent": 1.0} for i in range(99)]
+    write_log(tmp_path / "r", [*beats, *(step(i, note="x" * 2000) for i in range(1, 1500))])
+    assert RunSource(tmp_path / "r").whole().state.events == 1598
+
+
+def test_the_machine_of_a_run_that_tells_no_readings_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_log(tmp_path / "r", [step(1)])
+    Run(tmp_path / "r").write(
+        run_state(pid=os.getpid(), started=time.time(), host=socket.gethostname(), boot=boot_id())
+    )
+    dashboard([str(tmp_path / "r")], once=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["machine"]["rss"] > 1 << 20 and told["machine"]["cpu_percent"] is None
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"host": "node9"}, "no readings from node9, another machine"),
+        ({"status": "finished", "ended": 2000.0}, "no readings: the run told none"),
+    ],
+    ids=["elsewhere", "over"],
+)
+def test_why_there_are_no_readings_is_told(values: dict[str, Any], why: str, tmp_path: Path) -> None:
+    write_log(tmp_path / "r", [step(1)])
+    Run(tmp_path / "r").write(run_state(**values))
+    probe = FakeProbe(Telemetry((), 1.0))
+    (reading,) = RunSource(tmp_path / "r", probe=probe, clock=lambda: 1010.0).poll().readings
+    assert reading[1].why == why and not reading[1].devices
+    assert why in str(machine((reading,), 40, 4)) and why in str(compact_machine((reading,), 60)[0])
+
+
+def test_runs_are_looked_for_only_once_the_one_watched_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    monkeypatch.setattr("kore.run.all_runs", lambda: looked.append(1) or [Run(tmp_path / "r")])
+    write_log(tmp_path / "r", [step(1)])
+    Run(tmp_path / "r").write(run_state())
+    now, alive = [0.0], [True]
+    source = RunSource(None, clock=lambda: now[0], alive=lambda run: alive[0])
+    for now[0] in (0.0, 5.0, 10.0, 15.0):
+        source.poll()
+    assert len(looked) == 1
+    alive[0], now[0] = False, 20.0
+    source.poll()
+    assert len(looked) == 2
+
+
+def test_events_that_could_not_be_opened_are_read_once_they_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_log(tmp_path / "r", [step(i) for i in range(1, 9)])
+    Run(tmp_path / "r").write(run_state())
+    source, follow = RunSource(tmp_path / "r"), EventReader.follow
+
+    def fails(reader: EventReader) -> bool:
+        raise OSError("stale file handle")
+
+    monkeypatch.setattr(EventReader, "follow", fails)
+    assert "stale" in str(source.poll().problem)
+    monkeypatch.setattr(EventReader, "follow", follow)
+    assert source.whole().state.events == 8 and source.poll().problem is None
 
 
 def test_a_past_that_cannot_be_read_is_not_waited_for(tmp_path: Path) -> None:

@@ -187,6 +187,63 @@ def test_every_condition_is_told_from_run_events_process_and_clock(
     assert live.name == name and live.words and live.command
 
 
+def beats(start: float, stop: float) -> list[dict[str, Any]]:
+    """What the thread beside the work writes."""
+    times = [start + 3 * i for i in range(int((stop - start) / 3) + 1)]
+    return [{"kind": "gpu", "t": t} for t in times] + [{"kind": "heartbeat", "t": times[-1]}]
+
+
+def test_a_loop_that_hangs_beside_its_readings_has_stalled() -> None:
+    state = reduce(RUNNING, beats(1020.0, 1200.0))
+    live = judge(Path("r"), run_state(), state, alive=True, now=1201.0)
+    assert live.name == "stalled" and "no progress for 3m02s" in live.words and live.age == 1.0
+    assert (
+        judge(Path("r"), run_state(), reduce(state, [step(20, t=1200.0)]), alive=True, now=1201.0).over
+        is False
+    )
+
+
+@pytest.mark.parametrize(
+    ("alive", "readings", "now", "name"),
+    [
+        (True, False, 1900.0, "starting"),
+        (True, True, 1900.0, "starting"),
+        (True, True, 2900.0, "stalled"),
+        (None, True, 1900.0, "starting"),
+        (None, False, 1900.0, "stalled"),
+    ],
+)
+def test_a_model_that_loads_for_long_has_not_stalled(
+    alive: bool | None, readings: bool, now: float, name: str
+) -> None:
+    loading = {"kind": "status", "t": 1001.0, "phase": "load", "text": "loading the model"}
+    state = reduce(DashboardState(), [loading, *(beats(1001.0, now) if readings else [])])
+    live = judge(Path("r"), run_state(), state, alive=alive, now=now)
+    assert live.name == name
+    if name == "starting":
+        assert live.words == "starting · loading the model"
+
+
+def test_a_long_round_of_questions_is_no_stall_and_its_answers_end_it() -> None:
+    state = reduce(RUNNING, [{"kind": "status", "t": 1020.0, "phase": "asking questions", "step": 19}])
+    live = judge(Path("r"), run_state(), state, alive=True, now=1200.0)
+    assert (live.name, live.words) == ("running", "asking questions")
+    state = reduce(state, [probe(19, True) | {"t": 1200.0}])
+    assert judge(Path("r"), run_state(), state, alive=True, now=1210.0).words == "running"
+    assert judge(Path("r"), run_state(), state, alive=True, now=1300.0).name == "stalled"
+
+
+def test_a_resumed_run_starts_and_is_not_what_ended_it_before() -> None:
+    ended = {"kind": "status", "t": 1020.0, "phase": "interrupted", "text": "stopped by SIGINT"}
+    state, again = reduce(RUNNING, [ended]), run_state(started=1500.0)
+    live = judge(Path("r"), again, state, alive=True, now=1510.0)
+    assert (live.name, live.words) == ("starting", "starting")
+    state = reduce(state, [{"kind": "status", "t": 1510.0, "phase": "null space", "text": "computing A"}])
+    assert judge(Path("r"), again, state, alive=True, now=1900.0).words == "null space · computing A"
+    state = reduce(state, [step(16, t=1900.0)])
+    assert judge(Path("r"), again, state, alive=True, now=1901.0).words == "running"
+
+
 def test_slow_steps_are_not_taken_for_a_stall() -> None:
     slow = reduce(DashboardState(), [{**step(i), "t": 1000.0 + 60 * i} for i in range(1, 9)])
     last = slow.last_t or 0.0

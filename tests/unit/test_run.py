@@ -107,10 +107,12 @@ def test_dead_running_zombie_and_foreign_processes_are_told_apart() -> None:
     assert process_alive(1), "another user's process is alive, too"
 
 
-def test_a_state_from_another_host_or_boot_does_not_claim_to_know() -> None:
+def test_a_state_from_before_a_reboot_is_dead_and_one_from_another_host_does_not_claim_to_know() -> None:
     assert state().alive is True
     assert state(host="elsewhere").alive is None
-    assert state(boot="before").alive is None
+    assert state(boot="before").alive is False
+    assert state(boot="before", host="elsewhere").alive is None
+    assert state(boot="").alive is None  # a system that does not tell
 
 
 def test_the_newest_run_is_found_here_and_elsewhere(tmp_path: Path) -> None:

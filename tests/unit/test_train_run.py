@@ -234,6 +234,8 @@ def test_probes_are_answered_side_by_side_and_the_best_checkpoint_is_marked(
 ) -> None:
     result = go(tiny_llava, tmp_path / "run", samples, probes=probing(lambda a, b: True))
     told = events(tmp_path / "run", "probe")
+    rounds = [e["step"] for e in events(tmp_path / "run", "status") if e["phase"] == "asking questions"]
+    assert rounds == sorted({e["step"] for e in told})  # said before: the answers come at the end
     assert {e["step"] for e in told} >= {0, 2, 4, 6, 8, 10}
     assert {e["probe_kind"] for e in told} == {"new", "old"}
     assert all(e["loss"] > 0 for e in told)
