@@ -237,7 +237,9 @@ def main() -> int:
     found = summarise(rows, args.seeds)
     args.out.mkdir(parents=True, exist_ok=True)
     command = "python benchmarks/frontier.py"
-    (args.out / "frontier.json").write_text(json.dumps({"command": command, "base": base, **found}, indent=1) + "\n")
+    (args.out / "frontier.json").write_text(
+        json.dumps({"command": command, "base": base, **found}, indent=1) + "\n"
+    )
     draw(found, args.out / "frontier.png")
     for label in RATES:
         print(

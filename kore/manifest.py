@@ -5,6 +5,7 @@ Every stage claims its output folder through `claim`, so all of them resume, ski
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from kore.files import hash_json, is_leftover, read_json, write_json
 
 NAME = "manifest.json"
 LOCK = ".lock"
+_EVENTS = re.compile(r"events-[0-9]+\.jsonl")
 State = Literal["fresh", "resume", "done"]
 
 _PACKAGES = ("torch", "transformers", "peft", "safetensors", "deepspeed", "openai")
@@ -125,7 +127,7 @@ def claim(folder: Path, manifest: Manifest, *, restart: bool = False) -> State:
         if old.kind != manifest.kind:
             raise DataError(f"{folder} already holds: {old.kind}", hint="choose another folder with -o")
         if restart:
-            _discard(folder)
+            discard(folder)
         else:
             different = differences(old, manifest)
             if different:
@@ -137,7 +139,7 @@ def claim(folder: Path, manifest: Manifest, *, restart: bool = False) -> State:
     elif folder.exists():
         if not folder.is_dir():
             raise DataError(f"{folder} is a file, not a folder", hint="choose another folder with -o")
-        if any(not _is_ours(p) for p in folder.iterdir()):
+        if any(not _is_ours(p, manifest.kind) for p in folder.iterdir()):
             raise DataError(
                 f"{folder} is not empty and has no manifest", hint="choose another folder with -o"
             )
@@ -159,7 +161,7 @@ def refuse_input_as_output(out: Path, inputs: Iterable[Path]) -> None:
             )
 
 
-def _discard(folder: Path) -> None:
+def discard(folder: Path) -> None:
     """Empty the folder, the manifest last: a kill in between leaves something that can be discarded.
 
     The lock file stays, because this process may be holding it.
@@ -173,10 +175,13 @@ def _discard(folder: Path) -> None:
             path.unlink()
 
 
-def _is_ours(path: Path) -> bool:
-    """What may lie in a folder before its manifest does: the lock, what a killed write left, and what a
-    run tells of the stages before its training."""
-    return path.name in (LOCK, "run.json") or path.match("events-*.jsonl") or is_leftover(path)
+def _is_ours(path: Path, kind: str) -> bool:
+    """What may lie in a folder before its manifest does: the lock, what a killed write left; and, of a run,
+    what it tells of the stages before its training."""
+    told = path.name == "run.json" or _EVENTS.fullmatch(path.name)
+    if kind == "run" and told and (path.parent / "run.json").is_file():
+        return True
+    return path.name == LOCK or is_leftover(path)
 
 
 def _shortened(names: list[str], most: int = 4) -> str:

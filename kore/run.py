@@ -76,7 +76,8 @@ class RunState:
         if not self.command:
             return None
         first, *words = self.command
-        return shlex.join(["kore", *(words if Path(first).name == "kore" else self.command)])
+        words = words if Path(first).name == "kore" else self.command
+        return shlex.join(["kore", *(word for word in words if word != "--restart")])
 
     @property
     def alive(self) -> bool | None:

@@ -24,6 +24,7 @@ from kore_cli.themes import palette
 
 # the braille pattern's bit of each of a cell's 4 x 2 dots
 NARROWEST, WIDEST = 1e-6, 10.0  # how wide a window may be, as a multiple of what is drawn
+FLAT = 2e-6  # how wide the plot's own window on a flat line is
 DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype=np.uint8)
 
 
@@ -186,6 +187,7 @@ class Chart(PlotWidget, inherit_bindings=False):
         xs, ys = [p[0] for p in points] or [0.0], [p[1] for p in points] or [0.0]
 
         def bears(window: float, drawn: float) -> bool:
+            drawn = drawn or FLAT
             return window > NARROWEST * drawn if factor > 0 else window < WIDEST * drawn
 
         zoom_x = zoom_x and bears(self._x_max - self._x_min, max(xs) - min(xs))

@@ -9,12 +9,12 @@ from typing import Literal
 
 from kore.run import RunState
 from kore_cli.glyphs import duration
-from kore_cli.reduce import ASKING
+from kore_cli.reduce import ASKING, SAVING
 from kore_cli.state import DashboardState, Phase
 
 Name = Literal["waiting", "starting", "running", "stalled", "dead", "finished", "failed", "interrupted"]
 SILENCE = 60.0
-LONG = 1800.0  # for a model to load, or for many questions
+LONG = 1800.0  # for a model to load, for many questions, for a checkpoint
 
 SIGNS: dict[Name, str] = {
     "waiting": "◌",
@@ -78,6 +78,8 @@ def judge(
     last = max(filter(None, (state.last_t, run.started)), default=now)
     age = max(0.0, now - last)
     again = run.again
+    if run.status == "finished" and state.phase.name == "eval" and alive:
+        return Liveness("running", _words(state.phase), f"tail -f {place}/log.txt", age)
     if run.status == "finished":
         took = f" in {duration(run.ended - run.started)}" if run.ended else ""
         return Liveness("finished", f"finished{took}", f"kore chat {place} --compare", age)
@@ -94,7 +96,7 @@ def judge(
     phase = state.phase if state.phase.t >= began else Phase("load")
     stepped = bool(state.recent) and state.recent[-1] >= began
     idle = max(0.0, now - max(state.progress_t or 0.0, run.started))
-    steady = stepped and phase.name not in ("load", ASKING)
+    steady = stepped and state.step_seconds is not None and phase.name not in ("load", ASKING, SAVING)
     limit = max(SILENCE, 5 * (state.step_seconds or 0.0))
     if idle > (limit if steady or (alive is None and age > SILENCE) else LONG):
         where = "; its process lives" if alive else f" (on {run.host}: only its age can be told from here)"

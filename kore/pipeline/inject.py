@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from kore.pipeline import stages
 from kore.pipeline.after import Batch, batches, find_run, protect, read_earlier
 from kore.pipeline.answers import side_by_side
 from kore.pipeline.outcome import Outcome
-from kore.pipeline.telling import begun, unfinished
+from kore.pipeline.telling import accounted, begun, state_of
 from kore.progress import Progress, silent
 from kore.run import Run, data_root, home
 
@@ -212,47 +212,53 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
     covariance = folder / "covariance" if constrained else None
     contrasted = constrained and profile.adapter.basis == "contrast"
     new_covariance = folder / "new-covariance" if contrasted else None
-    run = Run(folder / "run")
-    fresh = restart or unfinished(run)
-    with begun(run, profile, request.command, progress) if fresh else nullcontext(progress) as tell:
-        stages.augment(planned.items, profile, tree, tell, seed=seed, restart=restart, sources=sources)
-        lap("augment")
-        samples = tree / "samples.jsonl"
-        if covariance and request.after is not None:
-            protect(resolved, request.after, folder, tell, new=samples, restart=restart)
-        elif covariance:
-            stages.calibrate(resolved, covariance, tell, new=samples, restart=restart)
-        if new_covariance:
-            stages.calibrate_new(
-                resolved, samples, new_covariance, tell, restart=restart, adapter=request.after
-            )
-        if covariance:
-            lap("calibrate")
-    run = stages.train(
-        resolved,
-        samples,
-        run.folder,
-        progress,
-        covariance=covariance,
-        after=request.after,
-        new_covariance=new_covariance,
-        old=old,
-        restart=restart,
-        command=request.command,
-    )
+    run, samples = Run(folder / "run"), tree / "samples.jsonl"
+    earlier = None if restart else state_of(run)
+    early: AbstractContextManager[Progress] = nullcontext(progress)
+    if earlier is None or earlier.status != "finished":
+        inputs = {"data": samples, **({"covariance": covariance} if covariance else {})}
+        early = begun(run, profile, request.command, inputs, progress, restart=restart)
+    with accounted(run, earlier):
+        with early as tell:
+            stages.augment(planned.items, profile, tree, tell, seed=seed, restart=restart, sources=sources)
+            lap("augment")
+            if covariance and request.after is not None:
+                protect(resolved, request.after, folder, tell, new=samples, restart=restart)
+            elif covariance:
+                stages.calibrate(resolved, covariance, tell, new=samples, restart=restart)
+            if new_covariance:
+                stages.calibrate_new(
+                    resolved, samples, new_covariance, tell, restart=restart, adapter=request.after
+                )
+            if covariance:
+                lap("calibrate")
+        run = stages.train(
+            resolved,
+            samples,
+            run.folder,
+            progress,
+            covariance=covariance,
+            after=request.after,
+            new_covariance=new_covariance,
+            old=old,
+            command=request.command,
+        )
     lap("train")
     suites, label = suites_for(request, tree, old), profile.train.method
     before = earlier_suites(planned)
     models: dict[str, Run | None] = {stages.BASE: None, label: run}
     if request.after is not None:
         models = {stages.BASE: None, BEFORE: find_run(request.after), label: run}
-    with EventWriter(run.folder) if fresh else nullcontext() as events:
+    asked = (run.evals / "inject" / "summary.json").is_file()
+    with nullcontext() if asked else EventWriter(run.folder) as events:
         results = {
             name: stages.evaluate(
                 resolved, model, [*suites, *before], folder / "eval", name, progress, events=events
             )
             for name, model in models.items()
         }
+        if events:
+            events.write("status", phase="finished", text="evaluated")
     lap("evaluate")
     now = {name: {s.name: result.scored[s.name] for s in suites} for name, result in results.items()}
     rows = table(now.pop(stages.BASE), now)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from kore.errors import MissingArtefact
+from kore.errors import Interrupted, KoreError, MissingArtefact
 from kore.events import EventWriter, Kind
+from kore.manifest import NAME, discard
 from kore.progress import Progress
 from kore.run import Run, RunState, leave_pointer
 
@@ -18,39 +20,67 @@ if TYPE_CHECKING:
 SECONDS = 1.0  # between two events of a stage
 
 
-def unfinished(run: Run) -> bool:
-    """Whether a run is still to be trained."""
+def state_of(run: Run) -> RunState | None:
+    """What run.json says; None where there is none."""
     try:
-        return run.state().status != "finished"
+        return run.state()
     except MissingArtefact:
-        return True
+        return None
 
 
 @contextmanager
-def begun(run: Run, profile: Profile, command: tuple[str, ...], progress: Progress) -> Iterator[Progress]:
+def begun(
+    run: Run,
+    profile: Profile,
+    command: tuple[str, ...],
+    inputs: Mapping[str, Path],
+    progress: Progress,
+    *,
+    restart: bool = False,
+) -> Iterator[Progress]:
     """Make a run known before its training begins, and write the stages in the block as its events.
+
+    Args:
+        restart: discard what is there of it first.
 
     Yields:
         What the stages are to tell of their progress.
     """
-    from kore.pipeline.training import ended
+    from kore.train.pulse import pulse
 
     with run.locked():
+        if restart and (run.folder / NAME).exists():
+            discard(run.folder)
         run.write(
             RunState(
                 status="starting",
                 method=profile.train.method,
                 command=list(command),
                 profile=profile.model_dump(mode="json"),
+                inputs={name: {"path": str(path.resolve())} for name, path in inputs.items()},
             )
         )
         leave_pointer(run)
-        with EventWriter(run.folder) as events:
-            try:
-                yield written(events, progress)
-            except BaseException as error:
-                ended(run, events, error)
-                raise
+        with EventWriter(run.folder) as events, pulse(events):
+            yield written(events, progress)
+
+
+@contextmanager
+def accounted(run: Run, before: RunState | None) -> Iterator[None]:
+    """Tell the run what ended the block before its training could; a refusal leaves it as it was `before`."""
+    from kore.pipeline.training import ended
+
+    try:
+        yield
+    except BaseException as error:
+        state = state_of(run)
+        if state is not None and state.status == "starting" and state.fingerprint is None:
+            if before is not None and isinstance(error, KoreError) and not isinstance(error, Interrupted):
+                run.write(before)
+            else:
+                with EventWriter(run.folder) as events:
+                    ended(run, events, error)
+        raise
 
 
 def written(events: EventWriter, progress: Progress) -> Progress:

@@ -121,6 +121,8 @@ class Reporter(TrainerCallback):
             self._score = self._probe(state.global_step)
             if self._alarmed(self._score, state.global_step):
                 control.should_save = control.should_training_stop = True
+        if control.should_save:
+            self._write("status", phase="saving", text="", step=state.global_step)
         self._mark = time.monotonic()
 
     _score: Score | None = None

@@ -136,6 +136,8 @@ def train(
         returned=returned,
     )
     told = {**dict(facts or {}), "train": work.fingerprint}
+    if events:
+        events.write("status", phase="saving", text="the adapter")
     _save(method, backbone, run, told, result, writer=events is not None)
     return result
 

@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
-from textual.worker import get_current_worker
+from textual.worker import Worker, get_current_worker
 
 from kore.errors import KoreError
 from kore.run import Run, RunState, all_runs, home, title_of
@@ -28,6 +28,7 @@ class RunsScreen(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [*bindings(RUNS)]
     _found: tuple[tuple[Run, RunState | None], ...] | None = None
+    _reading: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
         """A list with one line per run."""
@@ -46,8 +47,12 @@ class RunsScreen(ModalScreen[None]):
         """Another width has room for other columns."""
         self.call_after_refresh(self._show)
 
-    @work(thread=True, exclusive=True, group="runs")
     def _list(self) -> None:
+        if self._reading is None or self._reading.is_finished:
+            self._reading = self._read()
+
+    @work(thread=True, group="runs")
+    def _read(self) -> None:
         found = tuple((run, _state(run)) for run in all_runs())
         if not get_current_worker().is_cancelled:
             self.app.call_from_thread(self._take, found)

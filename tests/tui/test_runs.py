@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from threading import current_thread, main_thread
+from threading import Event, current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from kore.events import EventWriter
 from kore.run import Run, all_runs
 from kore_cli.app import KoreApp
 from kore_cli.chart import Chart
+from kore_cli.screens.runs import RunsScreen
 from tests.tui.test_behaviour import settle, text
 
 Make, Open = Callable[..., Path], Callable[..., KoreApp]
@@ -95,6 +96,27 @@ async def test_the_list_of_runs_is_read_beside_the_screen(
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot, "o")
         assert readers and main_thread() not in readers
+
+
+async def test_a_list_that_takes_longer_than_its_turn_is_shown_all_the_same(
+    make_run: Make, open_app: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORE_HOME", "home")
+    make_run(1, name="home/a")
+    go_on, readings = Event(), []
+    monkeypatch.setattr(
+        "kore_cli.screens.runs.all_runs", lambda: readings.append(go_on.wait(30)) or all_runs()
+    )
+    app = open_app(Path("home/a"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("o")
+        screen = app.screen
+        assert isinstance(screen, RunsScreen)
+        for _ in range(3):  # turns that pass meanwhile
+            screen._list()
+        go_on.set()
+        await settle(pilot)
+        assert screen.query_one(OptionList).option_count == 1 and len(readings) == 1
 
 
 async def test_the_list_of_runs_bears_every_size(

@@ -251,8 +251,29 @@ def test_slow_steps_are_not_taken_for_a_stall() -> None:
     assert judge(Path("r"), run_state(), slow, alive=True, now=last + 400).name == "stalled"
 
 
+def test_one_step_says_nothing_of_the_pace_and_a_checkpoint_takes_its_time() -> None:
+    one = reduce(DashboardState(), [{**step(1), "t": 1001.0}])
+    assert judge(Path("r"), run_state(), one, alive=True, now=1301.0).name == "running"
+    saving = reduce(RUNNING, [{"kind": "status", "t": 1020.0, "phase": "saving", "text": "", "step": 19}])
+    assert judge(Path("r"), run_state(), saving, alive=True, now=1320.0).name == "running"
+    saved = reduce(saving, [{"kind": "checkpoint", "t": 1021.0, "step": 19, "path": "c"}])
+    assert judge(Path("r"), run_state(), saved, alive=True, now=1321.0).name == "stalled"
+
+
+def test_a_finished_run_that_is_still_asked_is_evaluating() -> None:
+    asked = {"kind": "eval", "t": 1100.0, "suite": "text", "label": "kore", "done": 3, "total": 9}
+    state = reduce(RUNNING, [asked])
+    done = run_state(status="finished", ended=1090.0)
+    live = judge(Path("r"), done, state, alive=True, now=1101.0)
+    assert (live.name, live.words) == ("running", "evaluating · text (kore) · 3 of 9")
+    assert judge(Path("r"), done, state, alive=False, now=1101.0).name == "finished"
+    over = reduce(state, [{"kind": "status", "t": 1102.0, "phase": "finished", "text": "evaluated"}])
+    assert judge(Path("r"), done, over, alive=True, now=1103.0).name == "finished"
+
+
 def test_the_command_that_resumes_is_quoted_for_a_shell() -> None:
     assert replace(run_state(), command=["/x/bin/kore", "train", "a b"]).again == "kore train 'a b'"
+    assert replace(run_state(), command=["kore", "inject", "i", "--restart"]).again == "kore inject i"
     assert replace(run_state(), command=[]).again is None
 
 

@@ -68,4 +68,3 @@ def test_the_demo_from_items_to_answers(tmp_path: Path) -> None:
     assert weights.stat().st_mtime_ns != before
     assert Run(folder / "kore").state().profile["train"]["seed"] == 1
     assert [row["method"] for row in other.table] == ["base", "lora-raw", "lora", "kore"]
-

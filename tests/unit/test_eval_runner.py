@@ -64,6 +64,27 @@ def test_a_stopped_evaluation_goes_on_and_asks_nothing_twice(tmp_path: Path) -> 
     assert not third.asked
 
 
+def test_figures_come_suite_by_suite_and_a_stopped_repetition_loses_none(tmp_path: Path) -> None:
+    path, out = _questions(tmp_path, 4), tmp_path / "out"
+    suites = [load_questions(path, name=name) for name in ("one", "two")]
+    file = out / "scores" / "kore.json"
+
+    def told() -> set[str]:
+        return set(json.loads(file.read_text())["suites"])
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Parrot(fail_after=6), suites, out, label="kore")
+    assert told() == {"one"}
+    evaluate(Parrot(), suites, out, label="kore")
+    assert told() == {"one", "two"}
+    evaluate(Parrot(), suites[:1], out, label="kore")
+    assert told() == {"one", "two"}
+    other = Parrot()
+    other.max_new_tokens = 9  # other answers: what was scored of the earlier ones is not theirs
+    evaluate(other, suites[:1], out, label="kore")
+    assert told() == {"one"}
+
+
 def test_a_torn_last_line_costs_one_answer(tmp_path: Path) -> None:
     path, out = _questions(tmp_path), tmp_path / "out"
     whole = _run(Parrot(), path, out).scored["q"].samples

@@ -40,7 +40,9 @@ def benchmark() -> ModuleType:
     return module
 
 
-def made(method: str, rate: float, validation: tuple[float, float], test: tuple[float, float]) -> dict[str, Any]:
+def made(
+    method: str, rate: float, validation: tuple[float, float], test: tuple[float, float]
+) -> dict[str, Any]:
     """A row with one figure for all old suites of a split."""
     from kore.evaluate.demo import FAR, NEAR
 

@@ -121,6 +121,48 @@ def test_a_rehearsal_makes_the_checks_of_every_stage_and_writes_nothing(
     assert plan(by_energy).rehearse()["trainable"] is None
 
 
+def test_a_finished_run_is_restarted_and_goes_on_without_being_told_again(
+    tmp_path: Path, tiny_llava: Path
+) -> None:
+    wanted = request(tmp_path, tiny_llava, write_items(tmp_path))
+    first = run_inject(plan(wanted))
+    run = Run(first.folder / "run")
+
+    def stopped(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        if stage == "calibrate":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_inject(plan(replace(wanted, restart=True)), stopped)
+    assert run.state().status == "interrupted" and not run.adapter.exists()
+    assert "step" not in {event["kind"] for event in EventTail(run.folder).read()}
+    told = run_inject(plan(wanted)).table
+    assert [row["method"] for row in told] == ["base", "kore"] and run.state().status == "finished"
+    kinds = {event["kind"] for event in EventTail(run.folder).read()}
+    assert {"augment", "calibrate", "step", "eval"} <= kinds
+
+
+def test_other_settings_leave_an_interrupted_run_as_it_was(tmp_path: Path, tiny_llava: Path) -> None:
+    wanted = replace(request(tmp_path, tiny_llava, write_items(tmp_path)), command=("kore", "inject", "old"))
+
+    def stopped(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        if stage == "train" and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_inject(plan(wanted), stopped)
+    run = Run(tmp_path / "out" / "run")
+    before = run.state()
+    assert before.status == "interrupted"
+    profile = wanted.resolved.profile
+    changed = profile.model_copy(update={"train": profile.train.model_copy(update={"lr": 0.5})})
+    refused = replace(wanted, resolved=replace(wanted.resolved, profile=changed), command=("kore", "new"))
+    with pytest.raises(UsageError, match="other settings"):
+        run_inject(plan(refused))
+    assert run.state() == before
+    assert run_inject(plan(wanted)).table
+
+
 def test_an_item_without_a_picture_is_refused_before_anything_runs(tmp_path: Path, tiny_llava: Path) -> None:
     items = write_items(tmp_path, 1)
     (tmp_path / "flag0.png").unlink()

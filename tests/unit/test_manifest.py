@@ -128,3 +128,15 @@ def test_a_manifest_tells_versions_and_no_secrets(tmp_path: Path, monkeypatch: p
     text = (tmp_path / "out" / NAME).read_text()
     assert "torch" in json.loads(text)["made_by"]
     assert "sk-very-secret" not in text
+
+
+def test_what_a_run_tells_before_its_manifest_is_claimed_and_no_one_elses_events(tmp_path: Path) -> None:
+    run = Manifest("run", {}, {})
+    (tmp_path / "events-2024.jsonl").write_text("mine\n")
+    for kind in (run, manifest()):
+        with pytest.raises(DataError, match="not empty"):
+            claim(tmp_path, kind)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(DataError, match="not empty"):
+        claim(tmp_path, manifest())
+    assert claim(tmp_path, run) == "fresh"
