@@ -40,6 +40,7 @@ from kore.demo.world import World, build_world  # noqa: E402
 BASE_VERSION = "3"
 PACKAGE = HOME / "kore" / "demo"
 DATA_SEED = 11
+LOOK = 60  # questions a suite on the way; all of them at the end
 
 
 def say(text: str) -> None:
@@ -100,9 +101,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--sight-steps", type=int, default=1500)
-    parser.add_argument("--steps", type=int, default=2000, help="of learning facts")
+    parser.add_argument("--steps", type=int, default=1600, help="of learning facts")
     parser.add_argument("--drills", type=int, default=350, help="steps of the mechanics of comparing")
-    parser.add_argument("--more-steps", type=int, default=1000, help="of learning to compare")
+    parser.add_argument("--more-steps", type=int, default=850, help="of learning to compare")
     parser.add_argument("--known", type=Path, help="packaged base that knows its facts: only the last stage")
     parser.add_argument("--every", type=int, default=400, help="steps between gates and checkpoints")
     return parser.parse_args()
@@ -143,7 +144,8 @@ def main() -> int:
     bank, encoder = Bank(world, args.seed + 1), Encoder(tokenizer)
 
     def look(step: int, split: str = "validation") -> dict[str, float]:
-        measured = gates.measure(model, processor, data, split)
+        sample = None if split == "test" else LOOK
+        measured = gates.measure(model, processor, data, split, sample)
         say(f"== step {step}, {split}, {time.monotonic() - started:.0f}s\n{gates.report(measured)}")
         return measured
 
