@@ -79,7 +79,7 @@ def open_app() -> Callable[..., KoreApp]:
         **options: object,
     ) -> KoreApp:
         def life(run: RunState) -> bool | None:
-            return alive
+            return alive if run.working else False
 
         def source(path: Path | None) -> RunSource:
             return RunSource(

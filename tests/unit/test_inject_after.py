@@ -109,7 +109,7 @@ def test_a_second_batch_protects_and_keeps_the_first(tiny_llava: Path, first: Pa
     assert again.table == outcome.table
 
     third = plan(request(tmp_path, tiny_llava, "Nepal", folder))  # the folder around the run will do
-    assert [Path(batch["run"]).parent for batch in third.to_json()["after"]] == [first, folder]
+    assert [Path(batch["run"]).parent for batch in third.rehearse()["after"]] == [first, folder]
 
 
 def test_lora_goes_on_from_kore_and_kore_from_lora(tiny_llava: Path, first: Path, tmp_path: Path) -> None:
