@@ -68,8 +68,6 @@ def begun(
 @contextmanager
 def accounted(run: Run, before: RunState | None) -> Iterator[None]:
     """Tell the run what ended the block before its training could; a refusal leaves it as it was `before`."""
-    from kore.pipeline.training import ended
-
     try:
         yield
     except BaseException as error:
@@ -96,3 +94,12 @@ def written(events: EventWriter, progress: Progress) -> Progress:
             events.write(kind, text=text or note, done=done, total=total)  # type: ignore[arg-type]
 
     return tell
+
+
+def ended(run: Run, events: EventWriter, error: BaseException) -> None:
+    """Tell the run why it stopped: interrupted, or failed."""
+    stopped = isinstance(error, KeyboardInterrupt) or getattr(error, "exit_code", 1) == 130
+    text = str(error) if isinstance(error, KoreError) else f"{type(error).__name__}: {error}"
+    status = "interrupted" if stopped else "failed"
+    events.write("status", phase=status, text=text)
+    run.update(status=status, ended=time.time(), message=text)

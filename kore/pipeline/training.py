@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kore.errors import KoreError, MissingArtefact, ProfileError, UsageError
+from kore.errors import MissingArtefact, ProfileError, UsageError
 from kore.events import EventWriter
 from kore.files import atomic_write, hash_bytes, hash_file
 from kore.jsonl import STDIO
 from kore.manifest import Manifest, claim, read_manifest
+from kore.pipeline.telling import ended
 from kore.progress import Progress, silent
 from kore.run import Run, RunState, home, leave_pointer
 
@@ -231,7 +233,7 @@ def run_training(
                 except BaseException as error:
                     ended(run, events, error)
                     raise
-                run.update(status="finished", ended=_now(), result=value)
+                run.update(status="finished", ended=time.time(), result=value)
                 events.write("status", phase="finished", text=f"adapter in {run.adapter}")
                 manifest.finished(**value, factors=read_report(run.folder)).write(run.folder)
         return {"run": str(run.folder), **value}
@@ -389,18 +391,3 @@ def _work(
     )
     value = asdict(result)
     return {**value, "adapter": str(result.adapter), "method": section.method}
-
-
-def ended(run: Run, events: EventWriter, error: BaseException) -> None:
-    """Tell the run why it stopped: interrupted, or failed."""
-    stopped = isinstance(error, KeyboardInterrupt) or getattr(error, "exit_code", 1) == 130
-    text = str(error) if isinstance(error, KoreError) else f"{type(error).__name__}: {error}"
-    status = "interrupted" if stopped else "failed"
-    events.write("status", phase=status, text=text)
-    run.update(status=status, ended=_now(), message=text)
-
-
-def _now() -> float:
-    import time
-
-    return time.time()

@@ -32,7 +32,7 @@ def test_the_page_in_the_docs_is_the_list() -> None:
 @pytest.mark.parametrize("key", ALL, ids=lambda k: f"{k.place}-{k.shown}")
 def test_every_key_has_an_action_where_it_works(key: Key) -> None:
     name = key.action.removeprefix("screen.").partition("(")[0]
-    owners = PLACES.get(key.place) or (KoreApp.MODES[key.place],)
+    owners = PLACES.get(key.place) or (KoreApp.MODES[key.place](),)
     if name == "pan":
         name = "pan_left"
     assert any(hasattr(owner, f"action_{name}") for owner in owners)
