@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from kore.run import RunState
 from kore.telemetry import Telemetry
 from kore_cli.app import KoreApp
 from kore_cli.source import RunSource
+from tests.benchmark import script
 
 NOW = 1_800_000_000.0
 
@@ -35,12 +35,7 @@ class FakeProbe:
 @pytest.fixture(scope="session")
 def synthetic() -> ModuleType:
     """benchmarks/synthetic_run.py."""
-    path = Path(__file__).parents[2] / "benchmarks" / "synthetic_run.py"
-    spec = importlib.util.spec_from_file_location("synthetic_run", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("synthetic_run")
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from kore.run import Run
+from tests.benchmark import script
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,12 +26,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def terminals() -> ModuleType:
     """benchmarks/terminal.py."""
-    path = Path(__file__).parents[2] / "benchmarks" / "terminal.py"
-    spec = importlib.util.spec_from_file_location("terminal", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("terminal")
 
 
 def loaded_torch(pid: int) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from kore.evaluate.frontier import area, pareto, retention_at
+from tests.benchmark import script
 
 CURVE = [(0.0, 100.0), (50.0, 90.0), (40.0, 80.0), (80.0, 50.0)]
 
@@ -32,12 +31,7 @@ def test_retention_between_points_is_linear_and_beyond_them_unknown() -> None:
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
     """benchmarks/frontier.py."""
-    path = Path(__file__).parents[2] / "benchmarks" / "frontier.py"
-    spec = importlib.util.spec_from_file_location("frontier", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("frontier")
 
 
 def made(
