@@ -75,7 +75,7 @@ def training(folder: Path, threads: int, batch: int) -> Iterator[psutil.Process]
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "KORE_HOME": str(folder.parent)},
     )
     try:
         while len(step_times(folder)) < 10:

@@ -65,9 +65,9 @@ class Index:
             for line in stream:
                 if not wanted():
                     return self
-                entry = _entry(line, self.path, end, self.rejected)
-                if entry is not None:
-                    entries.append(entry)
+                record = _record(line)
+                if record is not None:
+                    entries.append(Entry(self.path, end, *_name(record), self.rejected))
                 elif not line.endswith(b"\n"):
                     break  # the rest of it is yet to come
                 elif line.strip():
@@ -83,12 +83,12 @@ def _seams(stream: BinaryIO, end: int) -> tuple[bytes, bytes]:
     return first, stream.read(min(SEAM, end))
 
 
-def _entry(line: bytes, path: Path, offset: int, rejected: bool) -> Entry | None:
+def _record(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-        return Entry(path, offset, *_name(record), rejected) if isinstance(record, dict) else None
     except (ValueError, RecursionError):
         return None
+    return record if isinstance(record, dict) else None
 
 
 def _name(record: dict[str, Any]) -> tuple[str, str]:
@@ -108,10 +108,10 @@ def read(entry: Entry) -> dict[str, Any]:
     with entry.path.open("rb") as stream:
         stream.seek(entry.offset)
         line = stream.readline()
-    if _entry(line, entry.path, entry.offset, entry.rejected) != entry:
+    record = _record(line)
+    if record is None or _name(record) != (entry.title, entry.type):
         raise ValueError("another record, or none")
-    value: dict[str, Any] = json.loads(line)
-    return value
+    return record
 
 
 def image_of(record: dict[str, Any], folder: Path) -> str | None:

@@ -77,10 +77,10 @@ def judge(
     place = shlex.quote(str(folder)) if folder else "RUN"
     last = max(filter(None, (state.last_t, run.started)), default=now)
     age = max(0.0, now - last)
-    again = run.again
-    if run.status == "finished" and state.phase.name == "eval" and alive:
-        return Liveness("running", _words(state.phase), f"tail -f {place}/log.txt", age)
+    again, follow = run.again, f"tail -f {place}/log.txt"
     if run.status == "finished":
+        if alive and state.phase.name == "eval":
+            return Liveness("running", _words(state.phase), follow, age)
         took = f" in {duration(run.ended - run.started)}" if run.ended else ""
         return Liveness("finished", f"finished{took}", f"kore chat {place} --compare", age)
     if run.status == "failed":
@@ -102,7 +102,6 @@ def judge(
         where = "; its process lives" if alive else f" (on {run.host}: only its age can be told from here)"
         words = f"no progress for {duration(idle)}{where}"
         return Liveness("stalled", words, f"tail -n 50 {place}/log.txt", age)
-    follow = f"tail -f {place}/log.txt"
     if not stepped:
         return Liveness("starting", _words(phase), follow, age)
     return Liveness("running", "running" if phase.name in ("", "train") else _words(phase), follow, age)

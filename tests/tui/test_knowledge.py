@@ -167,8 +167,8 @@ def test_of_a_file_that_grew_only_what_is_new_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[bytes] = []
-    one = library._entry
-    monkeypatch.setattr(library, "_entry", lambda line, *more: read.append(line) or one(line, *more))
+    one = library._record
+    monkeypatch.setattr(library, "_record", lambda line: read.append(line) or one(line))
     path, lines = tmp_path / "tree.jsonl", [json.dumps({"title": f"t{i}" * 40}) + "\n" for i in range(9)]
 
     def write(text: str) -> list[str]:

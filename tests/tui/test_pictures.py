@@ -36,6 +36,17 @@ class Page(App[None]):
         yield Picture(id="picture")
 
 
+async def tells(path: Path, words: str) -> None:
+    """Show a picture, and find these words in its place."""
+    app = Page()
+    async with app.run_test(size=(60, 10)) as pilot:
+        shown = app.query_one(Picture)
+        shown.show(str(path))
+        await pilot.pause()
+        await app.workers.wait_for_complete()
+        assert words in str(shown.render()) and app.is_running
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -51,13 +62,7 @@ async def test_a_picture_that_cannot_be_drawn_is_told_and_ends_nothing(
 ) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(data)
-    app = Page()
-    async with app.run_test(size=(60, 10)) as pilot:
-        shown = app.query_one(Picture)
-        shown.show(str(path))
-        await pilot.pause()
-        await app.workers.wait_for_complete()
-        assert words in str(shown.render()) and app.is_running
+    await tells(path, words)
 
 
 async def test_a_picture_that_breaks_while_it_is_read_is_told(
@@ -69,13 +74,7 @@ async def test_a_picture_that_breaks_while_it_is_read_is_told(
     path = tmp_path / "x.png"
     Image.new("RGB", (8, 8), "red").save(path)
     monkeypatch.setattr(Image.Image, "convert", breaks)
-    app = Page()
-    async with app.run_test(size=(60, 10)) as pilot:
-        shown = app.query_one(Picture)
-        shown.show(str(path))
-        await pilot.pause()
-        await app.workers.wait_for_complete()
-        assert "x.png: a broken picture" in str(shown.render()) and app.is_running
+    await tells(path, "x.png: a broken picture")
 
 
 @pytest.mark.parametrize("then", [None, "https://example.org/y.png"], ids=["none", "address"])
