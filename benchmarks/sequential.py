@@ -176,8 +176,7 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
-    from kore.files import read_json
-    from kore.models.load import embedded_base
+    from kore.models.load import base_version, embedded_base
 
     torch.set_num_threads(args.threads)
     began = time.monotonic()
@@ -195,7 +194,7 @@ def main() -> None:
             print(lines(rows)[-1], flush=True)
     found = {
         "command": "python benchmarks/sequential.py",
-        "base": read_json(embedded_base() / "kore_base.json")["version"],
+        "base": base_version(embedded_base()),
         "rates": {"kore": kore_rate, "lora": lora_rate},
         "first batch on the validation split (K.A)": tried,
         "seconds": round(time.monotonic() - began),

@@ -385,10 +385,7 @@ def _with_marks(text: str, images: tuple[str, ...]) -> str:
 def locate(name: str, section: ModelSection) -> Target:
     """What a name means: a run (by path, or by name under the runs folder), an adapter or a model."""
     from kore.evaluate.target import find_target
-    from kore.run import home, run_at
+    from kore.recorded import run_named
 
-    path = Path(name)
-    if not path.exists() and (home() / name / "run.json").is_file():
-        path = home() / name
-    path = run.folder if (run := run_at(path)) else path
-    return find_target(str(path) if path.exists() else name, section)
+    run = run_named(name)
+    return find_target(str(run.folder) if run else name, section)

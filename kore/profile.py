@@ -97,7 +97,7 @@ def resolve(
         ProfileError: unknown key (with the nearest one), wrong type, bad TOML; with file and key.
     """
     path = find(name)
-    values = _read(path)
+    values = read(path)
     origin = dict.fromkeys((key for key, _ in _leaves(values)), "profile")
     where = dict.fromkeys(origin, str(path))
     for variable, text in sorted((os.environ if environ is None else environ).items()):
@@ -117,7 +117,12 @@ def resolve(
     return Resolved(name_of(name), profile, full)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """A profile file's tables, unchecked.
+
+    Raises:
+        ProfileError: not TOML, or not to be read; with file and line.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:

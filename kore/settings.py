@@ -153,6 +153,11 @@ class AdapterSection(Section):
     scale: float = Field(default=1.0, gt=0)
     """Multiplies A: 1 is the paper's."""
 
+    @property
+    def known_rank(self) -> int | None:
+        """The rank, unless a budget sets another; None where only a covariance of old inputs can tell."""
+        return None if self.rank == "auto" or self.keep is not None else self.rank
+
 
 class TrainSection(Section):
     method: str = "kore"

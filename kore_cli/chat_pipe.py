@@ -36,7 +36,7 @@ class Plan:
     model: str | None = None
     temperature: float = 0.0
     max_new_tokens: int | None = None
-    profile: str = "tiny"
+    profile: str = ""
     settings: dict[str, str] = field(default_factory=dict)
     download: bool = False
     json: bool = False
@@ -62,11 +62,11 @@ class Plan:
         """
         from kore.chat import Session
         from kore.models.conversation import open_image
-        from kore.profile import resolve
+        from kore.recorded import resolve_for
 
         for path in self.images:
             open_image(path)
-        profile = resolve(self.profile, flags=dict(self.settings)).profile
+        profile = resolve_for(self.name, self.profile, dict(self.settings)).profile
         longest = self.max_new_tokens or profile.eval.max_new_tokens
         return Session.open(
             self.name,

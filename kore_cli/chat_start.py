@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def child_argv(plan: Plan, name: str) -> list[str]:
     """The child's arguments: the plan's own, less those that go with each question."""
-    argv = [name, "--profile", plan.profile]
+    argv = [name, *(("--profile", plan.profile) if plan.profile else ())]
     for key, value in plan.settings.items():
         argv += ["--set", f"{key}={value}"]
     if plan.max_new_tokens:

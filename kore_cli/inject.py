@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kore_cli.options import DryRun, Json, Model, Out, ProfileName, Quiet, Restart, Seed, Set, overrides
+
+if TYPE_CHECKING:
+    from kore.profile import Profile
 
 
 def inject(
@@ -17,7 +20,11 @@ def inject(
     model: Model = None,
     suites: Annotated[
         list[str] | None,
-        typer.Option("--suite", help="Retention suites to score besides your items' own questions."),
+        typer.Option(
+            "--suite",
+            help="Suites of old knowledge, with commas, as in kore eval; agreement: like the untouched base, "
+            "for want of any. Default: the profile's.",
+        ),
     ] = None,
     samples: Annotated[
         list[str] | None, typer.Option("--samples", help="Old samples to protect, as for kore calibrate.")
@@ -60,7 +67,7 @@ def inject(
         items=items,
         resolved=resolved,
         out=out,
-        suites=tuple(suites or resolved.profile.eval.suites),
+        suites=_old(suites, resolved.profile),
         after=after,
         data_dir=data_dir,
         image_root=image_root,
@@ -75,3 +82,12 @@ def inject(
     with story(output) as progress:
         outcome = run_inject(planned, progress)
     print_outcome(output, outcome)
+
+
+def _old(named: list[str] | None, profile: Profile) -> list[str]:
+    """The suites of old knowledge: those named, else the profile's, which are of new knowledge too; none
+    stands for agreement."""
+    words = [name.strip() for text in named or [] for name in text.split(",") if name.strip()]
+    if words == ["agreement"]:
+        return []
+    return words or [name for name in profile.eval.suites if name != "evoke"]

@@ -60,10 +60,10 @@ class Request:
     restart: bool = False
 
     def resolved(self) -> Profile:
-        """The named profile, else the run's own settings of model and evaluation, with the flags over it."""
-        from kore.profile import resolve
+        """The named profile, else the target's own settings, with the flags over it."""
+        from kore.recorded import resolve_for
 
-        flags: dict[str, Any] = {} if self.profile else recorded_settings(Path(self.target))
+        flags: dict[str, Any] = {}
         for text in self.settings:
             key, sign, value = text.partition("=")
             if not sign:
@@ -76,7 +76,7 @@ class Request:
             "eval.max_new_tokens": self.max_new_tokens,
         }
         flags |= {key: value for key, value in own.items() if value is not None}
-        return resolve(self.profile or "tiny", flags).profile
+        return resolve_for(self.target, self.profile, flags).profile
 
 
 @dataclass(frozen=True)
@@ -254,20 +254,6 @@ def _default_suites(request: Request, profile: Profile, target: Target | None, o
     return names
 
 
-def recorded_settings(folder: Path) -> dict[str, Any]:
-    """What a run's state says of its model and evaluation, under dotted keys; nothing for other targets."""
-    run = run_at(folder)
-    if run is None:
-        return {}
-    sections = run.state().profile or {}
-    return {
-        f"{name}.{key}": value
-        for name in ("model", "eval")
-        for key, value in (sections.get(name) or {}).items()
-        if value is not None and f"KORE_{name}__{key}".upper() not in os.environ
-    }
-
-
 def carry_out(request: Request, progress: Progress | None = None, planned: Plan | None = None) -> Outcome:
     """Answer, score and write; see `Request`.
 
@@ -379,6 +365,7 @@ def join_world() -> World:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size <= 1:
         return World()
+    import torch
     import torch.distributed as dist
 
     if "MASTER_ADDR" not in os.environ:
@@ -386,6 +373,8 @@ def join_world() -> World:
             "WORLD_SIZE is set without MASTER_ADDR",
             hint="start with: torchrun --nproc-per-node N -m kore_cli.main eval ...",
         )
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # else all would load on the first
     if not dist.is_initialized():
         dist.init_process_group("gloo")
     return replace(World(dist.get_rank(), size), barrier=dist.barrier)

@@ -40,6 +40,7 @@ class Choice:
         limit: only the first so many samples of each suite.
         ids: only these samples.
         max_new_tokens: longest answer, where the user named one.
+        role: of a question file that does not name one.
     """
 
     data: Path = field(default_factory=data_root)
@@ -52,6 +53,7 @@ class Choice:
     ids: frozenset[str] = frozenset()
     image_root: Path | None = None
     max_new_tokens: int | None = None
+    role: Role = "adaptation"
 
 
 def resolve_suites(names: Iterable[str], choice: Choice) -> list[Suite]:
@@ -96,7 +98,8 @@ def _resolve(name: str, choice: Choice) -> Sequence[Suite]:
     if path.endswith(".tsv"):
         return [bench.load_own(_present(Path(path)), kind, choice)]
     if path.endswith((".jsonl", ".json")):
-        role: Role = "retention" if kind in ("retention", "near") else "adaptation"
+        named: dict[str, Role] = {"": choice.role, "adaptation": "adaptation"}
+        role = named.get(kind, "retention")
         return [_questions(_present(Path(path)), role, kind == "near", choice)]
     known = ["demo", "evoke", "benchmarks", *FAR, *NEAR, *benchmarks.NAMES]
     close = difflib.get_close_matches(name, known, n=1)

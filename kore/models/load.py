@@ -131,8 +131,13 @@ def _from_hub(name: str, download: bool) -> Path:
 def base_identity() -> dict[str, str]:
     """What results on the embedded base name it by: id, version and fingerprint."""
     folder = embedded_base()
-    version = str(read_json(folder / "kore_base.json")["version"])
-    return {"id": EMBEDDED, "version": version, "fingerprint": fingerprint(folder)}
+    return {"id": EMBEDDED, "version": str(base_version(folder)), "fingerprint": fingerprint(folder)}
+
+
+def base_version(folder: Path) -> str | None:
+    """The version of an embedded base, which decides its answers; None for other models."""
+    path = folder / "kore_base.json"
+    return str(read_json(path).get("version")) if path.is_file() else None
 
 
 def fingerprint(folder: Path) -> str:

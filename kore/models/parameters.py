@@ -94,12 +94,13 @@ def kore_rank(section: AdapterSection, linears: Mapping[str, nn.Linear]) -> int:
     Raises:
         ProfileError: the rank is left to a covariance, or the budget pays for nothing.
     """
-    if section.rank == "auto" or section.keep is not None:
+    rank = section.known_rank
+    if rank is None:
         raise ProfileError(
             "the rank depends on a covariance", where="adapter.rank", hint="give one with --covariance DIR"
         )
     if section.budget is None:
-        return section.rank
+        return rank
     budget = parse_count(section.budget)
     rank = budget // sum(linear.out_features for linear in linears.values())
     if rank < 1:

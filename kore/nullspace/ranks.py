@@ -40,9 +40,9 @@ def one_rank(sites: list[Site], d_out: Mapping[str, int], section: AdapterSectio
     """
     d_out = {linear: d_out[linear] for site in sites for linear in site.linears}
     paid = single_rank(d_out, parse_count(section.budget)) if section.budget else None
-    if section.keep is not None or section.rank == "auto":
+    if section.known_rank is None:
         return None
-    rank = section.rank if paid is None else paid
+    rank = section.known_rank if paid is None else paid
     for site in sites:
         least = min([site.d_in, *(d_out[x] for x in site.linears)])
         if rank > least:

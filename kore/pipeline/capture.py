@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.evaluate.runner import BASE, Result, evaluate, generation
@@ -18,6 +17,7 @@ from kore.files import hash_json, read_json, write_json
 from kore.manifest import claim
 from kore.models.families import language_linears
 from kore.models.generate import Engine
+from kore.models.load import base_version
 from kore.nullspace.calibrate import calibrate
 from kore.nullspace.covariance import Covariance
 from kore.nullspace.cut import Cut
@@ -47,11 +47,13 @@ def run_capture(plan: CapturePlan, *, restart: bool = False, progress: Progress 
     plan.planned.judge.open(engine)
     base = _row(_scored(plan, engine, None, progress).scored)
     rows = [row for group in plan.groups for row in _group(plan, engine, group, measured, progress)]
+    embedded = base_version(backbone.path)
+    version = {"version": embedded} if embedded else {}
     value = {
         "v": 1,
         "kind": KIND,
         "command": plan.request.command,
-        "model": {"id": target.model, "fingerprint": backbone.fingerprint, **_version(backbone.path)},
+        "model": {"id": target.model, "fingerprint": backbone.fingerprint, **version},
         "settings": {**plan.manifest.settings, **generation(engine)},
         "covariances": [_told(i, measured[i.name]) for i in plan.inputs],
         "base": base,
@@ -162,9 +164,3 @@ def _row(scored: dict[str, Scored]) -> dict[str, Any]:
         "scores": scores,
         "metrics": {name: dict(s.metrics) for name, s in scored.items()},
     }
-
-
-def _version(folder: Path) -> dict[str, str]:
-    """The version of an embedded base, which decides its answers."""
-    path = folder / "kore_base.json"
-    return {"version": str(read_json(path).get("version"))} if path.is_file() else {}

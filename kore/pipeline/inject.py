@@ -49,7 +49,7 @@ class Request:
     items: str
     resolved: Resolved
     out: Path | None = None
-    suites: tuple[str, ...] = ()
+    suites: Sequence[str] = ()
     after: Path | None = None
     data_dir: Path | None = None
     image_root: Path | None = None
@@ -135,7 +135,12 @@ def plan(request: Request) -> Plan:
         for image in item.images:
             if "://" not in image:
                 open_image(image, where=f"item {item.id}")
-    resolve_suites(request.suites, choice(request))
+    for suite in resolve_suites(request.suites, choice(request)):
+        if suite.role == "adaptation":
+            raise UsageError(
+                f"suite {suite.name} asks for new knowledge, which here is your items'",
+                hint=f"ask it afterwards: kore eval RUN --suite {suite.name}",
+            )
     model = model_folder(request.resolved.profile.model.id)
     earlier = check_after(request, model) if request.after else []
     stem = "stdin" if request.items == STDIO else Path(request.items).stem
@@ -158,7 +163,7 @@ def _needs_covariance(profile: Profile) -> bool:
     """Whether only a covariance can tell how many parameters are trained."""
     adapter = profile.adapter
     everywhere = adapter.layers == profile.calibrate.layers == "all"
-    return adapter.rank == "auto" or adapter.keep is not None or not everywhere
+    return adapter.known_rank is None or not everywhere
 
 
 def check_items(folder: Path, items: Sequence[KnowledgeItem]) -> None:
@@ -300,10 +305,10 @@ def suites_for(request: Request, tree: Path, old: Path | None) -> list[Suite]:
 
 
 def choice(request: Request) -> Choice:
-    """Where suites are looked for."""
+    """Where suites are looked for; what is new is the items' own questions alone."""
     from kore.evaluate.suites import Choice
 
-    return Choice(data=request.data_dir or data_root())
+    return Choice(data=request.data_dir or data_root(), role="retention")
 
 
 def earlier_suites(planned: Plan) -> list[Suite]:

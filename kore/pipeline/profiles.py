@@ -42,11 +42,7 @@ def check(resolved: Resolved) -> dict[str, Any]:
         "batch": section.batch,
         "one_device": str(split(section, 1)),
     }
-    if (
-        profile.adapter.rank != "auto"
-        and profile.adapter.keep is None
-        and profile.model.quantisation == "none"
-    ):
+    if profile.adapter.known_rank is not None and profile.model.quantisation == "none":
         try:
             rows = table(profile)
         except MissingArtefact as error:

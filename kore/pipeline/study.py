@@ -13,7 +13,7 @@ from typing import Any
 
 from kore.evaluate.frontier import area, retention_at
 from kore.files import read_json, write_json
-from kore.manifest import NAME, read_manifest
+from kore.manifest import NAME, Manifest, claim, read_manifest
 from kore.pipeline.side_by_side import run_all
 from kore.pipeline.study_arms import MODEL, Arm, arms, grow
 from kore.pipeline.study_data import layout, prepare
@@ -318,8 +318,18 @@ def run_study(
 
     Returns:
         ``{table, tables, chosen, missing, files, ...}``: see `kore.pipeline.study_report`.
+
+    Raises:
+        DataError: the folder holds something else.
     """
     folder = out or home() / f"study-{plan.key}"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "plan.json", plan.model_dump(mode="json"))
-    return Study(plan, folder.resolve(), progress, jobs, make, command).run()
+    written = plan.model_dump(mode="json")
+    # without settings: a plan may grow, and what two of them share is not trained again
+    manifest = Manifest("study", {}, {}, facts={"plan": written, "command": command})
+    claim(folder, manifest)
+    manifest.write(folder)
+    write_json(folder / "plan.json", written)
+    value = Study(plan, folder.resolve(), progress, jobs, make, command).run()
+    if not value["missing"]:
+        manifest.finished(report="report/study.md").write(folder)
+    return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -264,7 +263,7 @@ def _turns(turns: list[dict[str, Any]], tag: str, width: int) -> list[Content]:
         made = turn.get("made") or {}
         by = " · ".join(str(v) for v in (turn.get(tag), made.get("by"), made.get("verdict")) if v)
         asked = _hung(str(turn.get("question", "")), "bold", stem, rest, width)
-        if by and asked[-1].cell_length + len(by) + 2 <= width:
+        if by and asked[-1].cell_length + cell_len(by) + 2 <= width:
             asked[-1] = Content.assemble(asked[-1], ("  " + by, "$foreground 45%"))
         elif by:
             asked += _hung(by, "$foreground 45%", rest, rest, width)
@@ -277,10 +276,10 @@ def _turns(turns: list[dict[str, Any]], tag: str, width: int) -> list[Content]:
 
 def _hung(text: str, style: str, first: str, rest: str, width: int) -> list[Content]:
     """Lines of a text beside the stem of the tree."""
-    lines = textwrap.wrap(text, max(10, width - len(first))) or [""]
+    lines = Content.styled(" ".join(text.split()), style).wrap(max(10, width - len(first))) or [Content("")]
     stems = [first, *[rest] * (len(lines) - 1)]
     return [
-        Content.assemble((stem, "$foreground 40%"), (line, style))
+        Content.assemble((stem, "$foreground 40%"), line.rstrip())
         for stem, line in zip(stems, lines, strict=True)
     ]
 

@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kore_cli.glyphs import bar, fit
+from kore_cli.glyphs import bar, fit, padded
 from kore_cli.keys import RESULTS, bindings
 from kore_cli.screens.parts import Box
 from kore_cli.screens.view import View
@@ -113,7 +113,7 @@ def _group(dimension: str, group: list[EvalRow], width: int) -> list[Content]:
     name_width = 9 if narrow else min(28, width // 3)
     out = [Content(fit(label.strip(), width))] if narrow and dimension else []
     for position, row in enumerate(group):
-        head = fit(label, name_width - 9) if position == 0 and not narrow else ""
+        head = label if position == 0 and not narrow else ""
         tone = (
             "$foreground 40%"
             if row.label == BASE
@@ -129,8 +129,8 @@ def _group(dimension: str, group: list[EvalRow], width: int) -> list[Content]:
         if running:
             change = Content.styled(f" {row.done}/{row.total}", "$foreground 50%")
         parts = [
-            (f"{head:<{name_width - 9}}", "bold" if not dimension else ""),
-            (f"{fit(row.label, 8):<9}", "$foreground 60%"),
+            (padded(head, name_width - 9), "bold" if not dimension else ""),
+            (padded(row.label, 8) + " ", "$foreground 60%"),
             (filled, tone),
             (empty, "$foreground 15%"),
             (f" {value:>7}", "bold"),

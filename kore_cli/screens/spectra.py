@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import on
 from textual.binding import Binding, BindingType
@@ -219,10 +220,16 @@ def facts(sites: list[tuple[str, Site]], width: int) -> Content:
     told = [(label, numbers(site)) for label, site in sites]
     names = list(told[0][1])
     first = 1 + max(map(len, names))
-    columns = [2 + max(len(fit(label, 16)), *map(len, values.values())) for label, values in told]
+    heads = [fit(label, 16) for label, _ in told]
+    columns = [
+        2 + max(cell_len(head), *map(len, values.values()))
+        for head, (_, values) in zip(heads, told, strict=True)
+    ]
     rows: list[Content] = []
     if len(told) > 1 and first + sum(columns) <= width:
-        head = "".join(f"{fit(label, 16):>{room}}" for (label, _), room in zip(told, columns, strict=True))
+        head = "".join(
+            " " * (room - cell_len(head)) + head for head, room in zip(heads, columns, strict=True)
+        )
         rows.append(Content.styled(" " * first + head, "bold $accent"))
         for name in names:
             line = "".join(f"{values[name]:>{room}}" for (_, values), room in zip(told, columns, strict=True))

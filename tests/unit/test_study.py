@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from kore.errors import Interrupted, MissingArtefact, ProfileError, UsageError
+from kore.errors import DataError, Interrupted, MissingArtefact, ProfileError, UsageError
 from kore.events import EventWriter
+from kore.manifest import read_manifest
 from kore.pipeline import stages
 from kore.pipeline.study import Study, beyond, choose, run_study, trainings, unmatched
 from kore.pipeline.study_arms import arms
@@ -394,6 +395,7 @@ def test_a_study_reports_what_there_is_goes_on_and_trains_nothing_twice(
     with pytest.raises(Interrupted):
         run_study(own, out)
     part = json.loads((out / "report" / "study.json").read_text())
+    assert read_manifest(out).status == "partial"
     assert [r["label"] for r in part["table"]] == ["base", "kore"] and part["missing"]
     value = run_study(own, out, command="kore study mine.toml")
     assert len(calls) == 1 + 1 + 2  # the first, the one that was stopped, and what was left
@@ -406,6 +408,9 @@ def test_a_study_reports_what_there_is_goes_on_and_trains_nothing_twice(
     assert run_study(own, out)["table"] == run_study(own, out, make=False)["table"] == value["table"]
     assert len(calls) == 4
     assert value["command"] == "kore study mine.toml"
+    assert read_manifest(out, kind="study").status == "done"
+    with pytest.raises(DataError, match="has no manifest"):
+        run_study(own, out / "report")  # of something else
     text = (out / "report" / "study.md").read_text()
     assert text.startswith("# Study\n\n**Read** this.\n")
     assert "## Rates tried" in text and "## Missing" not in text
