@@ -165,6 +165,13 @@ def compare(threads: int, repeats: int, seconds: float, batch: int) -> dict[str,
     }
 
 
+def together(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The difference over all settings, each weighted by the inverse of its squared standard error."""
+    weights = [1 / row["standard_error_percent"] ** 2 for row in rows]
+    mean = sum(w * row["difference_percent"] for w, row in zip(weights, rows, strict=True)) / sum(weights)
+    return {"difference_percent": round(mean, 2), "standard_error_percent": round(sum(weights) ** -0.5, 2)}
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -181,7 +188,8 @@ def main() -> None:
     if args.out:
         told = f"python benchmarks/watch_overhead.py --threads {' '.join(map(str, args.threads))}"
         told += f" --repeats {args.repeats} --seconds {args.seconds:g} --batch {args.batch}"
-        write_json(args.out, {"command": told, "machine": f"{os.cpu_count()} cores", "rows": rows})
+        machine = f"{os.cpu_count()} cores"
+        write_json(args.out, {"command": told, "machine": machine, "rows": rows, "together": together(rows)})
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def run_named(name: str) -> Run | None:
 
 
 def recorded(run: Run) -> dict[str, Any]:
-    """What a run's state says of its model and evaluation, under dotted keys, less what the environment sets."""
+    """Its settings of model and evaluation, under dotted keys, less those that the environment sets."""
     sections = run.state().profile or {}
     return {
         f"{name}.{key}": value

@@ -1,4 +1,4 @@
-"""The documentation of the command line is the command line's own."""
+"""The documentation of the command line and of the settings is their own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_docs_cli_is_current() -> None:
+@pytest.mark.parametrize("script", ["write_cli_docs", "write_settings_docs"])
+def test_a_page_that_is_written_from_the_code_is_current(script: str) -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "write_cli_docs.py", "--check"],
+        [sys.executable, ROOT / "scripts" / f"{script}.py", "--check"],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -1,0 +1,89 @@
+"""Write docs/settings.md from the settings' own descriptions; with --check only say whether it is current.
+
+python scripts/write_settings_docs.py [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from kore.methods.table import METHODS, method_class
+from kore.settings import Profile
+
+TARGET = Path(__file__).parents[1] / "docs" / "settings.md"
+HEAD = """# Settings
+
+This page is written by `scripts/write_settings_docs.py` from `kore/settings.py` and the methods; a test checks
+that it is current.
+
+A profile is a TOML file with these tables (`kore profiles copy NAME mine.toml` makes one of your own). Any setting can
+be given to a command as `--set SECTION.KEY=VALUE` or in the environment as `KORE_SECTION__KEY`; `kore profiles show
+NAME` tells each value and where it comes from.
+"""
+
+
+def tables(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
+    """A table of a section's settings, then those of the sections in it."""
+    rows, inner = [], []
+    for name, field in model.model_fields.items():
+        section = next((t for t in _types(field) if isinstance(t, type) and issubclass(t, BaseModel)), None)
+        if section is not None:
+            inner.append((section, (*path, name)))
+        else:
+            rows.append(f"| `{name}` | {_default(field)} | {_cell(field.description or '')} |")
+    if rows:
+        yield "\n".join(
+            [f"## [{'.'.join(path)}]\n", "| setting | default | meaning |", "|---|---|---|", *rows]
+        )
+    for section, place in inner:
+        yield from tables(section, place)
+
+
+def _types(field: FieldInfo) -> tuple[Any, ...]:
+    return (field.annotation, *get_args(field.annotation))
+
+
+def _default(field: FieldInfo) -> str:
+    value: Any = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return "required"
+    return "-" if value in (None, "", [], {}) else f"`{json.dumps(value)}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", r"\|").split())
+
+
+def page() -> str:
+    """The whole text of docs/settings.md."""
+    parts = [HEAD]
+    for name, field in Profile.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            parts += tables(field.annotation, (name,))
+    for name in METHODS:
+        parts += tables(method_class(name).Settings, ("method", name))
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def main() -> int:
+    """Write the page, or compare it."""
+    text = page()
+    if "--check" not in sys.argv[1:]:
+        TARGET.write_text(text, encoding="utf-8")
+        return 0
+    if TARGET.exists() and TARGET.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"{TARGET} is not current; write it with: python {Path(__file__).name}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
