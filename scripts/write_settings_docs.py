@@ -21,12 +21,12 @@ from kore.settings import Profile
 TARGET = Path(__file__).parents[1] / "docs" / "settings.md"
 HEAD = """# Settings
 
-This page is written by `scripts/write_settings_docs.py` from `kore/settings.py` and the methods; a test checks
-that it is current.
+This page is written by `scripts/write_settings_docs.py` from `kore/settings.py` and the methods; a test
+checks that it is current.
 
-A profile is a TOML file with these tables (`kore profiles copy NAME mine.toml` makes one of your own). Any setting can
-be given to a command as `--set SECTION.KEY=VALUE` or in the environment as `KORE_SECTION__KEY`; `kore profiles show
-NAME` tells each value and where it comes from.
+A profile is a TOML file with these tables (`kore profiles copy NAME mine.toml` makes one of your own). Any
+setting can be given to a command as `--set SECTION.KEY=VALUE`, or in the environment as `KORE_SECTION__KEY`;
+`kore profiles show NAME` tells each value and where it comes from.
 """
 
 
