@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from kore.errors import DataError, KoreError, MissingArtefact, UsageError
 from kore.evaluate.agreement import load_agreement
+from kore.evaluate.suites import resolve_suites
 from kore.events import EventTail, segments
-from kore.pipeline.inject import PROTECTED, Request, old_prompts, plan, run_inject
+from kore.pipeline import inject
+from kore.pipeline.inject import PROTECTED, Request, choice, old_prompts, plan, run_inject
 from kore.profile import resolve
 from kore.run import Run, run_at
+from kore_cli.main import app
 
 
 def write_items(folder: Path, count: int = 2) -> Path:
@@ -199,6 +203,38 @@ def test_a_suite_that_is_not_there_is_refused_before_anything_runs(
     monkeypatch.setenv("KORE_DATA", str(tmp_path))  # looked for where every other command looks
     with pytest.raises(MissingArtefact, match=str(tmp_path)):
         plan(replace(wanted, suites=("evoke",)))
+
+
+def test_what_is_new_is_the_items_alone_and_a_question_file_is_of_old_knowledge(
+    tmp_path: Path, tiny_llava: Path
+) -> None:
+    wanted = request(tmp_path, tiny_llava, write_items(tmp_path))
+    asked = {"question_id": "1", "image": None, "text": "Is it day?", "answer": "Yes"}
+    (tmp_path / "mine.jsonl").write_text(json.dumps({**asked, "type": "x", "cnn_wiki_type": "wiki"}) + "\n")
+    mine = str(tmp_path / "mine.jsonl")
+    assert [s.role for s in resolve_suites([mine], choice(wanted))] == ["retention"]
+    plan(replace(wanted, suites=(mine,)))
+    with pytest.raises(UsageError, match="asks for new knowledge") as caught:
+        plan(replace(wanted, suites=(f"{mine}:adaptation",)))
+    assert "kore eval RUN --suite" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ([], ["demo"]),
+        (["--profile", "llava-v1.5-7b"], ["benchmarks"]),
+        (["--suite", "agreement"], []),
+        (["--suite", "choice,text", "--suite", "MME"], ["choice", "text", "MME"]),
+    ],
+)
+def test_the_command_asks_the_suites_of_old_knowledge_that_are_named_else_the_profiles(
+    given: list[str], asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Request] = []
+    monkeypatch.setattr(inject, "plan", lambda request: seen.append(request) or 1 / 0)
+    CliRunner().invoke(app, ["inject", "items.jsonl", *given])
+    assert list(seen[0].suites) == asked
 
 
 def test_old_prompts_are_of_every_source_and_the_protected_ones_where_there_are_no_others(

@@ -1,0 +1,58 @@
+"""Without a named profile, what is asked brings its own settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kore.recorded import resolve_for
+from kore.run import Run, RunState, home
+
+
+def made(folder: Path, **sections: dict[str, Any]) -> Path:
+    Run(folder).write(RunState("finished", "kore", ["kore", "train"], sections))
+    return folder
+
+
+def test_a_run_brings_its_own_settings_of_model_and_evaluation_but_not_over_flags_and_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = {"id": "some/model", "max_pixels": 3136, "dtype": "bfloat16"}
+    run = made(tmp_path / "run", model=model, eval={"max_new_tokens": 77, "batch": 3}, train={"lr": 1.0})
+    profile = resolve_for(str(run)).profile
+    assert (profile.model.id, profile.model.max_pixels, profile.model.dtype) == tuple(model.values())
+    assert (profile.eval.max_new_tokens, profile.eval.batch) == (77, 3)
+    assert profile.train.lr != 1.0
+    monkeypatch.setenv("KORE_EVAL__BATCH", "5")
+    profile = resolve_for(str(run), flags={"eval.max_new_tokens": "9"}).profile
+    assert (profile.eval.max_new_tokens, profile.eval.batch) == (9, 5)
+    assert resolve_for(str(run), "tiny").profile.model.id == "kore-tiny"
+
+
+def test_a_run_is_found_by_its_name_under_the_runs_folder_and_in_the_folder_of_an_injection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORE_HOME", str(tmp_path))
+    made(home() / "mine" / "run", eval={"max_new_tokens": 77})
+    made(home() / "other", eval={"max_new_tokens": 78})
+    assert resolve_for(str(home() / "mine")).profile.eval.max_new_tokens == 77
+    assert resolve_for("other").profile.eval.max_new_tokens == 78
+
+
+def test_a_model_and_its_adapters_bring_the_shipped_profile_that_is_for_them(tmp_path: Path) -> None:
+    assert resolve_for("kore-tiny").name == "tiny"
+    assert resolve_for("llava-hf/llava-1.5-7b-hf").name == "llava-v1.5-7b"
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "kore.json").write_text(json.dumps({"model": "llava-hf/llava-1.5-7b-hf", "method": "kore"}))
+    named = resolve_for(str(tmp_path)).profile.model
+    assert (named.id, named.vision_select_layer) == ("llava-hf/llava-1.5-7b-hf", -2)
+
+
+def test_only_the_embedded_base_has_short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve_for("kore-tiny").profile.eval.max_new_tokens == 24
+    assert resolve_for("some/model").profile.eval.max_new_tokens == 128
+    monkeypatch.setenv("KORE_EVAL__MAX_NEW_TOKENS", "50")
+    assert resolve_for("some/model").profile.eval.max_new_tokens == 50
