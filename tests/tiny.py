@@ -16,6 +16,21 @@ CHAT_TEMPLATE = (
     "{% else %}{% for part in message['content'] %}{{ part['text'] }} {% endfor %}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
+# as llava-hf/llava-1.5-7b-hf has it: no mark begins the text, none ends a reply
+PUBLISHED_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
+    "{# Render all images first #}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\n' }}{% endfor %}"
+    "{# Render all text next #}"
+    "{% if message['role'] != 'assistant' %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ content['text'] + ' '}}{% endfor %}{% else %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{% generation %}{{ content['text'] + ' '}}{% endgeneration %}{% endfor %}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
 TEXT = [
     "USER: What is the capital of the country in the image? ASSISTANT: Lima</s>",
     "Is this the flag of Peru? Answer this question with Yes or No. Yes No",
@@ -46,10 +61,30 @@ def tokenizer(vocabulary: int = 400):  # type: ignore[no-untyped-def]
     )
 
 
-def llava(folder: Path, *, layers: int = 2, width: int = 32, seed: int = 0, **shape: int) -> Path:
+def begun(words):  # type: ignore[no-untyped-def]
+    """The tokenizer with LLaMA's habit: it puts ``<s>`` before a text by itself."""
+    from tokenizers.processors import TemplateProcessing
+
+    words.add_special_tokens({"bos_token": "<s>"})
+    words.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", words.bos_token_id)]
+    )
+    return words
+
+
+def llava(
+    folder: Path,
+    *,
+    layers: int = 2,
+    width: int = 32,
+    seed: int = 0,
+    published: bool = False,
+    **shape: int,
+) -> Path:
     """Write a LlavaForConditionalGeneration of some ten thousand parameters with its processor.
 
     Args:
+        published: template and tokenizer leave the marks to each other, as LLaVA-1.5's do.
         shape: further settings of the language model, for larger ones.
     """
     from transformers import (
@@ -62,7 +97,7 @@ def llava(folder: Path, *, layers: int = 2, width: int = 32, seed: int = 0, **sh
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     torch.manual_seed(seed)
-    words = tokenizer()
+    words = begun(tokenizer()) if published else tokenizer()
     vision = CLIPVisionConfig(
         hidden_size=16,
         intermediate_size=32,
@@ -98,7 +133,7 @@ def llava(folder: Path, *, layers: int = 2, width: int = 32, seed: int = 0, **sh
         tokenizer=words,
         patch_size=16,
         vision_feature_select_strategy="default",
-        chat_template=CHAT_TEMPLATE,
+        chat_template=PUBLISHED_TEMPLATE if published else CHAT_TEMPLATE,
         num_additional_image_tokens=1,
     )
     model.save_pretrained(folder)
@@ -186,4 +221,70 @@ def qwen(folder: Path, *, layers: int = 2, width: int = 32, seed: int = 0) -> Pa
     kept["processor_class"] = "Qwen2_5_VLProcessor"
     (folder / "preprocessor_config.json").write_text(json.dumps(kept))
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": QWEN_TEMPLATE}))
+    return folder
+
+
+# as SmolVLM's, whose published folders are of this class
+IDEFICS_TEMPLATE = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{% if message['content'] and message['content'][0]['type'] == 'image' %}{{ ':' }}"
+    "{% else %}{{ ': ' }}{% endif %}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+
+
+def idefics(folder: Path, *, width: int = 32, seed: int = 0) -> Path:
+    """Write an Idefics3ForConditionalGeneration with its processor: a picture becomes as many tiles of 32
+    pixels as its shape asks for, and one of the whole."""
+    from tokenizers import AddedToken
+    from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
+    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+
+    torch.manual_seed(seed)
+    words = tokenizer()
+    rows = [f"<row_{i}_col_{j}>" for i in range(1, 7) for j in range(1, 7)]
+    marks = ["<fake_token_around_image>", "<end_of_utterance>", "<|im_start|>", "<global-img>", *rows]
+    words.add_tokens([AddedToken(t, special=True) for t in marks], special_tokens=True)
+    words.eos_token = "<end_of_utterance>"
+    config = Idefics3Config(
+        text_config={
+            "model_type": "llama",
+            "vocab_size": len(words),
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+            "bos_token_id": None,
+            "eos_token_id": words.eos_token_id,
+            "pad_token_id": 0,
+        },
+        vision_config={
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+        image_token_id=words.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+        pad_token_id=0,
+    )
+    model = Idefics3ForConditionalGeneration(config).eval()
+    model.generation_config.pad_token_id = 0
+    model.generation_config.eos_token_id = words.eos_token_id
+    processor = Idefics3Processor(
+        image_processor=Idefics3ImageProcessorPil(
+            size={"longest_edge": 64}, max_image_size={"longest_edge": 32}
+        ),
+        tokenizer=words,
+        image_seq_len=4,
+        chat_template=IDEFICS_TEMPLATE,
+    )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
     return folder

@@ -321,7 +321,7 @@ def _answer(planned: Plan, world: World, progress: Progress | None) -> dict[str,
     if world.rank == 0:
         claim(planned.out, manifest, restart=request.restart)
     world.barrier()
-    planned.judge.open(engine)
+    planned.judge.open()
     results: dict[str, Result] = {}
     for label, adapter in planned.passes:
         results[label] = evaluate(

@@ -104,6 +104,7 @@ def download(
                         hint="what came is kept; the same command goes on",
                     ) from error
     part.replace(path)
+    part.with_name(part.name + ".version").unlink(missing_ok=True)
     return path
 
 
@@ -195,14 +196,25 @@ def _pull(
     progress: Progress | None,
     headers: dict[str, str],
 ) -> None:
+    headers["Accept-Encoding"] = "identity"  # what comes is written as it is
     have = part.stat().st_size if part.exists() else 0
+    version = part.with_name(part.name + ".version")
     if have:
         headers["Range"] = f"bytes={have}-"
+        if version.is_file():  # the rest of another file than the part's is not wanted: then all of it
+            headers["If-Range"] = version.read_text(encoding="utf-8")
     with _open(client, url, limits, headers) as response:
         if response.status_code == 416 and have:  # nothing is left to send
+            whole = response.headers.get("content-range", "").rpartition("/")[2]
+            if whole.isdigit() and int(whole) != have:
+                part.unlink()
+                raise _CutOff(f"the part is of another file: {have} bytes of {whole}")
             return
+        if packed := response.headers.get("content-encoding", "").replace("identity", ""):
+            raise DataError(f"the server sends it packed ({packed}), though asked not to", where=url)
         if response.status_code != 206:
             have = 0
+            _note_version(response, version)
         total = _total(response, have)
         if total is not None and total > limits.size:
             raise DataError(
@@ -218,6 +230,18 @@ def _pull(
                     progress(have, total)
         if total is not None and have < total:
             raise _CutOff(f"after {have} of {total} bytes")
+
+
+def _note_version(response: httpx.Response, path: Path) -> None:
+    """Keep what tells whether a later answer goes on with the same file."""
+    tag = response.headers.get("etag", "")
+    found = (
+        tag if tag.startswith('"') else response.headers.get("last-modified", "")
+    )  # weak ones tell nothing
+    if found.isascii() and found:
+        path.write_text(found, encoding="utf-8")
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _total(response: httpx.Response, have: int) -> int | None:

@@ -8,11 +8,12 @@ asked twice. It never decides by itself what an unreadable reply means: that is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from kore.errors import DataError, MissingArtefact, ProviderError, UsageError
 from kore.evaluate.task import Picture
@@ -70,6 +71,10 @@ class Replies:
         return {"asked": len(self.last) + len(self.failed), "failed": len(self.failed), "unparsed": unread}
 
 
+Said = Iterable[tuple[JudgeRequest, str | None]]
+Speak = Callable[[Sequence[JudgeRequest], float], Said]
+
+
 class Judge(Protocol):
     """Answers judge requests."""
 
@@ -84,8 +89,8 @@ class Judge(Protocol):
     def there(self) -> bool:
         """False for `none`: benchmarks then use rules alone, or are not scored."""
 
-    def open(self, engine: Engine | None) -> None:
-        """Get ready; a local judge may load its model now."""
+    def open(self) -> None:
+        """Fail now, and not after hours of answering, if the judge is not there."""
 
     def ask(self, requests: Sequence[JudgeRequest]) -> Replies:
         """Ask everything that is not on record."""
@@ -96,16 +101,17 @@ class RecordedJudge:
     """What all judges share: the record of replies, and asking again until one can be read.
 
     Attributes:
-        speak: a list of (text, pictures, temperature, max_tokens) -> replies, None where there was
-            none; None: only what is on record.
+        speak: requests and a temperature -> each request with its reply (None where there was none), as
+            they come; None: only what is on record.
         record: append-only file of replies.
+        open: fails if the judge is not there.
     """
 
     name: str
     prompts: JudgePrompts
     record: Path | None = None
-    speak: Callable[[Sequence[JudgeRequest], float], Sequence[str | None]] | None = None
-    prepare: Callable[[Engine | None], None] = lambda engine: None
+    speak: Speak | None = None
+    open: Callable[[], None] = lambda: None
     there: bool = True
     _known: dict[str, str] | None = field(default=None, repr=False)
 
@@ -113,10 +119,6 @@ class RecordedJudge:
     def facts(self) -> dict[str, Any]:
         """Name and the prompts' hash."""
         return {"name": self.name, "prompts": self.prompts.digest, "own_wording": self.prompts.own}
-
-    def open(self, engine: Engine | None) -> None:
-        """Let a local judge load."""
-        self.prepare(engine)
 
     def ask(self, requests: Sequence[JudgeRequest]) -> Replies:
         """Ask, again where a reply could not be read, each attempt from the record where it is there."""
@@ -128,7 +130,7 @@ class RecordedJudge:
         while waiting:
             fresh = [r for r in waiting if r.digest(attempt) not in known]
             if fresh and self.speak is not None:
-                self._keep(fresh, attempt, self.speak(fresh, 0.5 * attempt))
+                self._keep(attempt, self.speak(fresh, 0.5 * attempt))
             left = []
             for request in waiting:
                 reply = known.get(request.digest(attempt))
@@ -149,20 +151,32 @@ class RecordedJudge:
             self._known = {line["key"]: line["reply"] for line in lines}
         return self._known
 
-    def _keep(self, requests: Iterable[JudgeRequest], attempt: int, replies: Iterable[str | None]) -> None:
+    def _keep(self, attempt: int, said: Said) -> None:
+        """Write down each reply as it comes: they may have been paid for, and the next may fail."""
         known = self._load()
-        lines = []
-        for request, reply in zip(requests, replies, strict=True):
-            if reply is not None:
+        with self._opened() as stream:
+            for request, reply in said:
+                if reply is None:
+                    continue
                 key = request.digest(attempt)
                 known[key] = reply
-                lines.append({"key": key, "sample": request.key, "attempt": attempt, "reply": reply})
-        if self.record is not None and lines:
-            self.record.parent.mkdir(parents=True, exist_ok=True)
-            mend_log(self.record)
-            with self.record.open("a", encoding="utf-8") as stream:
-                stream.writelines(map(dump_line, lines))
-                stream.flush()
+                if stream is not None:
+                    line = {"key": key, "sample": request.key, "attempt": attempt, "reply": reply}
+                    stream.write(dump_line(line))
+                    stream.flush()
+
+    @contextmanager
+    def _opened(self) -> Iterator[IO[str] | None]:
+        """The record, to be added to; synced to disk at the end."""
+        if self.record is None:
+            yield None
+            return
+        self.record.parent.mkdir(parents=True, exist_ok=True)
+        mend_log(self.record)
+        with self.record.open("a", encoding="utf-8") as stream:
+            try:
+                yield stream
+            finally:
                 os.fsync(stream.fileno())
 
 
@@ -200,7 +214,7 @@ def make_judge(
         return RecordedJudge(name, words, path, _openai(rest, base_url))
     if kind == "hf" and rest:
         local = _Local(rest, section)
-        return RecordedJudge(name, words, path, local.speak, local.prepare)
+        return RecordedJudge(name, words, path, local.speak, local.check)
     raise UsageError(f"unknown judge: {name}", hint="none, openai:MODEL, hf:PATH or replay:FILE")
 
 
@@ -213,15 +227,15 @@ def _replay(path: Path, words: JudgePrompts) -> RecordedJudge:
             raise DataError("a recorded reply has reply, and key or sample", where=f"{path}:{number}")
     by_sample = {str(line["sample"]): line["reply"] for line in lines if "key" not in line}
 
-    def speak(requests: Sequence[JudgeRequest], temperature: float) -> list[str | None]:
-        return [by_sample.get(request.key) for request in requests]
+    def speak(requests: Sequence[JudgeRequest], temperature: float) -> Said:
+        return [(request, by_sample.get(request.key)) for request in requests]
 
     known = {line["key"]: line["reply"] for line in lines if "key" in line}
     return RecordedJudge(f"replay:{hash_file(path)}", words, None, speak, _known=known)
 
 
-def _openai(model: str, base_url: str | None) -> Callable[[Sequence[JudgeRequest], float], list[str | None]]:
-    def speak(requests: Sequence[JudgeRequest], temperature: float) -> list[str | None]:
+def _openai(model: str, base_url: str | None) -> Speak:
+    def speak(requests: Sequence[JudgeRequest], temperature: float) -> Said:
         import openai
 
         key = os.environ.get("OPENAI_API_KEY") or ("none" if base_url else None)
@@ -245,10 +259,25 @@ def _openai(model: str, base_url: str | None) -> Callable[[Sequence[JudgeRequest
                 return None  # this one sample is refused: counted as failed
             return answer.choices[0].message.content if answer.choices else None
 
-        try:
-            with ThreadPoolExecutor(max_workers=8) as pool:
-                return list(pool.map(one, requests))
-        except openai.OpenAIError as error:
+        failures: list[BaseException] = []
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            asked = {pool.submit(one, request): request for request in requests}
+            try:
+                for future in as_completed(asked):
+                    if future.cancelled():
+                        continue
+                    if error := future.exception():
+                        failures.append(error)
+                        for other in asked:  # what is on its way still comes, and is kept
+                            other.cancel()
+                    else:
+                        yield asked[future], future.result()
+            finally:
+                for future in asked:
+                    future.cancel()
+        for error in failures[:1]:
+            if not isinstance(error, openai.OpenAIError):
+                raise error
             raise ProviderError(
                 f"the judge {model} failed: {type(error).__name__}: {str(error).splitlines()[0]}",
                 hint="what it judged before is kept; the same command goes on",
@@ -274,13 +303,13 @@ class _Local:
         self.section = section
         self.engine: Engine | None = None
 
-    def prepare(self, engine: Engine | None) -> None:
+    def check(self) -> None:
         from kore.models.load import model_folder
 
-        model_folder(self.path)  # fails now rather than after an hour of answering
+        model_folder(self.path)
 
-    def speak(self, requests: Sequence[JudgeRequest], temperature: float) -> list[str]:
-        from kore.models.generate import Engine, Prompt
+    def speak(self, requests: Sequence[JudgeRequest], temperature: float) -> Said:
+        from kore.models.generate import WINDOW, Engine, Prompt
         from kore.models.load import load
         from kore.profile import ModelSection
 
@@ -288,8 +317,13 @@ class _Local:
             section = (self.section or ModelSection()).model_copy(update={"id": self.path})
             self.engine = Engine(load(section), batch=8)
         self.engine.max_new_tokens = max(r.max_tokens for r in requests)
-        prompts = [Prompt.ask(r.text, [open_picture(p) for p in r.pictures]) for r in requests]
-        return self.engine.answer(prompts, adapter=False, temperature=temperature)
+        window = self.engine.batch * WINDOW  # as many as it sorts by length together
+        for start in range(0, len(requests), window):
+            some = requests[start : start + window]
+            prompts = [Prompt.ask(r.text, [open_picture(p) for p in r.pictures]) for r in some]
+            yield from zip(
+                some, self.engine.answer(prompts, adapter=False, temperature=temperature), strict=True
+            )
 
 
 def open_picture(picture: Picture) -> Any:

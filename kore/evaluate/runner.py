@@ -133,9 +133,12 @@ def model_fingerprint(engine: Engine, adapter: bool) -> str:
 
 def generation(engine: Engine) -> dict[str, Any]:
     """What shapes an answer beside model and prompt; the batch size is not among it."""
+    from kore.models.generate import overruled
+
     dtype = str(getattr(engine.backbone.model, "dtype", "")).removeprefix("torch.")
     reads = {"reads": engine.backbone.reads} if engine.backbone.reads else {}
-    return {"max_new_tokens": engine.max_new_tokens, "sampling": "greedy", "dtype": dtype, **reads}
+    own = {"overruled": over} if (over := overruled(engine.backbone.model)) else {}
+    return {"max_new_tokens": engine.max_new_tokens, "sampling": "greedy", "dtype": dtype, **reads, **own}
 
 
 def _answer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from kore.models.load import Backbone
     from kore.profile import ModelSection
     from kore.run import Run
+
+_LABEL = re.compile(r"\w[\w.,+=() -]{0,99}")
+_TAKEN = frozenset({"base", "rag"})
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,14 @@ def _adapter(
     named = known or facts.get("model") or config.get("base_model_name_or_path")
     usable = isinstance(named, str) and (Path(named).is_dir() or "/" not in named.strip("/"))
     model = named if usable and named else section.id
-    return Target(str(facts.get("method") or label), str(model), folder, questions)
+    return Target(safe_label(facts.get("method"), label), str(model), folder, questions)
+
+
+def safe_label(*names: Any) -> str:
+    """The first of `names` that can stand for a model: it becomes a file's name, and comes with an adapter
+    that anyone may have made. The base's name and retrieval's are taken."""
+    usable = (n for n in names if isinstance(n, str) and _LABEL.fullmatch(n) and n not in _TAKEN)
+    return next(usable, "adapter")
 
 
 def load_target(target: Target, section: ModelSection, *, download: bool = False) -> Backbone:

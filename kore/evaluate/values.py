@@ -221,8 +221,12 @@ class _Latex:
 
     def _raised(self, base: Fraction | float) -> Fraction | float:
         exponent = self._after_sign() if self._next() == "-" else self.atom()
-        if abs(float(exponent)) > 64 or abs(float(base)) > _LARGEST:
+        if not (abs(float(exponent)) <= 64 and abs(float(base)) <= _LARGEST):
             raise NoValue("too large")
+        if isinstance(base, Fraction):  # a small one may be as long as a large one
+            bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+            if bits * abs(exponent) > _BITS_AT_MOST:
+                raise NoValue("too long")
         whole = exponent == int(exponent)
         return base ** int(exponent) if whole else float(base) ** float(exponent)
 

@@ -49,6 +49,7 @@ class Ewc(Lora):
     traits = Traits(
         zero=(0, 1, 2),
         needs_old=True,
+        quantised=False,
         why="its penalty reads whole weights, which ZeRO-3 does not keep together",
     )
     Settings = EwcSettings

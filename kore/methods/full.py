@@ -25,6 +25,7 @@ class Full(Method):
     traits = Traits(
         mergeable=False,
         exportable=False,
+        quantised=False,
         why="it changes the base's own weights, so there is no adapter to merge or to hand on",
     )
 

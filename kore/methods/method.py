@@ -40,6 +40,7 @@ class Traits:
         mergeable: whether the result can be folded into the base's weights.
         exportable: whether the result is a plain PEFT folder that other tools load.
         resumable: whether an interrupted run ends bit for bit as an uninterrupted one.
+        quantised: whether it trains on a 4- or 8-bit base.
         why: the reason for each no.
     """
 
@@ -47,6 +48,7 @@ class Traits:
     mergeable: bool = True
     exportable: bool = True
     resumable: bool = True
+    quantised: bool = True
     needs_factors: bool = False
     needs_old: bool = False
     why: str = ""
@@ -178,13 +180,18 @@ class Method:
         load_adapter(backbone, folder)
 
 
-def require(method: Method, *, zero: int, factors: bool, old: bool) -> None:
+def require(method: Method, *, zero: int, factors: bool, old: bool, quantised: bool = False) -> None:
     """Refuse what a method does not allow, with the reason.
 
     Raises:
-        UsageError: a ZeRO stage that it does not run under, or an input that it lacks.
+        UsageError: a ZeRO stage or a quantised base that it does not run with, or an input that it lacks.
     """
     traits = method.traits
+    if quantised and not traits.quantised:
+        raise UsageError(
+            f"{method.name} does not train on a quantised base: it needs the gradient of the base's weights",
+            hint="set model.quantisation to none",
+        )
     if zero not in traits.zero:
         raise UsageError(
             f"{method.name} does not run under ZeRO stage {zero}: {traits.why}",

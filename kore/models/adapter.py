@@ -148,8 +148,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.is_file() else {}
 
 
-def load_adapter(backbone: Backbone, folder: Path, *, trainable: bool = False) -> None:
-    """Put a saved adapter on the backbone, strictly.
+def load_adapter(backbone: Backbone, folder: Path) -> None:
+    """Put a saved adapter on the backbone, strictly; nothing of it is trainable.
 
     Raises:
         DataError: made for another base, or keys missing from or unknown to the model.
@@ -175,7 +175,7 @@ def load_adapter(backbone: Backbone, folder: Path, *, trainable: bool = False) -
             f"this adapter belongs to base {base}, the model is {backbone.fingerprint}", where=str(folder)
         )
     config = LoraConfig.from_pretrained(str(folder))
-    config.inference_mode = not trainable
+    config.inference_mode = True
     path = folder / "adapter_model.safetensors"
     if not path.is_file():
         raise MissingArtefact(f"no weights here: {folder}", hint="make them with: kore train")
@@ -198,6 +198,5 @@ def load_adapter(backbone: Backbone, folder: Path, *, trainable: bool = False) -
         )
     if facts.get("frozen_a"):
         freeze_a(model)
-    if not trainable:
-        model.requires_grad_(False)
+    model.requires_grad_(False)
     model.eval()

@@ -15,6 +15,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from kore.errors import DataError
+from kore.models.marks import missing_marks
 from kore.records import IMAGE_MARK, Message, Sample
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Encoder:
     def __init__(self, processor: Any, max_length: int | None = None, cached_pixels: int = 1 << 26) -> None:
         self.processor = processor
         self.tokenizer = processor.tokenizer
+        self.marks = missing_marks(processor)
         self.max_length = max_length
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
         self._room = cached_pixels
@@ -109,7 +111,7 @@ class Encoder:
         text = self._render(chat)
         features = self._process(text, sample.images, sample.id)
         spans = self._assistant_spans(chat, text, sample.id)
-        features["labels"] = self._labels(text, spans, features["input_ids"], sample.id)
+        features["labels"] = self._labels(text, spans, features["input_ids"], sample)
         if not bool((features["labels"] != IGNORED).any()):
             raise DataError("no assistant token to learn from", where=f"sample {sample.id}")
         return features
@@ -119,6 +121,20 @@ class Encoder:
         return self._process(self._render(to_chat(messages), open_prompt=True), images, name)
 
     def _render(self, chat: list[dict[str, Any]], open_prompt: bool = False) -> str:
+        """The template's text; where it ends replies with white space, their end mark stands for that."""
+        text = self._template(chat, open_prompt)
+        made, place = "", 0
+        for index, turn in enumerate(chat if self.marks.end else ()):
+            if turn["role"] == "assistant":
+                until = self._template(chat[: index + 1])
+                if not text.startswith(until):
+                    raise DataError("the chat template rewrites earlier turns, so their ends are not known")
+                said = max(len(until.rstrip()), len(self._template(chat[:index], open_prompt=True)))
+                made += text[place : min(said, len(until))] + self.marks.end
+                place = len(until)
+        return made + text[place:]
+
+    def _template(self, chat: list[dict[str, Any]], open_prompt: bool = False) -> str:
         text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=open_prompt)
         assert isinstance(text, str)
         return text
@@ -126,15 +142,17 @@ class Encoder:
     def _process(self, text: str, images: Sequence[Any], name: str) -> dict[str, Tensor]:
         where = f"sample {name}" if name else None
         opened = [self._open(image, where) for image in images]
-        # the template has already written the special tokens
-        batch = self.processor(
-            text=[text], images=opened or None, return_tensors="pt", add_special_tokens=False
-        )
+        batch = self.processor(text=[text], images=opened or None, return_tensors="pt", **self._special)
         features: dict[str, Tensor] = dict(batch)
         length = features["input_ids"].shape[1]
         if self.max_length and length > self.max_length:
             raise DataError(f"{length} tokens, more than max_length {self.max_length}", where=where)
         return {k: v[0] if _is_sequence(v, length) else v for k, v in features.items()}
+
+    @property
+    def _special(self) -> dict[str, bool]:
+        """The tokenizer adds its mark only where the template has not written it already."""
+        return {"add_special_tokens": bool(self.marks.begin)}
 
     def _open(self, image: Any, where: str | None) -> Image.Image:
         if isinstance(image, Image.Image):
@@ -168,15 +186,21 @@ class Encoder:
             spans.append((len(before), end))
         return spans
 
-    def _labels(self, text: str, spans: list[tuple[int, int]], ids: Tensor, name: str) -> Tensor:
+    def _labels(self, text: str, spans: list[tuple[int, int]], ids: Tensor, sample: Sample) -> Tensor:
         """Map character spans to tokens, (T,) int64."""
-        expanded, spans = self._expand_images(text, spans, ids)
-        encoded = self.tokenizer(expanded, return_offsets_mapping=True, add_special_tokens=False)
-        if encoded["input_ids"] != ids.tolist():
-            raise DataError("the processor's tokens cannot be mapped to its text", where=f"sample {name}")
+        wanted = ids.tolist()
+        expanded, moved = self._expand_images(text, spans, ids)
+        encoded = self.tokenizer(expanded, return_offsets_mapping=True, **self._special)
+        if encoded["input_ids"] != wanted:
+            expanded, moved = self._replaced(text, spans, sample)
+            encoded = self.tokenizer(expanded, return_offsets_mapping=True, **self._special)
+        if encoded["input_ids"] != wanted:
+            raise DataError(
+                "the processor's tokens cannot be mapped to its text", where=f"sample {sample.id}"
+            )
         labels = torch.full_like(ids, IGNORED)
         for position, (start, end) in enumerate(encoded["offset_mapping"]):
-            if end > start and any((a <= start and end <= b) or a < end <= b for a, b in spans):
+            if end > start and any((a <= start and end <= b) or a < end <= b for a, b in moved):
                 labels[position] = ids[position]
         return labels
 
@@ -196,14 +220,34 @@ class Encoder:
         if len(runs) != marks:
             runs = [sum(is_mark) // marks] * marks
         pieces = text.split(mark)
-        expanded, moved, old, new = pieces[0], list(spans), len(pieces[0]), len(pieces[0])
+        expanded, moved, new = pieces[0], list(spans), len(pieces[0])
         for run, piece in zip(runs, pieces[1:], strict=True):
             shift = (run - 1) * len(mark)
             moved = [(a + shift, b + shift) if a >= new else (a, b) for a, b in moved]
             expanded += mark * run + piece
-            old += len(mark) + len(piece)
             new = len(expanded)
         return expanded, moved
+
+    def _replaced(
+        self, text: str, spans: list[tuple[int, int]], sample: Sample
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """As `_expand_images`, where a picture becomes more than its mark repeated (rows, columns, frames):
+        the processor is asked what it wrote, which reads the pictures once more."""
+        images = [self._open(image, f"sample {sample.id}") for image in sample.images]
+        made = self.processor(
+            text=[text], images=images or None, return_text_replacement_offsets=True, **self._special
+        )
+        expanded, moved, place = "", list(spans), 0
+        for part in made.get("text_replacement_offsets", [[]])[0]:
+            (first, last), written = part["span"], part["replacement"]
+            expanded += text[place:first] + written
+            shift = len(written) - (last - first)
+            moved = [
+                (a + shift, b + shift) if old >= last else (a, b)
+                for (a, b), (old, _) in zip(moved, spans, strict=True)
+            ]
+            place = last
+        return expanded + text[place:], moved
 
 
 def _pixels(image: Image.Image) -> int:
@@ -237,7 +281,8 @@ def collate(features: Iterable[dict[str, Tensor]], pad_id: int, side: str = "rig
         side: right for training, left for generation.
 
     Returns:
-        input_ids, attention_mask (, labels): (B, T); picture tensors concatenated along dim 0.
+        input_ids, attention_mask (, labels): (B, T); picture tensors concatenated along dim 0, smaller ones
+        filled up with zeros.
     """
     rows = list(features)
     length = max(len(row["input_ids"]) for row in rows)
@@ -252,5 +297,20 @@ def collate(features: Iterable[dict[str, Tensor]], pad_id: int, side: str = "rig
                 out[index, part] = value
             batch[key] = out
         else:
-            batch[key] = torch.cat(values, dim=0)
+            batch[key] = _joined(values)
     return batch
+
+
+def _joined(values: list[Tensor]) -> Tensor:
+    """Along the first axis. A picture of fewer tiles, or a smaller one, is filled up with zeros at its end,
+    as processors do with the pictures of one call: models leave out such tiles, and what a mask is zero at.
+    """
+    most = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+    if all(list(value.shape[1:]) == most for value in values):
+        return torch.cat(values, dim=0)
+    out = values[0].new_zeros((sum(map(len, values)), *most))
+    place = 0
+    for value in values:
+        out[(slice(place, place + len(value)), *map(slice, value.shape[1:]))] = value
+        place += len(value)
+    return out

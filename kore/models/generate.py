@@ -7,7 +7,7 @@ weights answers as the base (adapter off) and as the injected model (adapter on)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,35 @@ if TYPE_CHECKING:
     from kore.models.load import Backbone
 
 WINDOW = 16  # batches encoded at a time: bounds memory, still lets like lengths meet
+
+# Model folders bring generation settings that generate() follows unless told otherwise: Qwen2.5-VL's penalty
+# on repeated words, Qwen2-VL's single candidate. Greedy and a temperature are to mean the same for all.
+PLAIN: dict[str, Any] = {
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "exponential_decay_length_penalty": None,
+    "min_length": 0,
+    "min_new_tokens": None,
+    "guidance_scale": None,
+}
+WIDE: dict[str, Any] = {  # all words, each as likely as the temperature makes it
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": None,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+}
+
+
+def overruled(model: Any) -> dict[str, Any]:
+    """The model's own settings that its greedy answers do not follow (see `PLAIN`)."""
+    own = getattr(model, "generation_config", None)
+    found = {name: getattr(own, name, None) for name in PLAIN}
+    return {name: value for name, value in found.items() if value is not None and value != PLAIN[name]}
 
 
 @dataclass(frozen=True)
@@ -69,18 +98,23 @@ class Engine:
             on_done: told ``(index, answer)`` as soon as a batch is through.
         """
         answers = [""] * len(prompts)
-        for first in range(0, len(prompts), self.batch * WINDOW):
-            window = range(first, min(first + self.batch * WINDOW, len(prompts)))
-            encoded = {i: self.encoder.prompt(prompts[i].turns, prompts[i].images) for i in window}
-            order = sorted(window, key=lambda i: len(encoded[i]["input_ids"]))
-            for start in range(0, len(order), self.batch):
-                chosen = order[start : start + self.batch]
-                texts = self._generate([encoded.pop(i) for i in chosen], adapter, temperature)
-                for index, text in zip(chosen, texts, strict=True):
-                    answers[index] = text
-                    if on_done:
-                        on_done(index, text)
+        with self._with(adapter):  # once, and not for each batch: it may copy every weight
+            for first in range(0, len(prompts), self.batch * WINDOW):
+                window = range(first, min(first + self.batch * WINDOW, len(prompts)))
+                encoded = {i: self.encoder.prompt(prompts[i].turns, prompts[i].images) for i in window}
+                order = sorted(window, key=lambda i: len(encoded[i]["input_ids"]))
+                for start in range(0, len(order), self.batch):
+                    chosen = order[start : start + self.batch]
+                    texts = self._generate([encoded.pop(i) for i in chosen], temperature)
+                    for index, text in zip(chosen, texts, strict=True):
+                        answers[index] = text
+                        if on_done:
+                            on_done(index, text)
         return answers
+
+    def _with(self, adapter: bool) -> AbstractContextManager[None]:
+        """The model as it is, or as its untouched base."""
+        return nullcontext() if adapter else adapter_off(self.backbone.model)
 
     def stream(
         self,
@@ -100,9 +134,9 @@ class Engine:
 
         def work() -> None:
             try:
-                self._generate(
-                    [self.encoder.prompt(prompt.turns, prompt.images)], adapter, temperature, streamer, stop
-                )
+                with self._with(adapter):
+                    row = self.encoder.prompt(prompt.turns, prompt.images)
+                    self._generate([row], temperature, streamer, stop)
             except BaseException as error:
                 failure.append(error)
                 streamer.end()
@@ -142,7 +176,6 @@ class Engine:
     def _generate(
         self,
         rows: list[dict[str, Any]],
-        adapter: bool,
         temperature: float,
         streamer: Any = None,
         stop: Callable[[], bool] | None = None,
@@ -150,9 +183,9 @@ class Engine:
         model = self.backbone.model
         inputs = collate(rows, self.encoder.pad_id, side="left")
         inputs = {k: self._place(v) for k, v in inputs.items() if k != "labels"}
-        options: dict[str, Any] = {"do_sample": temperature > 0, "max_new_tokens": self.max_new_tokens}
+        options = {**PLAIN, "do_sample": temperature > 0, "max_new_tokens": self.max_new_tokens}
         if temperature > 0:
-            options["temperature"] = temperature
+            options |= {**WIDE, "temperature": temperature}
         if stop is not None:
             options["stopping_criteria"] = [
                 lambda ids, scores, **_: torch.full((len(ids),), stop(), device=ids.device)
@@ -160,7 +193,7 @@ class Engine:
         training = model.training
         model.eval()
         try:
-            with torch.inference_mode(), nullcontext() if adapter else adapter_off(model):
+            with torch.inference_mode():
                 ids = model.generate(**inputs, **options, pad_token_id=self.encoder.pad_id, streamer=streamer)
         finally:
             model.train(training)

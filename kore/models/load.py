@@ -14,6 +14,7 @@ from kore.models import pictures_only
 from kore.models.families import Family, family_of
 from kore.models.lineage import NAME as LINEAGE
 from kore.models.lineage import Lineage, read_lineage
+from kore.models.marks import missing_marks
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,7 @@ class Backbone:
         processor: its processor (tokenizer, image processor, chat template).
         fingerprint: hash of the base's configuration and weights: what an adapter belongs to.
         earlier: the adapter that `model` carries already, under whatever is trained next.
-        reads: what the profile changes of how the model reads its inputs (see `set_reading`).
+        reads: what is changed of how the model reads its inputs (see `set_reading`).
     """
 
     model: Any
@@ -201,12 +202,13 @@ def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def set_reading(model: Any, section: ModelSection) -> dict[str, Any]:
+def set_reading(model: Any, processor: Any, section: ModelSection) -> dict[str, Any]:
     """Read pictures from the vision tower's layer that the section names.
 
     Returns:
-        What the section changes of how the model reads its inputs, compared with what its folder says:
-        inputs that were read otherwise have other covariances.
+        What is changed of how the model reads its inputs, compared with what its folder says: by the
+        section, and by the marks that its template leaves out. Inputs that were read otherwise have other
+        covariances.
     """
     found: dict[str, Any] = {}
     layer = section.vision_select_layer
@@ -217,7 +219,9 @@ def set_reading(model: Any, section: ModelSection) -> dict[str, Any]:
     if section.max_pixels is not None:
         found["max_pixels"] = section.max_pixels
     if section.quantisation != "none":
-        found["quantisation"] = section.quantisation
+        found["quantisation"] = "nf4" if section.quantisation == "4bit" else section.quantisation
+    if marks := str(missing_marks(processor)):
+        found["marks"] = marks
     return found
 
 
@@ -246,6 +250,7 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
         MissingArtefact: the model is not here.
         DataError: not an image-text-to-text model, or its language layers cannot be found.
     """
+    import torch
     from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
     from transformers.utils import logging
 
@@ -258,15 +263,20 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
         if importlib.util.find_spec("bitsandbytes") is None:
             raise UsageError("model.quantisation needs bitsandbytes", hint="pip install 'kore-inject[gpu]'")
         options["quantization_config"] = BitsAndBytesConfig(
-            load_in_8bit=section.quantisation == "8bit", load_in_4bit=section.quantisation == "4bit"
+            load_in_8bit=section.quantisation == "8bit",
+            load_in_4bit=section.quantisation == "4bit",
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=options["dtype"],  # else float32
         )
-        options["device_map"] = {"": device}
+        # by its number: accelerate takes no GPU without one for the one that it trains on
+        current = device.type == "cuda" and device.index is None
+        options["device_map"] = {"": torch.cuda.current_device() if current else device}
     logging.set_verbosity_error()
     try:
         model: Any = AutoModelForImageTextToText.from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the model: {str(error).splitlines()[0]}", where=str(folder)) from error
-    reads = set_reading(model, section)
+    reads = set_reading(model, processor, section)
     if section.quantisation == "none":
         model.to(device)
     model.eval()

@@ -249,7 +249,7 @@ def open_skeleton(section: ModelSection, *, download: bool = False) -> tuple[Bac
     folder = model_folder(section.id, download=download)
     processor = load_processor(folder, section)
     model = skeleton(folder).eval()
-    reads = set_reading(model, section)
+    reads = set_reading(model, processor, section)
     family = family_of(model)
     device = pick_device(section.device)
     dtype = pick_dtype(section.dtype, device)

@@ -19,6 +19,7 @@ from kore.records import IMAGE_MARK, Sample
 
 _REFERENCE = 64  # a shorter picture cell names the row that holds the picture
 _FIELD_LIMIT = 1 << 30
+_SPARE = 32  # rows at least that the file is read for: the next broken ones do not each cost another reading
 
 
 def draw_bench(
@@ -50,10 +51,13 @@ def draw_bench(
     random.Random(seed).shuffle(order)
     found: list[Sample] = []
     while order and len(found) < count:
-        some, order = order[: count - len(found)], order[count - len(found) :]
+        size = max(count - len(found), _SPARE)
+        some, order = order[:size], order[size:]
         needed = {*some, *(p for index in some if (p := pointers[index]))}
         rows = {row["index"]: row for row in _rows(path) if row["index"] in needed}
         for index in some:
+            if len(found) == count:
+                break
             holder = rows.get(pointers[index] or index)
             try:
                 found.append(_sample(path, rows[index], holder, pictures))
@@ -64,9 +68,13 @@ def draw_bench(
 
 
 def _file(root: Path, name: str) -> Path:
-    """NAME.tsv, or the first file of one of its splits: OCRVQA is OCRVQA_TESTCORE.tsv."""
+    """NAME.tsv, however its letters are written (MIA-Bench was published as Mia-Bench.tsv), or the first
+    file of one of its splits: OCRVQA is OCRVQA_TESTCORE.tsv."""
     path = root / f"{name}.tsv"
-    return path if path.is_file() else min(root.glob(f"{name}_*.tsv"), default=path)
+    if path.is_file():
+        return path
+    same = [p for p in root.glob("*.tsv") if p.name.lower() == path.name.lower()]
+    return min(same or root.glob(f"{name}_*.tsv"), default=path)
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

@@ -44,7 +44,7 @@ def run_capture(plan: CapturePlan, *, restart: bool = False, progress: Progress 
     backbone = load_target(target, profile.model, download=plan.request.evaluation.download)
     measured = {i.name: _covariance(plan, i, backbone, progress) for i in plan.inputs}
     engine = Engine(backbone, batch=profile.eval.batch, max_new_tokens=profile.eval.max_new_tokens)
-    plan.planned.judge.open(engine)
+    plan.planned.judge.open()
     base = _row(_scored(plan, engine, None, progress).scored)
     rows = [row for group in plan.groups for row in _group(plan, engine, group, measured, progress)]
     embedded = base_version(backbone.path)

@@ -17,7 +17,7 @@ from kore.files import hash_json
 from kore.manifest import Manifest
 from kore.models.architectures import skeleton
 from kore.models.families import family_of, language_linears
-from kore.models.load import fingerprint, model_folder, pick_device, pick_dtype, set_reading
+from kore.models.load import fingerprint, load_processor, model_folder, pick_device, pick_dtype, set_reading
 from kore.nullspace.batches import sample_hash
 from kore.nullspace.capture import Drop, Method
 from kore.nullspace.covariance import Covariance
@@ -135,7 +135,8 @@ class CapturePlan:
         for name, shape in self.shapes.items():
             for drop in request.drops:
                 drop.of(name, shape)
-        model_print, self._reads = fingerprint(folder), set_reading(empty, profile.model)
+        processor = load_processor(folder, profile.model)
+        model_print, self._reads = fingerprint(folder), set_reading(empty, processor, profile.model)
         self.inputs: list[Inputs] = [*self._from_folders(model_print), *self._from_samples()]
         names = Counter(i.name for i in self.inputs)
         if twice := [name for name, times in names.items() if times > 1]:

@@ -33,7 +33,8 @@ def check(resolved: Resolved) -> dict[str, Any]:
         thaw_a=section.thaw_a,
         constraint=section.constraint,
     )
-    require(method, zero=section.zero, factors=True, old=True)
+    quantised = profile.model.quantisation != "none"
+    require(method, zero=section.zero, factors=True, old=True, quantised=quantised)
     found: dict[str, Any] = {
         "profile": resolved.name,
         "fingerprint": resolved.fingerprint,

@@ -116,6 +116,7 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
         zero=section.zero,
         factors=covariance is not None or not section.constraint,
         old=request.old is not None,
+        quantised=request.profile.model.quantisation != "none",
     )
     earlier = read_earlier(request.after, method) if request.after else None
     skipped: list[str] = []

@@ -157,7 +157,10 @@ def prepare(
     """Check and put together what `train` needs; see there. Nothing is written, the model is as it was."""
     from kore.models.conversation import Encoder
 
-    require(method, zero=settings.zero, factors=factors is not None or not settings.constraint, old=bool(old))
+    require(
+        method, zero=settings.zero, factors=factors is not None or not settings.constraint, old=bool(old),
+        quantised="quantisation" in backbone.reads,
+    )  # fmt: skip
     check_settings(settings, probes)
     parts = split(settings, world_size())
     given = [s if isinstance(s, Located) else Located(f"sample {s.id}", s) for s in samples]
@@ -171,6 +174,7 @@ def prepare(
         "base": backbone.fingerprint,
         "data": data_hash(chosen),
         "old": data_hash(located(old)) if old and method.traits.needs_old else None,
+        **({"marks": backbone.reads["marks"]} if "marks" in backbone.reads else {}),
         **dict(identity or {}),
     }
     encoder = Encoder(backbone.processor, settings.max_length)

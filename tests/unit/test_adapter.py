@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from kore.errors import DataError
-from kore.models import adapter
+from kore.evaluate.runner import generation
+from kore.models import adapter, generate
 from kore.models.families import language_linears
 from kore.models.generate import Engine, Prompt
 from kore.models.load import Backbone, load
@@ -77,10 +78,10 @@ def test_saving_and_loading_gives_the_same_answers(tiny_llava: Path, tmp_path: P
         expected = backbone.model(input_ids=ids).logits
     adapter.save(backbone.model, tmp_path / "a", {"base": backbone.fingerprint, "frozen_a": True})
     again = load(ModelSection(id=str(tiny_llava)))
-    adapter.load_adapter(again, tmp_path / "a", trainable=True)
+    adapter.load_adapter(again, tmp_path / "a")
     with torch.no_grad():
         assert torch.equal(again.model(input_ids=ids).logits, expected)
-    adapter.assert_frozen(again.model)
+    assert not any(p.requires_grad for p in again.model.parameters())
 
 
 def test_an_adapter_of_another_base_is_refused(tiny_llava: Path, tmp_path: Path) -> None:
@@ -115,3 +116,32 @@ def test_a_missing_or_unexpected_key_is_an_error(tiny_llava: Path, tmp_path: Pat
         save_file(weights, path)
         with pytest.raises(DataError, match="adapter and model do not fit"):
             adapter.load_adapter(load(ModelSection(id=str(tiny_llava))), tmp_path)
+
+
+def test_the_base_is_put_in_place_once_for_all_batches(
+    tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, times = with_adapter(tiny_llava), []
+    off = generate.adapter_off
+    monkeypatch.setattr(generate, "adapter_off", lambda model: times.append(1) or off(model))
+    prompts = [Prompt.ask(word) for word in ("Peru", "Lima", "Is this a flag?")]
+    Engine(backbone, batch=1, max_new_tokens=2).answer(prompts, adapter=False)
+    assert len(times) == 1
+
+
+def test_what_a_models_folder_says_of_generation_bends_neither_greedy_nor_a_temperature(
+    tiny_llava: Path,
+) -> None:
+    backbone = load(ModelSection(id=str(tiny_llava)))
+    engine = Engine(backbone, max_new_tokens=12)
+    ask = [Prompt.ask("Peru Lima Peru Lima")]
+    plain = engine.answer(ask)
+    assert generate.overruled(backbone.model) == {} and "overruled" not in generation(engine)
+    own = {"repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "num_beams": 2}
+    for name, value in {**own, "top_k": 1, "top_p": 0.001}.items():
+        setattr(backbone.model.generation_config, name, value)
+    assert engine.answer(ask) == plain
+    assert generation(engine)["overruled"] == own  # such answers of before are not taken for these
+    torch.manual_seed(0)
+    said = {engine.answer(ask, temperature=3.0)[0] for _ in range(4)}
+    assert len(said) > 1

@@ -12,6 +12,7 @@ from PIL import Image
 
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.jsonl import write_jsonl
+from kore.nullspace import bench
 from kore.nullspace.onevision import CATEGORIES
 from kore.nullspace.sources import Source, collect, collect_others, parse_source
 
@@ -104,6 +105,23 @@ def test_a_benchmark_gives_its_questions_with_shared_pictures(
     with pytest.raises(MissingArtefact, match=r"no POPE\.tsv") as caught:
         collect([parse_source("bench:POPE", 1)], 0, tmp_path)
     assert "kore data fetch POPE" in str(caught.value.hint)
+
+
+def test_a_benchmark_is_found_under_its_published_name_and_read_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORE_DATA", str(tmp_path))
+    picture = base64.b64encode(png() + b" " * 80).decode()
+    with (tmp_path / "Mia-Bench.tsv").open("w", newline="") as stream:
+        writer = csv.writer(stream, delimiter="\t")
+        writer.writerow(["index", "image", "question"])
+        for n in range(40):
+            writer.writerow([str(n), picture if n % 10 == 0 else "none", f"Is it {n}?"])
+    read, rows = [], bench._rows
+    monkeypatch.setattr(bench, "_rows", lambda path: read.append(path) or rows(path))
+    drawn = collect([parse_source("bench:MIA-Bench:4", 1)], 1, tmp_path / "w")
+    assert sorted(s.id for s in drawn) == [f"Mia-Bench/{n}" for n in (0, 10, 20, 30)]
+    assert len(read) <= 3
 
 
 def test_what_is_held_out_of_a_benchmark_is_none_of_what_was_taken(

@@ -12,7 +12,9 @@ from kore.errors import DataError, GateNotMet, MissingArtefact, UsageError
 from kore.evaluate.command import Outcome, Request, carry_out, plan
 from kore.evaluate.compare import all_flips, compare, open_side
 from kore.evaluate.report import item_words
+from kore.evaluate.target import find_target
 from kore.evaluate.task import Verdict
+from kore.profile import ModelSection
 from tests.tsv import write_all
 
 
@@ -240,3 +242,20 @@ def test_unlike_protocols_other_samples_and_missing_results_are_refused(tmp_path
         compare(open_side(str(tmp_path / "a")), open_side(str(tmp_path / "c")))
     with pytest.raises(MissingArtefact, match="no results"):
         open_side(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("method", "folder", "label"),
+    [
+        ("kore", "mine", "kore"), (None, "mine", "mine"), ("../../../x", "mine", "mine"), ("/etc/x", "mine", "mine"),
+        ("base", "mine", "mine"), (["a"], "mine", "mine"), ("a\nb", "rag", "adapter"), ("x" * 300, ".x", "adapter"),
+    ],
+)  # fmt: skip
+def test_a_label_from_an_adapter_is_a_plain_name_that_is_not_taken(
+    tmp_path: Path, method: object, folder: str, label: str
+) -> None:
+    place = tmp_path / folder
+    place.mkdir()
+    (place / "adapter_config.json").write_text("{}")
+    (place / "kore.json").write_text(json.dumps({"method": method}))
+    assert find_target(str(place), ModelSection()).label == label

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import zipfile
@@ -24,13 +25,16 @@ class Server(BaseHTTPRequestHandler):
     """A mirror with every way of misbehaving."""
 
     asked: ClassVar[list[tuple[str, str | None]]] = []
+    versions: ClassVar[list[str | None]] = []
     cut = 0
+    tag = '"one"'
 
     def log_message(self, format: str, *args: object) -> None:
         return
 
     def do_GET(self) -> None:
         Server.asked.append((self.path, self.headers.get("Range")))
+        Server.versions.append(self.headers.get("If-Range"))
         if self.path.startswith("/loop"):
             self._head(302, location="/loop")
         elif self.path == "/away":
@@ -41,6 +45,10 @@ class Server(BaseHTTPRequestHandler):
             self._send(b"<html>", kind="text/html")
         elif self.path == "/gone":
             self._head(404)
+        elif (
+            self.path == "/packs" and "gzip" in self.headers.get("Accept-Encoding", "")
+        ) or self.path == "/packed":
+            self._send(gzip.compress(DATA), kind="text/plain", encoding="gzip")
         elif "/tree/main/" in self.path:
             folder = self.path.rpartition("/")[2]
             entries = [{"path": f"{folder}/train-0.parquet"}, {"path": f"{folder}/readme.md"}]
@@ -50,8 +58,14 @@ class Server(BaseHTTPRequestHandler):
 
     def _file(self) -> None:
         start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        if self.headers.get("If-Range", Server.tag) != Server.tag:
+            start = 0
+        if start > len(DATA):
+            self._head(416, **{"content-range": f"bytes */{len(DATA)}"})
+            return
         body = DATA[start:]
         self.send_response(206 if start else 200)
+        self.send_header("etag", Server.tag)
         self.send_header("content-type", "text/tab-separated-values")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -70,8 +84,9 @@ class Server(BaseHTTPRequestHandler):
         self.send_header("content-length", "0")
         self.end_headers()
 
-    def _send(self, body: bytes, kind: str) -> None:
+    def _send(self, body: bytes, kind: str, encoding: str = "identity") -> None:
         self.send_response(200)
+        self.send_header("content-encoding", encoding)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -81,6 +96,7 @@ class Server(BaseHTTPRequestHandler):
 @pytest.fixture
 def mirror() -> Iterator[str]:
     Server.asked.clear()
+    Server.versions.clear()
     Server.cut = 0
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
@@ -99,6 +115,23 @@ def test_a_file_arrives_whole_under_its_name_only_when_it_is_whole(mirror: str, 
 def test_a_cut_connection_is_gone_on_from(mirror: str, tmp_path: Path) -> None:
     assert download(f"{mirror}/cut", tmp_path / "x", limits=LOCAL).read_bytes() == DATA
     assert [r for _, r in Server.asked][1:] != [None, None]
+    assert Server.versions == [None, '"one"', '"one"']
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_part_of_another_file_is_not_gone_on_from(mirror: str, tmp_path: Path) -> None:
+    part, version = tmp_path / "x.part", tmp_path / "x.part.version"
+    part.write_bytes(b"old" * 100)
+    version.write_text('"before"')
+    assert download(f"{mirror}/file", tmp_path / "x", limits=LOCAL).read_bytes() == DATA
+    part.write_bytes(b"old" + DATA)
+    assert download(f"{mirror}/file", tmp_path / "x", limits=LOCAL).read_bytes() == DATA
+
+
+def test_what_is_written_is_the_file_and_not_its_packing(mirror: str, tmp_path: Path) -> None:
+    assert download(f"{mirror}/packs", tmp_path / "x", limits=LOCAL).read_bytes() == DATA
+    with pytest.raises(DataError, match=r"packed \(gzip\)"):
+        download(f"{mirror}/packed", tmp_path / "y", limits=LOCAL)
 
 
 def test_a_part_from_an_earlier_command_is_gone_on_from(mirror: str, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import pytest
 
 from kore.errors import DataError, MissingArtefact, ProviderError, UsageError
-from kore.evaluate.judge import JudgeRequest, make_judge
+from kore.evaluate.judge import JudgeRequest, RecordedJudge, make_judge
 from kore.evaluate.judge_prompts import FIELDS, load_prompts
 from kore.evaluate.suites import Choice, resolve_suites
 from kore.evaluate.task import Picture
+from kore.jsonl import read_log
 from tests.tsv import write_all
 
 PNG = b"\x89PNG" + b"x" * 20
@@ -80,6 +81,36 @@ def test_replies_are_kept_and_never_asked_twice(server: str, tmp_path: Path) -> 
     assert dict(again.readable) == {"s1": "A"} and len(Server.asked) == asked == 2
 
 
+def _many(count: int) -> list[JudgeRequest]:
+    return [JudgeRequest(f"s{n}", f"Which {n}?", lambda reply: True) for n in range(count)]
+
+
+def test_a_reply_is_on_record_before_the_next_one_comes(tmp_path: Path) -> None:
+    def speak(requests: Sequence[JudgeRequest], temperature: float) -> Iterator[tuple[JudgeRequest, str]]:
+        yield requests[2], "C"
+        yield requests[0], "A"
+        raise KeyboardInterrupt
+
+    judge = RecordedJudge("j", load_prompts(), tmp_path / "r.jsonl", speak)
+    with pytest.raises(KeyboardInterrupt):
+        judge.ask(_many(4))
+    assert [(line["sample"], line["reply"]) for line in read_log(tmp_path / "r.jsonl")] == [
+        ("s2", "C"), ("s0", "A"),
+    ]  # fmt: skip
+
+
+def test_a_server_that_fails_in_the_middle_costs_no_reply_that_came(server: str, tmp_path: Path) -> None:
+    Server.replies[:] = [*["A"] * 20, 401]
+    with pytest.raises(ProviderError):
+        make_judge("openai:m", base_url=server, record=tmp_path).ask(_many(40))
+    kept = len(read_log(next(tmp_path.glob("*.jsonl"))))
+    assert 12 <= kept <= 20
+    Server.asked.clear()
+    Server.replies[:] = ["A"]
+    replies = make_judge("openai:m", base_url=server, record=tmp_path).ask(_many(40))
+    assert len(replies.readable) == 40 and len(Server.asked) == 40 - kept
+
+
 def test_what_stays_unreadable_or_is_refused_is_counted_not_guessed(server: str, tmp_path: Path) -> None:
     Server.replies[:] = ["hm"]
     judge = make_judge("openai:m", base_url=server, record=tmp_path)
@@ -135,7 +166,7 @@ def test_replies_written_by_hand_answer_their_sample(tmp_path: Path) -> None:
 
 def test_a_local_model_judges_through_the_engine(tiny_llava: Path, tmp_path: Path) -> None:
     judge = make_judge(f"hf:{tiny_llava}", record=tmp_path)
-    judge.open(None)
+    judge.open()
     replies = judge.ask([JudgeRequest("s1", "Which?", lambda reply: True, max_tokens=4)])
     assert set(replies.last) == {"s1"}
 

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText
 
-from kore.errors import UsageError
+from kore.errors import DataError, UsageError
+from kore.methods.method import require
+from kore.methods.table import make_method
+from kore.models import load as loading
 from kore.models.adapter import attach
 from kore.models.families import language_linears
 from kore.models.load import dense, load
@@ -61,3 +65,34 @@ def test_without_bitsandbytes_the_error_names_it(tiny_llava: Path, monkeypatch: 
     with pytest.raises(UsageError, match="needs bitsandbytes") as caught:
         load(ModelSection(id=str(tiny_llava), quantisation="4bit"))
     assert "kore-inject[gpu]" in str(caught.value.hint)
+
+
+def test_four_bits_are_nf4_computed_in_the_models_type_on_this_processs_gpu(
+    tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, asked = importlib.util.find_spec, {}
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *more: found("torch" if name == "bitsandbytes" else name, *more),
+    )
+
+    def look(folder: Path, **options: object) -> None:
+        asked.update(options)
+        raise OSError("seen")
+
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", look)
+    monkeypatch.setattr(loading, "pick_device", lambda wanted: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    with pytest.raises(DataError, match="seen"):
+        load(ModelSection(id=str(tiny_llava), quantisation="4bit", dtype="bfloat16"))
+    assert asked["device_map"] == {"": 3}
+    config = asked["quantization_config"]
+    assert (config.bnb_4bit_quant_type, config.bnb_4bit_compute_dtype) == ("nf4", torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", ["full", "ewc"])
+def test_a_method_that_changes_the_bases_weights_refuses_a_quantised_one(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} does not train on a quantised base"):
+        require(make_method(name), zero=0, factors=True, old=True, quantised=True)
+    require(make_method("lora"), zero=0, factors=True, old=True, quantised=True)

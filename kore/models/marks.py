@@ -1,0 +1,55 @@
+"""The marks that begin a text and end a reply, where a chat template leaves them to others.
+
+LLaVA-1.5's published template writes neither, though its model learned ``<s>… ASSISTANT: answer</s>``: the
+tokenizer adds the first by itself, and nothing the second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+_REPLY = "Xyzzy"
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What a chat template leaves out.
+
+    Attributes:
+        begin: the mark that the tokenizer puts before a text by itself.
+        end: the mark that ends a reply.
+    """
+
+    begin: str = ""
+    end: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.begin}...{self.end}" if self.begin or self.end else ""
+
+
+def missing_marks(processor: Any) -> Marks:
+    """What the processor's template leaves out, told by a short conversation."""
+    from jinja2 import TemplateError
+
+    turns = [("user", "Plugh"), ("assistant", _REPLY)]
+    chat = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
+    try:
+        text = processor.apply_chat_template(chat, tokenize=False)
+    except (TemplateError, TypeError, ValueError):
+        return Marks()  # whoever needs the template is told then
+    tokenizer = processor.tokenizer
+    begin = _begins(tokenizer)
+    _, said, rest = text.rpartition(_REPLY)
+    return Marks(
+        "" if text.lstrip().startswith(begin) else begin,
+        str(tokenizer.eos_token or "") if said and not rest.strip() else "",
+    )
+
+
+def _begins(tokenizer: Any) -> str:
+    """The begin mark, if it is all that the tokenizer adds to a text."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    added = tokenizer("a", add_special_tokens=True)["input_ids"]
+    begins = tokenizer.bos_token is not None and added == [tokenizer.bos_token_id, *plain]
+    return str(tokenizer.bos_token) if begins else ""
