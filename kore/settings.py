@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+ONEVISION_SUBSETS = ("Geometry3K(MathV360K)", "iiit5k", "VizWiz(MathV360K)", "FigureQA(MathV360K)")
+"""Subsets of LLaVA-OneVision-Data that stand for general knowledge: fetched, drawn from, counted."""
+
 
 class Section(BaseModel):
     model_config = ConfigDict(

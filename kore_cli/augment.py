@@ -88,7 +88,7 @@ def augment(
     from kore.errors import DataError, UsageError
     from kore.files import check_place
     from kore.profile import resolve
-    from kore_cli.options import overrides
+    from kore_cli.options import given
     from kore_cli.output import Output
 
     output = Output(json_mode=json_, quiet=quiet)
@@ -98,7 +98,7 @@ def augment(
         "templates": str(templates) if templates else None, "concurrency": concurrency, "max_cost": max_cost,
     }  # fmt: skip
     settings = resolve(
-        profile, {**overrides(set_), **{f"augment.{k}": v for k, v in flags.items() if v is not None}}
+        profile, given(set_, {f"augment.{key}": value for key, value in flags.items()})
     ).profile.augment
     if format not in ("auto", "items", "evoke"):
         raise UsageError(f"no such format: {format}", hint="--format items, evoke or auto")

@@ -12,8 +12,8 @@ from PIL import Image
 
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.jsonl import write_jsonl
-from kore.nullspace.onevision import CATEGORIES
 from kore.nullspace.sources import Source, collect, collect_others, parse_source
+from kore.settings import ONEVISION_SUBSETS
 
 
 def png(shade: int = 90) -> bytes:
@@ -28,7 +28,7 @@ def onevision(tmp_path: Path) -> Path:
     pa = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     root = tmp_path / "data" / "onevision"
-    for name in CATEGORIES:
+    for name in ONEVISION_SUBSETS:
         (root / name).mkdir(parents=True)
         for part in range(2):
             rows = []
@@ -66,7 +66,7 @@ def test_onevision_draws_evenly_and_replaces_what_cannot_be_used(
     skipped: list[str] = []
     source = [parse_source("onevision:30", 1)]
     drawn = collect(source, 233, tmp_path / "w", on_skip=skipped.append)
-    counts = [sum(s.id.startswith(f"{name}/") for s in drawn) for name in CATEGORIES]
+    counts = [sum(s.id.startswith(f"{name}/") for s in drawn) for name in ONEVISION_SUBSETS]
     assert counts == [8, 8, 7, 7]
     assert len({s.id for s in drawn}) == 30
     assert any("broken picture" in s for s in skipped) and any("no picture" in s for s in skipped)
