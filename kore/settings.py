@@ -97,7 +97,7 @@ class AugmentSection(Section):
     price_out: float | None = None
     """Money per million output tokens."""
     max_cost: float | None = None
-    """Stop cleanly before spending more."""
+    """Stop cleanly before more is spent on one output folder, whatever the number of runs."""
     timeout: float = 60.0
     """Seconds per call."""
     retries: int = Field(default=6, ge=0)

@@ -61,7 +61,11 @@ def augment(
     ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Calls in flight.")] = None,
     max_cost: Annotated[
-        float | None, typer.Option(help="Stop cleanly before spending more (augment.price_in, price_out).")
+        float | None,
+        typer.Option(
+            help="Exit 6 before more is spent on the folder, by all runs into it (with -o -: by this one); "
+            "priced by augment.price_in, price_out."
+        ),
     ] = None,
     image_root: Annotated[
         Path | None, typer.Option(help="Folder that relative picture paths start from.")

@@ -80,7 +80,7 @@ def grow(
 
     Raises:
         DataError, UsageError: bad input or choice. ProviderError: a teacher or search failed, the finished
-        part is kept. Interrupted: ``max_cost`` reached.
+        part is kept. GateNotMet: ``max_cost`` reached.
     """
     check_ids(items)
     manifest = manifest_of(settings, seed, shard, input_hashes(items), sources or {})
@@ -92,6 +92,8 @@ def grow(
         if state == "done":
             return Report(out, read_json(out / "report.json"), state)
         log = stack.enter_context(WorkLog(out))
+        cost = growth.cost
+        cost.before_in, cost.before_out, cost.on_paid = log.paid_in, log.paid_out, log.pay
         chosen = shard_indices(len(items), shard)
         left = [i for i in chosen if i not in log]
         if left:

@@ -206,7 +206,7 @@ def test_a_suite_that_is_not_there_is_refused_before_anything_runs(
 def test_old_prompts_are_of_every_source_and_the_protected_ones_where_there_are_no_others(
     tmp_path: Path, tiny_llava: Path
 ) -> None:
-    wanted = request(tmp_path, tiny_llava, write_items(tmp_path))
+    request(tmp_path, tiny_llava, write_items(tmp_path))
     old, other = tmp_path / "old.jsonl", tmp_path / "other.jsonl"
     other.write_text(old.read_text().replace("Peru", "Kenya"))  # the same ids
     for samples, kept, asked in (
