@@ -63,6 +63,12 @@ Download = Annotated[
 ]
 
 
+def on_command_line(context: typer.Context, name: str) -> bool:
+    """Whether a parameter was given as an option, not by a variable or a default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def overrides(texts: list[str] | None) -> dict[str, str]:
     """``--set KEY=VALUE`` as key -> value.
 

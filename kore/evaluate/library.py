@@ -102,7 +102,7 @@ class Fetcher:
             return self._evoke()
         if known(name):
             return [self._benchmark(find(name))]
-        if name.count("/") == 1 and not name.startswith((".", "/")):
+        if is_model(name):
             from kore.models.load import model_folder
 
             return [model_folder(name, download=True)]
@@ -159,6 +159,11 @@ class Fetcher:
                 unpack(path, path.parent, self.limits.size)
             paths.append(path)
         return paths
+
+
+def is_model(name: str) -> bool:
+    """Whether what is to be fetched is a model, by its hub id: it goes to the hub's own cache."""
+    return not known(name) and name.count("/") == 1 and not name.startswith((".", "/"))
 
 
 def _token(hub: str) -> dict[str, str]:
