@@ -33,7 +33,7 @@ fix:
     ruff format
     ruff check --fix
 
-# Write docs/cli.md anew from the commands' own help
+# Write docs/cli.md and docs/keys.md anew from the commands' own help and the list of keys
 docs:
     python scripts/write_cli_docs.py
 

@@ -51,7 +51,11 @@ def show(
             from kore_cli.show_capture import show_capture
 
             show_capture(path, output)
-        case "run" | "adapter" | "eval" | "study" | "export":
+        case "study":
+            from kore_cli.show_study import show_study
+
+            show_study(path, output)
+        case "run" | "adapter" | "eval" | "export":
             from kore_cli.show_result import show_result
 
             show_result(path, kind, output)

@@ -1,4 +1,5 @@
-"""Write docs/cli.md from the commands' own help; with --check only say whether it is current.
+"""Write docs/cli.md and docs/keys.md from the commands' own help and the list of keys; with --check only say
+whether they are current.
 
 python scripts/write_cli_docs.py [--check]
 """
@@ -13,7 +14,7 @@ from typing import Any
 import typer
 from typer.testing import CliRunner
 
-TARGET = Path(__file__).parents[1] / "docs" / "cli.md"
+DOCS = Path(__file__).parents[1] / "docs"
 WIDTH = 100
 
 HEAD = """# The command line
@@ -34,7 +35,7 @@ input, and for standard output where something is written. Colour appears on ter
 | 3 | bad profile or data, or a place that cannot be written to |
 | 4 | something that an earlier command (or an extra) brings is missing; the message names it |
 | 5 | a teacher, judge or image provider failed after its retries; what was finished is kept |
-| 6 | a result fell below the bar that you set |
+| 6 | a result fell below the bar that you set, or a limit of cost was reached |
 | 130 | interrupted; the same command goes on |
 | 141 | the reader of a pipe went away |
 
@@ -71,15 +72,17 @@ def page() -> str:
 
 
 def main() -> int:
-    """Write the page, or compare it."""
-    text = page()
-    if "--check" not in sys.argv[1:]:
-        TARGET.write_text(text, encoding="utf-8")
-        return 0
-    if TARGET.exists() and TARGET.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{TARGET} is not current; write it with: python scripts/write_cli_docs.py", file=sys.stderr)
-    return 1
+    """Write the pages, or compare them."""
+    from kore_cli.keys import markdown
+
+    code = 0
+    for target, text in ((DOCS / "cli.md", page()), (DOCS / "keys.md", markdown())):
+        if "--check" not in sys.argv[1:]:
+            target.write_text(text, encoding="utf-8")
+        elif not target.exists() or target.read_text(encoding="utf-8") != text:
+            print(f"{target} is not current; write it with: just docs", file=sys.stderr)
+            code = 1
+    return code
 
 
 if __name__ == "__main__":
