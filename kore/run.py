@@ -20,6 +20,8 @@ from kore.files import hash_bytes, read_json, write_json
 from kore.manifest import locked, versions
 
 NAME = "run.json"
+SPECTRA = "spectra.json"  # in a run and in a covariance
+ADAPTER, FACTS = "adapter_config.json", "kore.json"  # in an adapter: PEFT's own, and ours
 Status = Literal["starting", "running", "finished", "failed", "interrupted"]
 LATEST = 1e11  # a time that the calendar still knows
 
@@ -185,7 +187,7 @@ class Run:
     @property
     def spectra(self) -> Path:
         """Eigenvalue curves for the dashboard."""
-        return self.folder / "spectra.json"
+        return self.folder / SPECTRA
 
     def state(self) -> RunState:
         """Read run.json.
@@ -261,15 +263,3 @@ def _changed(run: Run) -> float | None:
         return (run.folder / NAME).stat().st_mtime
     except OSError:  # discarded, or on a disk that is not there now
         return None
-
-
-def newest_run() -> Run:
-    """The run that changed last.
-
-    Raises:
-        MissingArtefact: there is none.
-    """
-    runs = all_runs()
-    if not runs:
-        raise MissingArtefact(f"no run under {home()}", hint="start one with: kore demo")
-    return runs[0]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from kore.errors import DataError
-from kore.models.conversation import IGNORED, Encoder, collate
+from kore.models.conversation import IGNORED, Encoder, check_image, collate, open_image
 from kore.models.load import load
 from kore.profile import ModelSection
 from kore.records import Sample
@@ -61,3 +62,14 @@ def test_collating_pads_on_the_asked_side() -> None:
     assert left["labels"][0, 0] == IGNORED
     assert collate(rows, 9)["input_ids"].tolist() == [[0, 1, 9], [0, 1, 2]]
     assert left["pixel_values"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("side", [8000, 10000, 14000])  # from here on Pillow warns, and from there it refuses
+def test_a_picture_that_would_fill_the_memory_is_refused_by_its_size(tmp_path: Path, side: int) -> None:
+    path = tmp_path / "bomb.png"
+    Image.new("1", (side, side)).save(path)
+    assert path.stat().st_size < 1 << 20
+    for open_ in (open_image, check_image):
+        with pytest.raises(DataError, match=r"too large a picture: .*bomb\.png") as caught:
+            open_(path, "samples.jsonl:3")
+        assert caught.value.where == "samples.jsonl:3" and "pixels" in (caught.value.hint or "")
