@@ -13,6 +13,7 @@ from kore.evaluate.command import Outcome, Request, carry_out, plan
 from kore.evaluate.compare import all_flips, compare, open_side
 from kore.evaluate.report import item_words
 from kore.evaluate.task import Verdict
+from tests.held import held
 from tests.tsv import write_all
 
 
@@ -240,3 +241,15 @@ def test_unlike_protocols_other_samples_and_missing_results_are_refused(tmp_path
         compare(open_side(str(tmp_path / "a")), open_side(str(tmp_path / "c")))
     with pytest.raises(MissingArtefact, match="no results"):
         open_side(str(tmp_path))
+
+
+@pytest.mark.parametrize("rescore", [False, True])
+def test_results_that_another_process_writes_are_refused(
+    outcome: Outcome, request_: Request, rescore: bool
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in outcome.out.rglob("*") if p.is_file()}
+    with held(outcome.out) as child:
+        for restart in (False, True):
+            with pytest.raises(DataError, match=f"in use by process {child.pid}"):
+                carry_out(replace(request_, restart=restart, rescore=rescore))
+    assert {p: p.stat().st_mtime_ns for p in before} == before
