@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,18 @@ def test_onevision_that_is_not_here_names_the_command_and_the_setting(tmp_path: 
         collect([parse_source("onevision", 4)], 0, tmp_path, onevision=str(tmp_path / "none"))
     assert "kore data fetch onevision" in str(caught.value.hint)
     assert "calibrate.onevision" in str(caught.value.hint)
+
+
+def test_onevision_without_pyarrow_is_something_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ONEVISION_SUBSETS[0]).mkdir()
+    (tmp_path / ONEVISION_SUBSETS[0] / "train.parquet").touch()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingArtefact, match="needs pyarrow") as caught:
+        collect([parse_source("onevision:4", 4)], 0, tmp_path / "work", onevision=str(tmp_path))
+    assert "kore-inject[data]" in (caught.value.hint or "")
 
 
 def test_a_benchmark_gives_its_questions_with_shared_pictures(
