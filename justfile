@@ -33,9 +33,9 @@ fix:
     ruff format
     ruff check --fix
 
-# Write docs/cli.md anew from the commands' own help
+# Write docs/cli.md, keys.md and settings.md anew from the code
 docs:
-    python scripts/write_cli_docs.py
+    python -m scripts.write_docs
 
 # Compare the benchmark scorers with the original ones, in an environment of their own (needs a package index)
 oracle *args:

@@ -7,6 +7,7 @@ never rewritten. Non-finite numbers become null and are named under ``nonfinite`
 from __future__ import annotations
 
 import math
+import os
 import re
 import threading
 import time
@@ -22,6 +23,7 @@ Kind = Literal[
     "status", "step", "gpu", "probe", "checkpoint", "calibrate", "augment", "eval", "warning", "heartbeat"
 ]
 VERSION = 1
+HEAD = 64  # first bytes of a segment, which tell the time at which it was begun
 
 
 class EventWriter:
@@ -103,7 +105,7 @@ class EventTail:
 
     folder: Path
     bad_lines: int = 0
-    _offsets: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _known: dict[str, tuple[int, bytes, int]] = field(default_factory=dict)
 
     def read(self, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield new events, oldest first, of each segment about `limit` bytes (at least a line) if given."""
@@ -111,7 +113,7 @@ class EventTail:
             try:
                 data = self._new(path, limit)
             except FileNotFoundError:  # the run was discarded while it was being read
-                self._offsets.pop(path.name, None)
+                self._known.pop(path.name, None)
                 continue
             for line in data.split(b"\n"):
                 event = self._parse(line) if line else None
@@ -121,16 +123,17 @@ class EventTail:
     def _new(self, path: Path, limit: int | None) -> bytes:
         """Whole lines that were not read yet; moves the offset behind them."""
         with path.open("rb") as stream:
-            inode = path.stat().st_ino
-            known, offset = self._offsets.get(path.name, (inode, 0))
-            if known != inode or stream.seek(0, 2) < offset:
+            inode, head = os.fstat(stream.fileno()).st_ino, stream.read(HEAD)
+            known, begun, offset = self._known.get(path.name, (inode, b"", 0))
+            # the number of a file that was removed may be given to the next one
+            if known != inode or not head.startswith(begun) or stream.seek(0, 2) < offset:
                 offset = 0
             stream.seek(offset)
             data = stream.read(-1 if limit is None else limit)
             if limit is not None and not data.endswith(b"\n"):
                 data += stream.readline()  # one line may be longer than the limit
         whole = data[: data.rfind(b"\n") + 1]
-        self._offsets[path.name] = (inode, offset + len(whole))
+        self._known[path.name] = (inode, head, offset + len(whole))
         return whole
 
     def _parse(self, line: bytes) -> dict[str, Any] | None:

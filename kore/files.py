@@ -14,6 +14,9 @@ from uuid import uuid4
 
 from kore.errors import DataError
 
+MOST_PIXELS = 60_000_000
+"""Of a picture that is opened: a small file may unpack to more than the memory holds."""
+
 
 def check_place(folder: Path) -> None:
     """Refuse an output folder that could not be made, before any work.

@@ -1,18 +1,23 @@
 """A folder's manifest: what made it, from which inputs, with which settings; and what to do with it now.
 
-Every stage claims its output folder through `claim`, so all of them resume, skip and refuse alike.
+Every stage claims its output folder through `claimed`, so all of them resume, skip and refuse alike, and no
+two processes work in one folder.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import shutil
+import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.files import hash_json, is_leftover, read_json, write_json
@@ -121,11 +126,8 @@ def claim(folder: Path, manifest: Manifest, *, restart: bool = False) -> State:
         DataError: the folder holds something that KORE did not make, or another kind of artefact;
             `restart` discards neither.
     """
-    path = folder / NAME
-    if path.exists():
-        old = read_manifest(folder)
-        if old.kind != manifest.kind:
-            raise DataError(f"{folder} already holds: {old.kind}", hint="choose another folder with -o")
+    old = _there(folder, manifest.kind)
+    if old is not None:
         if restart:
             discard(folder)
         else:
@@ -136,15 +138,101 @@ def claim(folder: Path, manifest: Manifest, *, restart: bool = False) -> State:
                     hint="choose another folder with -o, or discard it with --restart",
                 )
             return "done" if old.status == "done" else "resume"
-    elif folder.exists():
+    manifest.write(folder)
+    return "fresh"
+
+
+@contextmanager
+def claimed(
+    folder: Path, manifest: Manifest, *, restart: bool = False, always: bool = False
+) -> Iterator[State]:
+    """`claim`, with the folder held for this process while it works there.
+
+    Args:
+        always: hold a finished folder too, because more is to be done in it; else it is only read.
+
+    Raises:
+        DataError, UsageError: see `claim` and `locked`.
+    """
+    old = _there(folder, manifest.kind)
+    if old is not None and old.status == "done" and not (restart or always or differences(old, manifest)):
+        yield "done"
+        return
+    with locked(folder):
+        yield claim(folder, manifest, restart=restart)
+
+
+@contextmanager
+def locked(folder: Path, *, hint: str = "wait for it, or choose another folder with -o") -> Iterator[None]:
+    """Hold a folder for this process; the kernel drops the lock of a process that died.
+
+    Args:
+        hint: what to do where another process holds it.
+
+    Raises:
+        DataError: another live process holds it, or the place cannot be written to or locked.
+    """
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while (stream := _locked(path, hint)) is None:
+            pass
+    except OSError as error:
+        raise DataError(
+            f"cannot write {folder}: {error.strerror}", hint="choose another place with -o"
+        ) from error
+    with stream:
+        stream.truncate(0)
+        stream.write(f"{os.getpid()} on {socket.gethostname()}")
+        stream.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked(path: Path, hint: str) -> IO[str] | None:
+    """The lock file, locked; None where its last holder removed it meanwhile."""
+    stream = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+            return stream
+    except FileNotFoundError:
+        pass
+    except BlockingIOError as error:
+        stream.seek(0)
+        holder = stream.read().strip() or "?"
+        stream.close()
+        raise DataError(f"{path.parent} is in use by process {holder}", hint=hint) from error
+    except OSError as error:
+        stream.close()
+        raise DataError(
+            f"cannot lock {path.parent}: {error.strerror}", hint="choose a local disk with -o"
+        ) from error
+    stream.close()
+    return None
+
+
+def _there(folder: Path, kind: str) -> Manifest | None:
+    """The manifest of what lies in the folder; None where nothing does.
+
+    Raises:
+        DataError: the folder holds something that KORE did not make, or another kind of artefact.
+    """
+    if (folder / NAME).exists():
+        old = read_manifest(folder)
+        if old.kind != kind:
+            raise DataError(f"{folder} already holds: {old.kind}", hint="choose another folder with -o")
+        return old
+    if folder.exists():
         if not folder.is_dir():
             raise DataError(f"{folder} is a file, not a folder", hint="choose another folder with -o")
-        if any(not _is_ours(p, manifest.kind) for p in folder.iterdir()):
+        if any(not _is_ours(path, kind) for path in folder.iterdir()):
             raise DataError(
                 f"{folder} is not empty and has no manifest", hint="choose another folder with -o"
             )
-    manifest.write(folder)
-    return "fresh"
+    return None
 
 
 def refuse_input_as_output(out: Path, inputs: Iterable[Path]) -> None:

@@ -5,7 +5,6 @@ Readers (the dashboard) need nothing but this folder; see docs/architecture.md f
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import socket
@@ -18,9 +17,11 @@ from typing import Any, Literal, get_args
 
 from kore.errors import DataError, MissingArtefact
 from kore.files import hash_bytes, read_json, write_json
-from kore.manifest import LOCK, versions
+from kore.manifest import locked, versions
 
 NAME = "run.json"
+SPECTRA = "spectra.json"  # in a run and in a covariance
+ADAPTER, FACTS = "adapter_config.json", "kore.json"  # in an adapter: PEFT's own, and ours
 Status = Literal["starting", "running", "finished", "failed", "interrupted"]
 LATEST = 1e11  # a time that the calendar still knows
 
@@ -186,7 +187,7 @@ class Run:
     @property
     def spectra(self) -> Path:
         """Eigenvalue curves for the dashboard."""
-        return self.folder / "spectra.json"
+        return self.folder / SPECTRA
 
     def state(self) -> RunState:
         """Read run.json.
@@ -221,34 +222,8 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process; the kernel drops the lock of a process that died.
-
-        Raises:
-            DataError: another live process holds it, or the place cannot be written to or locked.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            stream = (self.folder / LOCK).open("a+", encoding="utf-8")
-        except OSError as error:
-            raise DataError(
-                f"cannot write {self.folder}: {error.strerror}", hint="choose another place with -o"
-            ) from error
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                stream.seek(0)
-                raise DataError(
-                    f"{self.folder} is in use by process {stream.read().strip() or '?'}",
-                    hint=f"watch it with: kore dashboard {self.folder}",
-                ) from error
-            except OSError as error:
-                raise DataError(
-                    f"cannot lock {self.folder}: {error.strerror}", hint="choose a local disk with -o"
-                ) from error
-            stream.truncate(0)
-            stream.write(f"{os.getpid()} on {socket.gethostname()}")
-            stream.flush()
+        """Hold the run for this process; see `kore.manifest.locked`."""
+        with locked(self.folder, hint=f"watch it with: kore dashboard {self.folder}"):
             yield
 
 
@@ -288,15 +263,3 @@ def _changed(run: Run) -> float | None:
         return (run.folder / NAME).stat().st_mtime
     except OSError:  # discarded, or on a disk that is not there now
         return None
-
-
-def newest_run() -> Run:
-    """The run that changed last.
-
-    Raises:
-        MissingArtefact: there is none.
-    """
-    runs = all_runs()
-    if not runs:
-        raise MissingArtefact(f"no run under {home()}", hint="start one with: kore demo")
-    return runs[0]

@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+ONEVISION_SUBSETS = ("Geometry3K(MathV360K)", "iiit5k", "VizWiz(MathV360K)", "FigureQA(MathV360K)")
+"""Subsets of LLaVA-OneVision-Data that stand for general knowledge: fetched, drawn from, counted."""
+
 
 class Section(BaseModel):
     model_config = ConfigDict(
@@ -94,7 +97,7 @@ class AugmentSection(Section):
     price_out: float | None = None
     """Money per million output tokens."""
     max_cost: float | None = None
-    """Stop cleanly before spending more."""
+    """Stop cleanly before more is spent on one output folder, whatever the number of runs."""
     timeout: float = 60.0
     """Seconds per call."""
     retries: int = Field(default=6, ge=0)

@@ -61,7 +61,11 @@ def augment(
     ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Calls in flight.")] = None,
     max_cost: Annotated[
-        float | None, typer.Option(help="Stop cleanly before spending more (augment.price_in, price_out).")
+        float | None,
+        typer.Option(
+            help="Exit 6 before more is spent on the folder, by all runs into it (with -o -: by this one); "
+            "priced by augment.price_in, price_out."
+        ),
     ] = None,
     image_root: Annotated[
         Path | None, typer.Option(help="Folder that relative picture paths start from.")
@@ -88,7 +92,7 @@ def augment(
     from kore.errors import DataError, UsageError
     from kore.files import check_place
     from kore.profile import resolve
-    from kore_cli.options import overrides
+    from kore_cli.options import given
     from kore_cli.output import Output
 
     output = Output(json_mode=json_, quiet=quiet)
@@ -98,7 +102,7 @@ def augment(
         "templates": str(templates) if templates else None, "concurrency": concurrency, "max_cost": max_cost,
     }  # fmt: skip
     settings = resolve(
-        profile, {**overrides(set_), **{f"augment.{k}": v for k, v in flags.items() if v is not None}}
+        profile, given(set_, {f"augment.{key}": value for key, value in flags.items()})
     ).profile.augment
     if format not in ("auto", "items", "evoke"):
         raise UsageError(f"no such format: {format}", hint="--format items, evoke or auto")

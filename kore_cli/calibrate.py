@@ -65,14 +65,11 @@ def calibrate(
     from kore.nullspace.parallel import Ranks
     from kore.pipeline.after import read_earlier
     from kore.profile import resolve
+    from kore.settings import ONEVISION_SUBSETS
     from kore_cli.output import Output
 
-    given = {**options.overrides(setting), "model.id": model}
-    if count is not None:
-        # of onevision, -n counts each of the four categories
-        named = samples or resolve(profile, given).profile.calibrate.samples
-        samples = [f"onevision:{4 * count}" if text == "onevision" else text for text in named]
     flags = {
+        "model.id": model,
         "calibrate.samples": samples,
         "calibrate.count": count,
         "calibrate.with_answers": with_answers,
@@ -82,7 +79,14 @@ def calibrate(
         "calibrate.memory": memory,
         "calibrate.seed": seed,
     }
-    resolved = resolve(profile, {**given, **flags})
+    settings = options.given(setting, flags)
+    resolved = resolve(profile, settings)
+    if count is not None:
+        # of onevision, -n counts each of its categories
+        section = resolved.profile.calibrate
+        whole = f"onevision:{len(ONEVISION_SUBSETS) * section.count}"
+        drawn = [whole if text == "onevision" else text for text in section.samples]
+        resolved = resolve(profile, {**settings, "calibrate.samples": drawn})
     if new is not None and parse_share(resolved.profile.calibrate.layers) is None:
         raise UsageError("--new has no effect without --layers auto", hint="add --layers auto, or auto:SHARE")
     ranks = Ranks.join()

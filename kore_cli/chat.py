@@ -107,6 +107,5 @@ def _refuse_idle(ctx: typer.Context) -> None:
         ("theme", None),
         ("images", None),
     ):
-        source = ctx.get_parameter_source("adapters" if option == "adapter" else option)
-        if source is not None and source.name == "COMMANDLINE":
+        if options.on_command_line(ctx, "adapters" if option == "adapter" else option):
             raise UsageError(f"--{option} has no effect without the screen", hint=instead)

@@ -62,6 +62,7 @@ def check(
 
 @app.command()
 def fetch(
+    ctx: typer.Context,
     names: Annotated[
         list[str], typer.Argument(help="A benchmark, benchmarks, onevision, evoke, or ORG/MODEL.")
     ],
@@ -82,6 +83,7 @@ def fetch(
 
     Example: kore data fetch MME POPE
     """
+    from kore.errors import UsageError
     from kore.evaluate import library
     from kore.evaluate.bench import md5_of
     from kore.evaluate.benchmarks import SERVER, find, known
@@ -90,6 +92,13 @@ def fetch(
     from kore_cli.output import Output
 
     output = Output(json_mode=json_, quiet=quiet)
+    for option in ("data_dir", "max_size", "server", "hub", "allow_private"):
+        model = next(filter(library.is_model, names), None)
+        if model and options.on_command_line(ctx, option):
+            raise UsageError(
+                f"--{option.replace('_', '-')} has no effect on a model ({model})",
+                hint="fetch models by themselves; HF_ENDPOINT and HF_HOME say from where and to where",
+            )
     limits = Limits(size=int(max_size * GIB), private=allow_private)
 
     def told(name: str):  # type: ignore[no-untyped-def]

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kore.events import segments
+from kore.events import HEAD, segments
 from kore_cli.reduce import joined, reduce
 from kore_cli.state import DashboardState
 
 TAIL = 2 << 20
 PIECE = 1 << 20
-HEAD = 64
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kore_cli.options import DryRun, Json, Model, Out, ProfileName, Quiet, Restart, Seed, Set, overrides
+from kore_cli.options import DryRun, Json, Model, Out, ProfileName, Quiet, Restart, Seed, Set, given
 
 if TYPE_CHECKING:
     from kore.profile import Profile
@@ -61,8 +61,9 @@ def inject(
     from kore_cli.story import story
 
     output = Output(json_mode=json, quiet=quiet)
-    flags = {"model.id": model, "train.seed": seed, "calibrate.samples": samples}
-    resolved = resolve(profile, {**overrides(set_), **flags})
+    flags = {"model.id": model, "train.seed": seed, "calibrate.seed": seed}
+    flags["calibrate.samples"] = samples
+    resolved = resolve(profile, given(set_, flags))
     request = Request(
         items=items,
         resolved=resolved,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,7 +44,8 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, print what it would cost, do nothing.")
 ]
 Restart = Annotated[
-    bool, typer.Option("--restart", help="Discard an earlier output made with other settings.")
+    bool,
+    typer.Option("--restart", help="Begin anew: discard what this made in the folder, finished or not."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
@@ -62,6 +63,12 @@ Download = Annotated[
 ]
 
 
+def on_command_line(context: typer.Context, name: str) -> bool:
+    """Whether a parameter was given as an option, not by a variable or a default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def overrides(texts: list[str] | None) -> dict[str, str]:
     """``--set KEY=VALUE`` as key -> value.
 
@@ -77,3 +84,15 @@ def overrides(texts: list[str] | None) -> dict[str, str]:
             raise UsageError(f"--set {text}: expected KEY=VALUE")
         found[key.strip()] = value.strip()
     return found
+
+
+def given(texts: list[str] | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """What `kore.profile.resolve` is handed: the flags that were given, and ``--set`` over them.
+
+    Args:
+        flags: dotted key -> value; None where the flag was not given.
+
+    Raises:
+        UsageError: see `overrides`.
+    """
+    return {**{key: value for key, value in flags.items() if value is not None}, **overrides(texts)}

@@ -157,10 +157,6 @@ class Output:
 
             yield at
 
-    def error(self, error: KoreError) -> None:
-        """An expected failure: one to three lines, on stderr."""
-        fail(error)
-
 
 def keep_stdout_clean() -> None:
     """Libraries that talk do so on stderr, or not at all: standard output is data.

@@ -51,7 +51,11 @@ def show(
             from kore_cli.show_capture import show_capture
 
             show_capture(path, output)
-        case "run" | "adapter" | "eval" | "study" | "export":
+        case "study":
+            from kore_cli.show_study import show_study
+
+            show_study(path, output)
+        case "run" | "adapter" | "eval" | "export":
             from kore_cli.show_result import show_result
 
             show_result(path, kind, output)
@@ -65,13 +69,15 @@ def show(
 def kind_of(path: Path) -> str | None:
     """Which kind of artefact lies at `path`; None if none that is known."""
     from kore.manifest import NAME, read_manifest
+    from kore.run import ADAPTER
+    from kore.run import NAME as RUN
 
     if path.is_file():
         return "records" if path.suffix in (".jsonl", ".json", ".tsv") else None
-    if (path / "run.json").exists():
+    if (path / RUN).exists():
         return "run"
     if (path / NAME).exists():
         return read_manifest(path).kind
-    if (path / "adapter_config.json").exists():
+    if (path / ADAPTER).exists():
         return "adapter"
     return None

@@ -19,6 +19,7 @@ def show_result(path: Path, kind: str, output: Output) -> None:
 def _facts(path: Path, kind: str) -> dict[str, Any]:
     from kore.files import read_json
     from kore.manifest import NAME, read_manifest
+    from kore.run import ADAPTER, FACTS
 
     if kind == "run":
         from kore.run import Run
@@ -42,10 +43,10 @@ def _facts(path: Path, kind: str) -> dict[str, Any]:
             "inputs": manifest.inputs,
             **manifest.facts,
         }
-    for name in ("kore.json", "adapter_config.json", "summary.json", "result.json"):
+    for name in (FACTS, ADAPTER, "summary.json", "result.json"):
         if (path / name).exists():
             value = read_json(path / name)
-            found[name.removesuffix(".json")] = _short(value) if name == "adapter_config.json" else value
+            found[name.removesuffix(".json")] = _short(value) if name == ADAPTER else value
     return found
 
 

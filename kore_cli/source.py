@@ -15,11 +15,10 @@ from pathlib import Path
 from kore import run as runs
 from kore.errors import KoreError
 from kore.events import segments
-from kore.run import Run, RunState
+from kore.run import SPECTRA, Run, RunState
 from kore.telemetry import Probe, Telemetry
 from kore_cli.event_reader import EventReader
 from kore_cli.liveness import Liveness, judge
-from kore_cli.spectra import NAME as SPECTRA
 from kore_cli.spectra import SpectrumSet, distinct, read_spectra
 from kore_cli.state import DashboardState, EvalRow
 from kore_cli.summaries import found, read_summaries

@@ -11,8 +11,6 @@ from typing import Any
 from kore.files import read_json
 from kore_cli.state import number
 
-NAME = "spectra.json"
-
 
 @dataclass(frozen=True)
 class Site:

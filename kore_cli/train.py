@@ -90,7 +90,6 @@ def train(
     from kore.pipeline.launch import place
     from kore.pipeline.training import TrainRequest, run_training
     from kore.profile import resolve
-    from kore_cli.options import overrides
     from kore_cli.output import Output
 
     output = Output(json_mode=as_json, quiet=quiet)
@@ -111,9 +110,8 @@ def train(
         "train.thaw_a": True if thaw_a else None,
         "train.keep": keep,
         "train.seed": seed,
-        **overrides(setting),
     }
-    resolved = resolve(profile, flags)
+    resolved = resolve(profile, options.given(setting, flags))
     _refuse_idle(resolved, new_covariance)
     request = TrainRequest(
         resolved=resolved,

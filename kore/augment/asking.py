@@ -14,7 +14,7 @@ from kore.augment.parse import parse
 from kore.augment.prompts import load_prompts
 from kore.augment.replies import ReplyStore
 from kore.augment.schemas import ReplyForm
-from kore.errors import Interrupted, ProviderError
+from kore.errors import GateNotMet, ProviderError
 from kore.records import KnowledgeItem
 from kore.settings import AugmentSection
 
@@ -72,7 +72,7 @@ class Asker:
 
         Raises:
             Refused, Unusable: after all tries. ProviderError: the teacher failed for good.
-            Interrupted: the next call might go past ``max_cost``.
+            GateNotMet: the next call might go past ``max_cost``.
         """
         if self.store is None:
             reply = await self._paid(call)
@@ -159,9 +159,9 @@ class Asker:
 
     def _reserve(self, estimate: float) -> None:
         limit = self.settings.max_cost
-        if limit is not None and (self.cost.money or 0.0) + self.cost.reserved + estimate > limit:
-            raise Interrupted(
-                f"the next call might pass the limit of {limit:g} ({self.cost.money or 0:.4g} spent)",
+        if limit is not None and self.cost.in_all + self.cost.reserved + estimate > limit:
+            raise GateNotMet(
+                f"the next call might pass the limit of {limit:g} ({self.cost.in_all:.4g} spent)",
                 hint="what is finished is kept; a higher --max-cost goes on from there",
             )
         self.cost.reserved += estimate

@@ -24,7 +24,7 @@ from kore.augment.screen import Screen
 from kore.augment.templates import Templates, load_templates
 from kore.augment.text import language
 from kore.augment.trunk import Harvest, grow_trunk
-from kore.errors import DataError, Interrupted, KoreError, ProviderError
+from kore.errors import DataError, GateNotMet, KoreError, ProviderError
 from kore.progress import Progress, silent
 from kore.records import KnowledgeItem, KnowledgeTree
 from kore.settings import AugmentSection
@@ -73,7 +73,7 @@ class Growth:
         """Grow the items at `indices`, giving each entry to `take` as it is finished.
 
         Raises:
-            ProviderError: some items failed; the others are finished. Interrupted: the cost limit was
+            ProviderError: some items failed; the others are finished. GateNotMet: the cost limit was
             reached.
         """
         self.done, self._first, total = already, already, already + len(indices)
@@ -114,7 +114,7 @@ class Growth:
         item = self.items[index]
         try:
             entry = await self.grow_one(index)
-        except Interrupted as error:
+        except GateNotMet as error:
             self._stop = error
         except (DataError, ProviderError) as error:
             if self.keep_going and isinstance(error, (DataError, Lasting)):

@@ -70,6 +70,8 @@ class Cost:
     Args:
         price_in: money per million input tokens, None if unknown.
         price_out: money per million output tokens.
+        before_in: input tokens that earlier runs into the same folder paid for; before_out: output tokens.
+        on_paid: told the tokens in and out of each call as it is paid.
     """
 
     price_in: float | None = None
@@ -81,17 +83,27 @@ class Cost:
     reserved: float = 0.0  # money for calls in flight
     tokens_in: int = 0
     tokens_out: int = 0
+    before_in: int = 0
+    before_out: int = 0
+    on_paid: Callable[[int, int], None] = lambda tokens_in, tokens_out: None
 
     def add(self, tokens_in: int, tokens_out: int) -> None:
         """Count one paid call."""
         self.calls += 1
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
+        self.on_paid(tokens_in, tokens_out)
 
     @property
     def money(self) -> float | None:
         """What the paid calls cost, None without prices."""
         return price(self.tokens_in, self.tokens_out, self.price_in, self.price_out)
+
+    @property
+    def in_all(self) -> float:
+        """Money of this run and of those before it, which one limit holds for."""
+        tokens = self.before_in + self.tokens_in, self.before_out + self.tokens_out
+        return price(*tokens, self.price_in, self.price_out) or 0.0
 
 
 def price(

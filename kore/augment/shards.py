@@ -14,7 +14,7 @@ from kore.augment.templates import load_templates
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.files import hash_file, read_json
 from kore.jsonl import read_jsonl
-from kore.manifest import Manifest, claim, differences, read_manifest, refuse_input_as_output
+from kore.manifest import Manifest, claimed, differences, read_manifest, refuse_input_as_output
 from kore.settings import AugmentSection
 
 
@@ -31,32 +31,35 @@ def join(parts: Sequence[Path], out: Path, *, restart: bool = False) -> Report:
     first = manifests[order[0]]
     settings = {k: v for k, v in first.settings.items() if k != "shard"}
     whole = Manifest("tree", settings, first.inputs, first.sources)
-    if claim(out, whole, restart=restart) == "done":
-        return Report(out, read_json(out / "report.json"), "done")
-    pictures = out / "images"
-    pictures.mkdir(exist_ok=True)
-    for part in parts:
-        for path in sorted((part / "images").glob("[!.]*")) if (part / "images").is_dir() else []:
-            if not (pictures / path.name).exists():
-                shutil.copyfile(path, pictures / f".{path.name}.tmp")
-                (pictures / f".{path.name}.tmp").replace(pictures / path.name)
-    seed = int(settings["seed"])
-    section = AugmentSection.model_validate({k: v for k, v in settings.items() if k not in ("seed", "rules")})
-    templates = load_templates(_templates(section, first))
-    reports = [read_json(part / "report.json") for part in parts]
-    values = finish(
-        out,
-        _interleaved([_Part(parts[i]) for i in order]),
-        templates,
-        section,
-        seed,
-        reports[0]["teacher"],
-        reports[0]["pictures"]["encoder"],
-        usage=_sum([r["usage"] for r in reports]),
-        notes=_sum([r["notes"] for r in reports]),
-    )
-    whole.finished(**{k: values["statistics"][k] for k in ("items", "samples", "images")}).write(out)
-    return Report(out, values, "fresh")
+    with claimed(out, whole, restart=restart) as state:
+        if state == "done":
+            return Report(out, read_json(out / "report.json"), "done")
+        pictures = out / "images"
+        pictures.mkdir(exist_ok=True)
+        for part in parts:
+            for path in sorted((part / "images").glob("[!.]*")) if (part / "images").is_dir() else []:
+                if not (pictures / path.name).exists():
+                    shutil.copyfile(path, pictures / f".{path.name}.tmp")
+                    (pictures / f".{path.name}.tmp").replace(pictures / path.name)
+        seed = int(settings["seed"])
+        section = AugmentSection.model_validate(
+            {k: v for k, v in settings.items() if k not in ("seed", "rules")}
+        )
+        templates = load_templates(_templates(section, first))
+        reports = [read_json(part / "report.json") for part in parts]
+        values = finish(
+            out,
+            _interleaved([_Part(parts[i]) for i in order]),
+            templates,
+            section,
+            seed,
+            reports[0]["teacher"],
+            reports[0]["pictures"]["encoder"],
+            usage=_sum([r["usage"] for r in reports]),
+            notes=_sum([r["notes"] for r in reports]),
+        )
+        whole.finished(**{k: values["statistics"][k] for k in ("items", "samples", "images")}).write(out)
+        return Report(out, values, "fresh")
 
 
 def _order(parts: Sequence[Path], manifests: Sequence[Manifest]) -> list[int]:

@@ -17,7 +17,7 @@ from kore.augment.replies import cache_home
 from kore.augment.worklog import WorkLog
 from kore.errors import Interrupted
 from kore.files import read_json
-from kore.manifest import claim
+from kore.manifest import claimed
 from kore.progress import Progress, silent
 from kore.records import KnowledgeItem
 from kore.settings import AugmentSection
@@ -29,7 +29,7 @@ class Report:
 
     Attributes:
         values: report.json.
-        state: fresh, resume or done, as `kore.manifest.claim` says it.
+        state: fresh, resume or done, as `kore.manifest.claimed` says it.
         spent: calls, tokens and money of this run alone (report.json counts what all replies took, whenever).
     """
 
@@ -80,18 +80,20 @@ def grow(
 
     Raises:
         DataError, UsageError: bad input or choice. ProviderError: a teacher or search failed, the finished
-        part is kept. Interrupted: ``max_cost`` reached.
+        part is kept. GateNotMet: ``max_cost`` reached.
     """
     check_ids(items)
     manifest = manifest_of(settings, seed, shard, input_hashes(items), sources or {})
     growth = Growth(
         items, settings, seed, ImageStore(out / "images", "images"), cache_home(), progress, keep_going
     )
-    state = claim(out, manifest, restart=restart)
-    if state == "done":
-        return Report(out, read_json(out / "report.json"), state)
     with ExitStack() as stack:
+        state = stack.enter_context(claimed(out, manifest, restart=restart))
+        if state == "done":
+            return Report(out, read_json(out / "report.json"), state)
         log = stack.enter_context(WorkLog(out))
+        cost = growth.cost
+        cost.before_in, cost.before_out, cost.on_paid = log.paid_in, log.paid_out, log.pay
         chosen = shard_indices(len(items), shard)
         left = [i for i in chosen if i not in log]
         if left:
@@ -112,7 +114,7 @@ def grow(
             growth.encoder.name if growth.encoder else "none",
         )
         log.remove()
-    manifest.finished(**{k: values["statistics"][k] for k in ("items", "samples", "images")}).write(out)
+        manifest.finished(**{k: values["statistics"][k] for k in ("items", "samples", "images")}).write(out)
     return Report(out, values, state, growth.spent)
 
 

@@ -104,12 +104,6 @@ class Templates(_Table):
                 return tier
         return self.facts["default"]
 
-    def held_out(self) -> set[str]:
-        """Every wording kept for evaluation, as written."""
-        tiers = [*self.facts.values(), *self.patterns.values(), self.hop]
-        found = {text for tier in tiers for text in tier.held_out}
-        return found | set(self.entity.heuristic.held_out) | set(self.news.heuristic.held_out)
-
     def check(self, where: str) -> None:
         """Refuse a wording that serves both training and evaluation.
 

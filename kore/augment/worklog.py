@@ -1,4 +1,4 @@
-"""The log of finished items: what a kill leaves, and what the final files are written from, item by item."""
+"""The log of finished items and paid calls: what a kill leaves, and what the final files are written from."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ class WorkLog:
     """Appends one entry per finished item, in the order of finishing; reads them back in the items' order.
 
     Only places in the file are kept in memory, so the log may be far larger than it.
+
+    Attributes:
+        paid_in: input tokens that were paid for when the log was opened; paid_out: output tokens.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,10 +28,16 @@ class WorkLog:
         self._places: dict[int, int] = {}
         self._stream: IO[bytes] = self.path.open("a+b")
         self._stream.seek(0)
-        place = 0
+        self.paid_in = self.paid_out = place = 0
         for line in self._stream:
-            with suppress(ValueError, KeyError):  # a line spoiled by a crash of the machine: made again
-                self._places[json.loads(line)["index"]] = place
+            # a line spoiled by a crash of the machine: made again
+            with suppress(ValueError, KeyError, TypeError):
+                value = json.loads(line)
+                if "paid" in value:
+                    tokens_in, tokens_out = map(int, value["paid"])
+                    self.paid_in, self.paid_out = self.paid_in + tokens_in, self.paid_out + tokens_out
+                else:
+                    self._places[value["index"]] = place
             place += len(line)
 
     def __contains__(self, index: int) -> bool:
@@ -39,11 +48,18 @@ class WorkLog:
 
     def add(self, index: int, entry: dict[str, Any]) -> None:
         """Append an item's entry."""
+        self._places[index] = self._append({"index": index, **entry})
+
+    def pay(self, tokens_in: int, tokens_out: int) -> None:
+        """Append what a call took."""
+        self._append({"paid": [tokens_in, tokens_out]})
+
+    def _append(self, value: dict[str, Any]) -> int:
         self._stream.seek(0, 2)
         place = self._stream.tell()
-        self._stream.write(dump_line({"index": index, **entry}).encode())
+        self._stream.write(dump_line(value).encode())
         self._stream.flush()
-        self._places[index] = place
+        return place
 
     def get(self, index: int) -> dict[str, Any]:
         """Read an item's entry."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from kore.evaluate.target import Target, find_target, load_target
 from kore.evaluate.task import Suite
 from kore.evaluate.wording import Style
 from kore.files import check_place, read_json
-from kore.manifest import Manifest, claim, read_manifest
+from kore.manifest import Manifest, claimed, locked, read_manifest
 from kore.run import data_root, run_at
 
 if TYPE_CHECKING:
@@ -264,12 +265,18 @@ def carry_out(request: Request, progress: Progress | None = None, planned: Plan 
         KoreError: what `plan` raises, and what loading, answering and judging may.
     """
     planned = planned or plan(request)
+    with ExitStack() as held:
+        return _carried_out(request, progress, planned, held)
+
+
+def _carried_out(request: Request, progress: Progress | None, planned: Plan, held: ExitStack) -> Outcome:
     if request.rescore:
+        held.enter_context(locked(planned.out))
         results = rescore(planned.out, planned.suites, _notes(request))
         world = World()
     else:
         world = join_world()
-        results = _answer(planned, world, progress)
+        results = _answer(planned, world, progress, held)
         if world.rank:
             return Outcome({}, planned.out, {}, [], world.rank)
     value = summary(
@@ -297,7 +304,7 @@ def _notes(request: Request) -> tuple[str, ...]:
     return ("subset of the samples",) if request.limit or request.ids else ()
 
 
-def _answer(planned: Plan, world: World, progress: Progress | None) -> dict[str, Result]:
+def _answer(planned: Plan, world: World, progress: Progress | None, held: ExitStack) -> dict[str, Result]:
     from kore.evaluate.runner import generation, model_fingerprint
     from kore.methods.rag import RAG
     from kore.models.generate import Engine
@@ -319,7 +326,7 @@ def _answer(planned: Plan, world: World, progress: Progress | None) -> dict[str,
         facts={"suites": planned.names, "label": target.label, "split": request.split},
     )  # fmt: skip
     if world.rank == 0:
-        claim(planned.out, manifest, restart=request.restart)
+        held.enter_context(claimed(planned.out, manifest, restart=request.restart, always=True))
     world.barrier()
     planned.judge.open()
     results: dict[str, Result] = {}

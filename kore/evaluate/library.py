@@ -13,10 +13,10 @@ from kore.errors import DataError, MissingArtefact, UsageError
 from kore.evaluate.bench import load_benchmark, md5_of
 from kore.evaluate.benchmarks import ALL, NAMES, SERVER, Benchmark, file_of, find, known
 from kore.evaluate.fetch import GIB, Limits, Progress, download, get_json
+from kore.settings import ONEVISION_SUBSETS
 
 HUB = "https://huggingface.co"
 ONEVISION = "lmms-lab/LLaVA-OneVision-Data"
-SUBSETS = ("Geometry3K(MathV360K)", "iiit5k", "VizWiz(MathV360K)", "FigureQA(MathV360K)")
 EVOKE = "kailinjiang/EVOKE"
 EVOKE_FILES = (
     "json/jsonl/evoke_evaluation_data.jsonl",
@@ -102,7 +102,7 @@ class Fetcher:
             return self._evoke()
         if known(name):
             return [self._benchmark(find(name))]
-        if name.count("/") == 1 and not name.startswith((".", "/")):
+        if is_model(name):
             from kore.models.load import model_folder
 
             return [model_folder(name, download=True)]
@@ -121,7 +121,7 @@ class Fetcher:
     def _onevision(self) -> list[Path]:
         """The four subsets that the released code samples, as parquet files; no other."""
         paths = []
-        for subset in SUBSETS:
+        for subset in ONEVISION_SUBSETS:
             for entry in self._listed(ONEVISION, subset):
                 path = self.data / "onevision" / subset / PurePosixPath(entry["path"]).name
                 if not path.is_file():
@@ -159,6 +159,11 @@ class Fetcher:
                 unpack(path, path.parent, self.limits.size)
             paths.append(path)
         return paths
+
+
+def is_model(name: str) -> bool:
+    """Whether what is to be fetched is a model, by its hub id: it goes to the hub's own cache."""
+    return not known(name) and name.count("/") == 1 and not name.startswith((".", "/"))
 
 
 def _token(hub: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ Works with any processor of transformers that has a chat template; the template 
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from kore.errors import DataError
+from kore.files import MOST_PIXELS
 from kore.models.marks import missing_marks
 from kore.records import IMAGE_MARK, Message, Sample
 
@@ -29,7 +31,7 @@ def open_image(path: str | Path | Image.Image, where: str | None = None) -> Imag
     """Open a picture as RGB.
 
     Raises:
-        DataError: missing, unreadable or broken; names the file.
+        DataError: missing, unreadable, broken or huge; names the file.
     """
     if isinstance(path, Image.Image):
         return path.convert("RGB")
@@ -41,7 +43,7 @@ def check_image(path: str | Path, where: str | None = None) -> None:
     """Refuse what is no picture by its first bytes, without decoding it.
 
     Raises:
-        DataError: missing, unreadable or no picture; names the file.
+        DataError: missing, unreadable, no picture or huge; names the file.
     """
     with _opened(path, where):
         return
@@ -51,12 +53,24 @@ def check_image(path: str | Path, where: str | None = None) -> None:
 def _opened(path: str | Path, where: str | None) -> Iterator[Image.Image]:
     """A picture's file; what fails at it, also inside the block, is a DataError that names it."""
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise Image.DecompressionBombError
             yield image
     except FileNotFoundError as error:
         raise DataError(f"no such picture: {path}", where=where) from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        hint = f"make it smaller: at most {MOST_PIXELS:,} pixels"
+        raise DataError(f"too large a picture: {path}", where=where, hint=hint) from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise DataError(f"broken picture: {path}", where=where, hint=str(error)) from error
+
+
+def _open(path: str | Path) -> Image.Image:
+    """Pillow's open, without its warning: what it warns of is refused."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(path)
 
 
 def to_chat(messages: Sequence[Message]) -> list[dict[str, Any]]:

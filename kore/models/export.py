@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kore.errors import DataError, UsageError
 from kore.files import hash_folder, read_json, write_json
-from kore.manifest import Manifest, claim
+from kore.manifest import Manifest, claimed
 from kore.models.adapter import adapter_off, load_adapter, read_facts
 from kore.models.card import write_card
 from kore.models.conversation import Encoder
@@ -101,27 +101,28 @@ def export(
     settings = {"form": form, "dtype": dtype if form == "merged" else None}
     sums = {"adapter": adapter_fingerprint(adapter), "model": str(facts.get("base"))}
     manifest = Manifest(KIND, settings, sums, {"adapter": str(adapter.resolve())})
-    if claim(out, manifest, restart=restart) == "done":
-        return {"out": str(out), "form": form, **read_json(out / "manifest.json")["facts"]}
-    backbone = load(section.model_copy(update={"dtype": "float32"}))
-    check_keys(adapter, backbone)
-    load_adapter(backbone, adapter)
-    asked = list(prompts) or [Prompt.ask(text) for text in _TEXTS]
-    with_adapter = logits(backbone, asked)
-    with adapter_off(backbone.model):
-        base = logits(backbone, asked)
-    made: dict[str, Any]
-    if form == "peft":
-        made = _peft(adapter, out, backbone, asked, with_adapter, base)
-    elif form == "merged":
-        made = _merged(adapter, out, backbone, section, asked, with_adapter, base, dtype)
-    else:
-        from kore.models.vllm import write_vllm
+    with claimed(out, manifest, restart=restart) as state:
+        if state == "done":
+            return {"out": str(out), "form": form, **read_json(out / "manifest.json")["facts"]}
+        backbone = load(section.model_copy(update={"dtype": "float32"}))
+        check_keys(adapter, backbone)
+        load_adapter(backbone, adapter)
+        asked = list(prompts) or [Prompt.ask(text) for text in _TEXTS]
+        with_adapter = logits(backbone, asked)
+        with adapter_off(backbone.model):
+            base = logits(backbone, asked)
+        made: dict[str, Any]
+        if form == "peft":
+            made = _peft(adapter, out, backbone, asked, with_adapter, base)
+        elif form == "merged":
+            made = _merged(adapter, out, backbone, section, asked, with_adapter, base, dtype)
+        else:
+            from kore.models.vllm import write_vllm
 
-        made = write_vllm(adapter, out, backbone, asked, with_adapter, base)
-    write_card(out, form, {**facts, **(card or {}), "base_path": str(backbone.path), **made})
-    manifest.finished(**made).write(out)
-    return {"out": str(out), "form": form, **made}
+            made = write_vllm(adapter, out, backbone, asked, with_adapter, base)
+        write_card(out, form, {**facts, **(card or {}), "base_path": str(backbone.path), **made})
+        manifest.finished(**made).write(out)
+        return {"out": str(out), "form": form, **made}
 
 
 def check_keys(adapter: Path, backbone: Backbone) -> None:

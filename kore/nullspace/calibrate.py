@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kore.errors import DataError, UsageError
 from kore.files import hash_json
-from kore.manifest import Manifest, State, claim
+from kore.manifest import Manifest, State, claimed
 from kore.models.families import language_layers, language_linears
 from kore.nullspace.accumulator import Accumulator
 from kore.nullspace.batches import Batches, make_batches, placed, sample_hash
@@ -125,11 +125,18 @@ class Calibration:
         self, out: Path, *, restart: bool = False, on_layer: Callable[[LayerDone], None] | None = None
     ) -> Covariance:
         """Sum and write; goes on where an earlier call with the same inputs stopped."""
-        manifest = self.manifest()
-        state: State = self.ranks.first(lambda: claim(out, manifest, restart=restart))
+        with ExitStack() as held:
+            claim = claimed(out, self.manifest(), restart=restart)
+            return self.fill(out, self.ranks.first(lambda: held.enter_context(claim)), on_layer)
+
+    def fill(
+        self, out: Path, state: State, on_layer: Callable[[LayerDone], None] | None = None
+    ) -> Covariance:
+        """`run` in a folder that is claimed already, as `state` says."""
         if state == "done":
             return Covariance(out)
         self.check_room(out)
+        manifest = self.manifest()
         began = time.monotonic()
         with quiet_inference():
             self._run(out, on_layer)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from kore.errors import DataError, UsageError
-from kore.manifest import Manifest, claim, refuse_input_as_output
+from kore.manifest import Manifest, claimed, refuse_input_as_output
 from kore.nullspace.covariance import KIND, Covariance, Site, read_sites, shard, write_shard
 
 
@@ -64,17 +64,18 @@ def combine(
         "left_out": sorted({s.name for part in parts for s in part.sites} - {s.name for s in common}),
     }
     manifest = Manifest(KIND, settings, inputs, sources, facts=facts)
-    if claim(out, manifest, restart=restart) == "done":
+    with claimed(out, manifest, restart=restart) as state:
+        if state == "done":
+            return Covariance(out)
+        layers = sorted({s.layer for s in common})
+        for done, layer in enumerate(layers, 1):
+            if not shard(out, layer).exists():
+                _sum_layer([s for s in common if s.layer == layer], parts, shares, layer, out)
+            if on_layer is not None:
+                on_layer(done, len(layers))
+        sites = [s.to_json() for n in layers for s in read_sites(shard(out, n))]
+        manifest.finished(sites=sites).write(out)
         return Covariance(out)
-    layers = sorted({s.layer for s in common})
-    for done, layer in enumerate(layers, 1):
-        if not shard(out, layer).exists():
-            _sum_layer([s for s in common if s.layer == layer], parts, shares, layer, out)
-        if on_layer is not None:
-            on_layer(done, len(layers))
-    sites = [s.to_json() for n in layers for s in read_sites(shard(out, n))]
-    manifest.finished(sites=sites).write(out)
-    return Covariance(out)
 
 
 def _last_of_chain(parts: list[Covariance]) -> Covariance:

@@ -7,6 +7,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from kore.errors import MissingArtefact, UsageError
 from kore.files import hash_json, read_json, write_json
-from kore.manifest import Manifest, State, claim
+from kore.manifest import Manifest, State, claimed
 from kore.models.parameters import net_section
 from kore.nullspace.calibrate import Calibration, LayerDone
 from kore.nullspace.covariance import Covariance, Site
@@ -159,14 +160,15 @@ class CalibrateJob:
         self, *, restart: bool = False, on_layer: Callable[[LayerDone], None] | None = None
     ) -> Covariance:
         """Sum, write, and draw the spectra."""
-        if self.held is not None:
-            self._claim_both(self.held, restart)
-            restart = False
-        covariance = self.calibration.run(self.out, restart=restart, on_layer=on_layer)
         spectra = self.out / SPECTRA
         if self.held is not None:
-            self._measure(covariance, self.held.run(self.out / HELD_OUT), spectra)
-        elif self.calibration.ranks.rank == 0 and not spectra.exists():
+            with ExitStack() as claims:
+                state = self._claim_both(self.held, restart, claims)
+                covariance = self.calibration.fill(self.out, state, on_layer)
+                self._measure(covariance, self.held.run(self.out / HELD_OUT), spectra)
+            return covariance
+        covariance = self.calibration.run(self.out, restart=restart, on_layer=on_layer)
+        if self.calibration.ranks.rank == 0 and not spectra.exists():
             write_spectra(covariance, spectra, self.profile.adapter)
         return covariance
 
@@ -187,20 +189,23 @@ class CalibrateJob:
             choice=self.choice,
         )
 
-    def _claim_both(self, held: Calibration, restart: bool) -> None:
-        """Find out before anything is summed whether the held-out samples can be, too."""
+    def _claim_both(self, held: Calibration, restart: bool, claims: ExitStack) -> State:
+        """Hold the folder; find out before anything is summed whether the held-out samples can be, too."""
 
-        def claims() -> State:
-            claim(self.out, self.manifest, restart=restart)
+        def both() -> tuple[State, State]:
+            own = claims.enter_context(claimed(self.out, self.manifest, restart=restart, always=True))
             try:
-                return claim(self.out / HELD_OUT, held.manifest())
+                with claimed(self.out / HELD_OUT, held.manifest()) as state:
+                    return own, state
             except UsageError as error:
                 # --restart would discard the sums beside it, too
                 hint = f"discard the held-out ones with: rm -r {self.out / HELD_OUT}"
                 raise UsageError(error.message, hint=hint) from error
 
-        if self.calibration.ranks.first(claims) != "done":
+        own, beside = self.calibration.ranks.first(both)
+        if beside != "done":
             held.check_room(self.out / HELD_OUT)
+        return own
 
     def _measure(self, covariance: Covariance, held: Covariance, spectra: Path) -> None:
         """What an adapter would do to the held-out samples, for its settings as they are now."""

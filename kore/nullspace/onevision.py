@@ -12,15 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kore.errors import DataError, KoreError, MissingArtefact
+from kore.errors import DataError, MissingArtefact
 from kore.records import IMAGE_MARK, Sample
+from kore.settings import ONEVISION_SUBSETS
 
-CATEGORIES = (
-    "Geometry3K(MathV360K)",
-    "iiit5k",
-    "VizWiz(MathV360K)",
-    "FigureQA(MathV360K)",
-)
 FETCH = "kore data fetch onevision"
 
 
@@ -42,7 +37,7 @@ class Subset:
         try:
             import pyarrow.parquet as parquet
         except ImportError as error:
-            raise KoreError(
+            raise MissingArtefact(
                 "reading parquet files needs pyarrow", hint="pip install 'kore-inject[data]'"
             ) from error
         try:
@@ -77,7 +72,7 @@ def draw(
         pictures: where the pictures, which lie inside the parquet files, are written.
         on_skip: told about each row that was passed over.
     """
-    subsets = [Subset(root, name) for name in CATEGORIES]
+    subsets = [Subset(root, name) for name in ONEVISION_SUBSETS]
     stream = random.Random(seed)
     found: list[Sample] = []
     for position, subset in enumerate(subsets):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.jsonl import write_jsonl
 from kore.pipeline import stages
-from kore.run import Run, run_at
+from kore.run import ADAPTER, Run, run_at
 
 if TYPE_CHECKING:
     from kore.methods.method import Method
@@ -57,13 +57,13 @@ def find_adapter(path: Path) -> Path:
     """
     run = run_at(path)
     if run is None:
-        if (path / "adapter_config.json").is_file():
+        if (path / ADAPTER).is_file():
             return path
         raise MissingArtefact(
             f"no run here: {path}", hint="name a finished run of kore train or kore inject, or its adapter"
         )
     state = run.state()
-    if state.status != "finished" or not (run.adapter / "adapter_config.json").is_file():
+    if state.status != "finished" or not (run.adapter / ADAPTER).is_file():
         raise MissingArtefact(
             f"{run.folder} is not finished (status: {state.status})",
             hint=f"finish it first: {state.again or 'with the command that began it'}",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kore.evaluate.runner import BASE, Result, evaluate, generation
 from kore.evaluate.target import load_target
 from kore.files import hash_json, read_json, write_json
-from kore.manifest import claim
+from kore.manifest import claimed
 from kore.models.families import language_linears
 from kore.models.generate import Engine
 from kore.models.load import base_version
@@ -36,9 +36,15 @@ def run_capture(plan: CapturePlan, *, restart: bool = False, progress: Progress 
     Returns:
         What ``capture.json`` holds: see `kore.pipeline.capture_report`.
     """
-    if claim(plan.out, plan.manifest, restart=restart) == "done":
-        value: dict[str, Any] = read_json(plan.out / RESULT)
-        return value
+    with claimed(plan.out, plan.manifest, restart=restart) as state:
+        if state == "done":
+            value: dict[str, Any] = read_json(plan.out / RESULT)
+            return value
+        return _made(plan, progress)
+
+
+def _made(plan: CapturePlan, progress: Progress) -> dict[str, Any]:
+    """Every cell and the report, in a folder that is claimed."""
     target, profile = plan.planned.target, plan.planned.profile
     assert target is not None
     backbone = load_target(target, profile.model, download=plan.request.evaluation.download)

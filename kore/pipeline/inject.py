@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, UsageError
 from kore.events import EventWriter
 from kore.files import check_place, hash_json
-from kore.jsonl import STDIO, write_jsonl
+from kore.jsonl import STDIO
+from kore.manifest import locked
 from kore.pipeline import stages
 from kore.pipeline.after import Batch, batches, find_run, protect, read_earlier
 from kore.pipeline.answers import side_by_side
+from kore.pipeline.old import ASKED, PROTECTED, Old, old_samples, rehearse_old
 from kore.pipeline.outcome import Outcome
 from kore.pipeline.telling import accounted, begun, state_of
 from kore.progress import Progress, silent
@@ -26,12 +27,9 @@ if TYPE_CHECKING:
     from kore.evaluate.suites import Choice
     from kore.evaluate.task import Suite
     from kore.profile import Profile, Resolved
-    from kore.records import KnowledgeItem, Sample
-    from kore.settings import CalibrateSection
+    from kore.records import KnowledgeItem
 
 BEFORE = "before"  # the row of the model that the earlier run left
-HELD_OUT = 120  # old prompts for the agreement with the base
-PROTECTED = "protected"  # the file of old prompts that are in the covariance, for want of others
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,19 @@ class Plan:
         train = self.request.resolved.profile.train
         return train.method == "kore" and train.constraint
 
+    @property
+    def needs_old(self) -> bool:
+        """Whether the method trains with old samples."""
+        from kore.methods.table import method_class
+
+        return method_class(self.request.resolved.profile.train.method).traits.needs_old
+
+    @property
+    def draws_old(self) -> bool:
+        """Whether old samples are wanted: to protect, to train with, to be asked or to keep watch on."""
+        watched = self.request.resolved.profile.train.keep is not None
+        return self.constrained or self.needs_old or watched or not self.request.suites
+
     def rehearse(self) -> dict[str, Any]:
         """What ``--dry-run`` prints, after the checks that the stages would make; nothing is written.
 
@@ -89,10 +100,7 @@ class Plan:
         from kore.models.parameters import TOTAL, table
 
         profile = self.request.resolved.profile
-        drawn = None
-        if self.constrained or not self.request.suites:
-            with TemporaryDirectory(prefix="kore-samples-") as place:
-                drawn = len(draw_old(profile.calibrate, Path(place))[0])
+        drawn = rehearse_old(profile.calibrate, needed=self.needs_old) if self.draws_old else None
         rows = [] if self.constrained and _needs_covariance(profile) else table(profile)
         return {
             "v": 1,
@@ -118,15 +126,18 @@ def plan(request: Request) -> Plan:
     Raises:
         DataError: a bad record or picture, with its place, or a run of another base to go on from.
         MissingArtefact: the model or the earlier run is not here, or not finished.
-        UsageError: a method that cannot be chained.
-        ProfileError: an unknown suite.
+        UsageError: a method that cannot be chained, or settings that do not go together.
+        ProfileError: an unknown suite, method or setting of a method.
     """
     from kore.augment.inputs import check_ids
+    from kore.evaluate.command import check_pictures
     from kore.evaluate.suites import resolve_suites
     from kore.models.conversation import open_image
     from kore.models.load import EMBEDDED, model_folder
+    from kore.pipeline.profiles import check_training
     from kore.records import KnowledgeItem, read_records
 
+    check_training(request.resolved.profile)
     items = list(read_records(KnowledgeItem, request.items, image_root=request.image_root))
     check_ids(items)
     for item in items:
@@ -141,8 +152,11 @@ def plan(request: Request) -> Plan:
                 f"suite {suite.name} asks for new knowledge, which here is your items'",
                 hint=f"ask it afterwards: kore eval RUN --suite {suite.name}",
             )
+        check_pictures(suite)
     model = model_folder(request.resolved.profile.model.id)
     earlier = check_after(request, model) if request.after else []
+    for suite in earlier_suites(earlier):
+        check_pictures(suite)
     stem = "stdin" if request.items == STDIO else Path(request.items).stem
     name = f"{stem}-{hash_json([item.to_json() for item in items])[:8]}"
     notes = []
@@ -194,7 +208,16 @@ def check_after(request: Request, model: Path) -> list[Batch]:
 
 
 def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
-    """All stages, each resumed or skipped where its output is there already."""
+    """All stages, each resumed or skipped where its output is there already.
+
+    Raises:
+        DataError: another process works in the folder. KoreError: what the stages raise.
+    """
+    with locked(planned.folder, hint=f"watch it with: kore dashboard {planned.folder}"):
+        return _injected(planned, progress)
+
+
+def _injected(planned: Plan, progress: Progress) -> Outcome:
     from kore.evaluate.report import summary, write_summary
     from kore.evaluate.scores import table
 
@@ -212,7 +235,9 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
     tree = folder / "tree"
     # what cannot be drawn is told before hours of training
     constrained = planned.constrained
-    old = old_prompts(request, folder) if constrained or not request.suites else None
+    old: Old | None = None
+    if planned.draws_old:
+        old = old_samples(profile.calibrate, folder, needed=planned.needs_old, restart=restart)
     sources = {"items": request.items}
     covariance = folder / "covariance" if constrained else None
     contrasted = constrained and profile.adapter.basis == "contrast"
@@ -245,12 +270,12 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
             covariance=covariance,
             after=request.after,
             new_covariance=new_covariance,
-            old=old,
+            old=(old.given or old.asked) if old else None,
             command=request.command,
         )
     lap("train")
-    suites, label = suites_for(request, tree, old), profile.train.method
-    before = earlier_suites(planned)
+    suites, label = suites_for(request, tree, old.asked if old else None), profile.train.method
+    before = earlier_suites(planned.earlier)
     models: dict[str, Run | None] = {stages.BASE: None, label: run}
     if request.after is not None:
         models = {stages.BASE: None, BEFORE: find_run(request.after), label: run}
@@ -301,7 +326,7 @@ def suites_for(request: Request, tree: Path, old: Path | None) -> list[Suite]:
     if request.suites:
         return own + resolve_suites(request.suites, choice(request))
     assert old is not None
-    return [*own, load_agreement(old, limit=HELD_OUT)]
+    return [*own, load_agreement(old, limit=ASKED)]
 
 
 def choice(request: Request) -> Choice:
@@ -311,47 +336,15 @@ def choice(request: Request) -> Choice:
     return Choice(data=request.data_dir or data_root(), role="retention")
 
 
-def earlier_suites(planned: Plan) -> list[Suite]:
+def earlier_suites(earlier: Sequence[Batch]) -> list[Suite]:
     """The questions on every earlier batch's items, as far as they are there."""
     from kore.evaluate.questions import load_questions
 
     return [
         load_questions(batch.questions, name=f"batch {number}")
-        for number, batch in enumerate(planned.earlier, 1)
+        for number, batch in enumerate(earlier, 1)
         if batch.questions is not None and batch.questions.is_file()
     ]
-
-
-def old_prompts(request: Request, folder: Path) -> Path:
-    """Old samples that are not in the covariance, drawn once from the same sources; where those hold no
-    others, the covariance's own, in a file named so."""
-    from kore.records import relative_to
-
-    section = request.resolved.profile.calibrate
-    key = hash_json([section.samples, section.count, section.seed, section.onevision])[:8]
-    apart, protected = folder / f"held_out-{key}.jsonl", folder / f"{PROTECTED}-{key}.jsonl"
-    if request.restart:
-        apart.unlink(missing_ok=True)
-        protected.unlink(missing_ok=True)
-    if found := next((path for path in (apart, protected) if path.exists()), None):
-        return found
-    used, drawn = draw_old(section, folder / "held_out")
-    path = apart if drawn else protected
-    chosen = drawn or used[:: max(1, len(used) // HELD_OUT)]
-    # two sources may use the same ids
-    named = [s.model_copy(update={"id": f"{number}-{s.id}"}) for number, s in enumerate(chosen)]
-    write_jsonl(path, [relative_to(s, folder).to_json() for s in named])
-    return path
-
-
-def draw_old(section: CalibrateSection, work: Path) -> tuple[list[Sample], list[Sample]]:
-    """The samples that the covariance is summed over, and others of the same sources."""
-    from kore.nullspace.sources import collect, collect_others, parse_source
-
-    sources = [parse_source(text, section.count) for text in section.samples]
-    used = collect(sources, section.seed, work, onevision=section.onevision)
-    each = max(1, HELD_OUT // len(sources))
-    return used, collect_others(sources, section.seed, work, used, each, onevision=section.onevision)
 
 
 def asked_as_trained(tree: Path) -> int:

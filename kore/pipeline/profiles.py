@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kore.errors import MissingArtefact, ProfileError
 from kore.profile import Resolved
+
+if TYPE_CHECKING:
+    from kore.profile import Profile
 
 
 def check(resolved: Resolved) -> dict[str, Any]:
@@ -16,25 +19,12 @@ def check(resolved: Resolved) -> dict[str, Any]:
             needs a covariance where there is none to be.
         UsageError: a method under a ZeRO stage that it does not run under.
     """
-    from kore.methods.method import require
-    from kore.methods.table import METHODS, make_method
     from kore.models.parameters import TOTAL, table
     from kore.train.arguments import split
 
     profile = resolved.profile
     section = profile.train
-    for name, values in profile.method.items():
-        if name not in METHODS:
-            raise ProfileError(f"no such method: {name}", where=f"method.{name}", hint=", ".join(METHODS))
-        make_method(name, values)
-    method = make_method(
-        section.method,
-        profile.method.get(section.method),
-        thaw_a=section.thaw_a,
-        constraint=section.constraint,
-    )
-    quantised = profile.model.quantisation != "none"
-    require(method, zero=section.zero, factors=True, old=True, quantised=quantised)
+    check_training(profile)
     found: dict[str, Any] = {
         "profile": resolved.name,
         "fingerprint": resolved.fingerprint,
@@ -51,3 +41,31 @@ def check(resolved: Resolved) -> dict[str, Any]:
         else:
             found["trainable"] = next(row["trainable"] for row in rows if row["part"] == TOTAL)
     return found
+
+
+def check_training(profile: Profile) -> None:
+    """Refuse what training would, as far as the settings alone tell; covariance and old samples are taken as
+    given.
+
+    Raises:
+        ProfileError: an unknown method or method setting.
+        UsageError: settings that do not go together, or a ZeRO stage that the method does not run under.
+    """
+    from kore.methods.method import require
+    from kore.methods.table import METHODS, make_method
+    from kore.train.trainer import check_settings
+
+    section = profile.train
+    for name, values in profile.method.items():
+        if name not in METHODS:
+            raise ProfileError(f"no such method: {name}", where=f"method.{name}", hint=", ".join(METHODS))
+        make_method(name, values)
+    method = make_method(
+        section.method,
+        profile.method.get(section.method),
+        thaw_a=section.thaw_a,
+        constraint=section.constraint,
+    )
+    quantised = profile.model.quantisation != "none"
+    require(method, zero=section.zero, factors=True, old=True, quantised=quantised)
+    check_settings(section.model_copy(update={"keep": None}), None)

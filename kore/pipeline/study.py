@@ -7,13 +7,14 @@ is can be reported at any time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kore.evaluate.frontier import area, retention_at
 from kore.files import read_json, write_json
-from kore.manifest import NAME, Manifest, claim, read_manifest
+from kore.manifest import NAME, Manifest, claim, claimed, read_manifest
 from kore.pipeline.side_by_side import run_all
 from kore.pipeline.study_arms import MODEL, Arm, arms, grow
 from kore.pipeline.study_data import layout, prepare
@@ -326,10 +327,15 @@ def run_study(
     written = plan.model_dump(mode="json")
     # without settings: a plan may grow, and what two of them share is not trained again
     manifest = Manifest("study", {}, {}, facts={"plan": written, "command": command})
-    claim(folder, manifest)
-    manifest.write(folder)
-    write_json(folder / "plan.json", written)
-    value = Study(plan, folder.resolve(), progress, jobs, make, command).run()
-    if not value["missing"]:
-        manifest.finished(report="report/study.md").write(folder)
+    # a report alone may be made while the study goes on
+    with ExitStack() as held:
+        if make:
+            held.enter_context(claimed(folder, manifest, always=True))
+        else:
+            claim(folder, manifest)
+        manifest.write(folder)
+        write_json(folder / "plan.json", written)
+        value = Study(plan, folder.resolve(), progress, jobs, make, command).run()
+        if not value["missing"]:
+            manifest.finished(report="report/study.md").write(folder)
     return value

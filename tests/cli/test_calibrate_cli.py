@@ -19,7 +19,7 @@ from PIL import Image
 
 from kore.jsonl import write_jsonl
 from kore.nullspace.covariance import Covariance
-from kore.nullspace.onevision import CATEGORIES
+from kore.settings import ONEVISION_SUBSETS
 from tests.cli.command import kore as run_kore
 from tests.cli.command import said
 from tests.tiny import llava
@@ -38,7 +38,7 @@ def data(tmp_path: Path) -> Path:
     """A data folder with a tiny copy of the four subsets and a benchmark of two rows."""
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     root = tmp_path / "data"
-    for name in CATEGORIES:
+    for name in ONEVISION_SUBSETS:
         rows: list[dict[str, Any]] = []
         for n in range(5):
             turns = [
@@ -125,7 +125,7 @@ def test_three_sources_in_one_call_then_shown_summed_and_refused(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["label"] == "onevision 8 + bench MME 2 + mine 3"
     ids = [s["id"] for s in Covariance(tmp_path / "a").manifest.facts["samples"]]
-    assert [sum(i.startswith(f"{c}/") for i in ids) for c in CATEGORIES] == [2, 2, 2, 2]
+    assert [sum(i.startswith(f"{c}/") for i in ids) for c in ONEVISION_SUBSETS] == [2, 2, 2, 2]
     assert not any(i.endswith("/r0") for i in ids)
     assert {i for i in ids if i.startswith("MME/")} == {"MME/0", "MME/1"}
     assert sum(i.startswith("m") for i in ids) == 3

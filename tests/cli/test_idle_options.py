@@ -67,6 +67,25 @@ def test_what_only_the_chats_screen_heeds_is_refused_without_it(how: list[str], 
     assert f"{options[0].replace('no-', '')} has no effect without the screen" in str(done.exception)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [["--max-size", "1"], ["--hub", "http://x"], ["--server", "http://x"], ["--allow-private"],
+     ["--data-dir", "x"]],
+)  # fmt: skip
+def test_what_fetching_a_model_does_not_heed_is_refused(options: list[str]) -> None:
+    for names in (["org/model"], ["MME", "org/model"]):
+        done = CliRunner().invoke(app, ["data", "fetch", *names, *options])
+        assert isinstance(done.exception, UsageError)
+        assert f"{options[0]} has no effect on a model (org/model)" in str(done.exception)
+
+
+def test_a_mirror_in_the_environment_is_no_option_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("kore.evaluate.library.Fetcher.fetch", lambda self, name: asked.append(name) or [])
+    done = CliRunner().invoke(app, ["data", "fetch", "org/model"], env={"HF_ENDPOINT": "http://x"})
+    assert done.exit_code == 0 and asked == ["org/model"]
+
+
 def test_variables_that_only_the_chats_screen_heeds_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_pipe, "answer_lines", lambda plan: None)
     done = CliRunner().invoke(app, ["chat"], env={"KORE_THEME": "ansi-dark", "KORE_IMAGES": "off"})

@@ -26,7 +26,7 @@ PLACES = {
 
 def test_the_page_in_the_docs_is_the_list() -> None:
     page = Path(__file__).parents[2] / "docs" / "keys.md"
-    assert page.read_text(encoding="utf-8") == markdown(), "write it anew: kore_cli.keys.markdown()"
+    assert page.read_text(encoding="utf-8") == markdown(), "write it anew: just docs"
 
 
 @pytest.mark.parametrize("key", ALL, ids=lambda k: f"{k.place}-{k.shown}")

@@ -419,6 +419,47 @@ def test_searches_and_downloads_are_made_once(web: Any, cache: Path, tmp_path: P
     assert again == first and [p for p, _ in seen[asked:]] == ["/gone.png"]
 
 
+def test_another_engine_or_another_path_on_one_host_is_another_search(
+    web: Any, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, pages, seen = web
+    for name in "ab":
+        pages[f"/{name}.png"] = (200, {}, png(scene(1 if name == "a" else 2)))
+    both = {"link": f"{address}/a.png", "other": f"{address}/b.png"}
+    pages["/s"] = (200, {}, json.dumps({"items": [both], "few": []}).encode())
+
+    def find(**changes: Any) -> list[str]:
+        given = HttpImages(**{"url": f"{address}/s?q={{query}}&cx={{MY_ENGINE}}", **changes})
+
+        async def found() -> list[tuple[str, Path]]:
+            finder = Finder(
+                HttpSearch(given, private=True),
+                ImageStore(tmp_path / "images", "images"),
+                Downloader(private=True, per_host=1000),
+                cache,
+            )
+            try:
+                return await finder.find("fuji", 5)
+            finally:
+                await finder.close()
+
+        return [record for record, _ in asyncio.run(found())]
+
+    monkeypatch.setenv("MY_ENGINE", "one")
+    monkeypatch.setenv("MY_KEY", "hush")
+    first = find(key_param="k", key_env="MY_KEY")
+    assert len(first) == 1
+    assert find(link="other", key_param="k", key_env="MY_KEY") not in ([], first)
+    assert find(results="few", key_param="k", key_env="MY_KEY") == []
+    searches = [p for p, _ in seen if p.startswith("/s")]
+    monkeypatch.setenv("MY_KEY", "another")  # a new key asks nothing again
+    assert find(key_param="k", key_env="MY_KEY") == first
+    assert [p for p, _ in seen if p.startswith("/s")] == searches
+    monkeypatch.setenv("MY_ENGINE", "two")
+    find(key_param="k", key_env="MY_KEY")
+    assert len([p for p, _ in seen if p.startswith("/s")]) == len(searches) + 1
+
+
 def test_no_search_finds_nothing() -> None:
     assert search(NoImages(), "x") == []
 

@@ -17,6 +17,7 @@ from kore.augment.worklog import WorkLog
 from kore.errors import DataError
 from kore.settings import AugmentSection
 from tests.augment_loopback import gadgets, loopback
+from tests.held import held
 
 FILES = ("tree.jsonl", "samples.jsonl", "eval.jsonl", "rejected.jsonl", "report.json")
 
@@ -30,8 +31,19 @@ def test_the_log_gives_entries_in_the_items_order_and_drops_a_torn_line(tmp_path
     with WorkLog(tmp_path) as log:
         assert log.indices() == [0, 1, 2] and 3 not in log
         assert [log.get(i)["name"] for i in log.indices()] == [f"item {i} é" for i in range(3)]
+        assert (log.paid_in, log.paid_out) == (0, 0)
+        log.pay(5, 7)
         log.add(3, {"name": "again"})
+        log.pay(1, 2)
         assert log.get(3)["name"] == "again" and log.get(0)["name"] == "item 0 é"
+    with WorkLog(tmp_path) as log:
+        assert log.indices() == [0, 1, 2, 3] and (log.paid_in, log.paid_out) == (6, 9)
+
+
+def test_a_folder_that_another_process_augments_into_is_refused(tmp_path: Path, picture: Path) -> None:
+    with held(tmp_path / "out") as child, pytest.raises(DataError, match=f"process {child.pid}"):
+        grow(gadgets(1, picture), AugmentSection(teacher="offline"), tmp_path / "out")
+    assert grow(gadgets(1, picture), AugmentSection(teacher="offline"), tmp_path / "out").state == "fresh"
 
 
 def test_a_run_that_stopped_half_way_goes_on_from_there(

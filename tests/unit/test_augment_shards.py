@@ -8,10 +8,11 @@ import pytest
 
 from kore.augment import grow
 from kore.augment.shards import join
-from kore.errors import MissingArtefact, UsageError
+from kore.errors import DataError, MissingArtefact, UsageError
 from kore.records import KnowledgeItem
 from kore.settings import AugmentSection
 from tests.augment_loopback import gadgets
+from tests.held import held
 
 FILES = ("tree.jsonl", "samples.jsonl", "eval.jsonl", "rejected.jsonl", "report.json")
 SECTION = AugmentSection(teacher="offline", negatives=0.5, forest=True, copies=2)
@@ -67,3 +68,9 @@ def test_a_missing_a_double_and_a_foreign_part_are_refused(
     grow(items, SECTION, tmp_path / "whole", keep_going=True)
     with pytest.raises(UsageError, match="made without --shard"):
         join([one, two, tmp_path / "whole"], tmp_path / "joined")
+
+
+def test_parts_are_not_joined_where_another_process_works(items: list[KnowledgeItem], tmp_path: Path) -> None:
+    made = parts(items, tmp_path)
+    with held(tmp_path / "joined"), pytest.raises(DataError, match="in use by process"):
+        join(made, tmp_path / "joined")

@@ -17,7 +17,7 @@ from kore.augment.limits import Bucket, Cost
 from kore.augment.parse import parse
 from kore.augment.replies import ReplyStore
 from kore.augment.schemas import Answers, Questions, Summary, Verdict, schema_of
-from kore.errors import Interrupted, ProviderError, UsageError
+from kore.errors import GateNotMet, ProviderError, UsageError
 from kore.records import Sample, read_records
 from kore.settings import AugmentSection
 from tests.augment_loopback import KEYS, Loopback, gadgets, loopback
@@ -107,7 +107,7 @@ def test_the_judge_is_in_the_estimate_and_under_the_same_limit(tmp_path: Path, p
         after = estimate(items, judged, 0)
         assert before.calls > after.calls == after.cached == asked == 4 * 2 + 2 * (4 + 1 + 4)
         assert (before.money or 0) > 0 == after.money
-        with pytest.raises(Interrupted, match=r"limit of 0\.5"):
+        with pytest.raises(GateNotMet, match=r"limit of 0\.5"):
             grow(items, settings(server, judge="openai:other", max_cost=0.5, **prices), tmp_path / "more")
 
 
@@ -118,6 +118,17 @@ def test_nothing_is_paid_twice(tmp_path: Path, picture: Path) -> None:
         paid = server.stats()["requests"]
         grow(items, settings(server, copies=3), tmp_path / "again")
         assert server.stats()["requests"] == paid == 4 * len(items)
+
+
+def test_two_servers_with_a_model_of_one_name_do_not_share_replies(tmp_path: Path, picture: Path) -> None:
+    items = gadgets(2, picture)
+    with loopback() as one, loopback() as other:
+        grow(items, settings(one), tmp_path / "one")
+        grow(items, settings(other), tmp_path / "other")
+        assert one.stats()["requests"] == other.stats()["requests"] == 8
+        slash = settings(one).model_copy(update={"base_url": f"{one.url}/"})
+        grow(items, slash, tmp_path / "slash")
+        assert one.stats()["requests"] == 8
 
 
 def test_a_wrong_key_ends_at_once_and_is_never_shown(
@@ -157,11 +168,15 @@ def test_the_cost_limit_stops_before_it_is_passed_and_the_rest_follows(tmp_path:
     items = gadgets(12, picture)
     prices = {"price_in": 1000.0, "price_out": 1000.0}
     with loopback() as server:
-        with pytest.raises(Interrupted) as stopped:
-            grow(items, settings(server, max_cost=4.0, concurrency=2, **prices), tmp_path / "out")
-        assert stopped.value.exit_code == 130
+        limited = settings(server, max_cost=4.0, concurrency=2, **prices)
+        with pytest.raises(GateNotMet) as stopped:
+            grow(items, limited, tmp_path / "out")
+        assert stopped.value.exit_code == 6
         first = server.stats()["requests"]
         assert 0 < first < 48
+        with pytest.raises(GateNotMet, match="limit of 4"):  # the same command spends nothing more
+            grow(items, limited, tmp_path / "out")
+        assert server.stats()["requests"] == first
         grow(items, settings(server, **prices), tmp_path / "out")
         assert server.stats()["requests"] == 48
         used = json.loads((tmp_path / "out" / "report.json").read_text())["usage"]

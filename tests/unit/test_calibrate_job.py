@@ -16,6 +16,7 @@ from kore.nullspace.covariance import shard
 from kore.nullspace.job import HELD_OUT, INTERFERENCE, SPECTRA, CalibrateJob
 from kore.nullspace.parallel import Ranks
 from kore.profile import Profile
+from tests.held import held
 
 
 @pytest.fixture
@@ -130,3 +131,21 @@ def test_interference_is_that_of_the_adapter_as_training_takes_it(
     without.run()
     assert max(ranks) < max(measured(out)[0])
     assert (out / HELD_OUT).is_dir()
+
+
+@pytest.mark.parametrize(("held_out", "place"), [(0, ""), (2, ""), (2, HELD_OUT)])
+def test_a_folder_that_another_process_sums_in_is_refused_and_keeps_what_it_holds(
+    tiny_llava: Path, old: Path, tmp_path: Path, held_out: int, place: str
+) -> None:
+    out = tmp_path / "c"
+    theirs = out / "hidden-states" / "0" / "000000.safetensors"
+    with held(out / place) as child:
+        CalibrateJob(profile(tiny_llava, old, {"rank": 2}, held_out), out).manifest.write(out)
+        theirs.parent.mkdir(parents=True)
+        theirs.touch()
+        for restart in (False, True) if not place else (False,):
+            with pytest.raises(DataError, match=f"in use by process {child.pid}"):
+                CalibrateJob(profile(tiny_llava, old, {"rank": 2}, held_out), out).run(restart=restart)
+        assert theirs.exists()
+    CalibrateJob(profile(tiny_llava, old, {"rank": 2}, held_out), out).run()
+    assert not list(out.rglob(".lock"))

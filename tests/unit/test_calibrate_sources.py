@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from PIL import Image
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.jsonl import write_jsonl
 from kore.nullspace import bench
-from kore.nullspace.onevision import CATEGORIES
 from kore.nullspace.sources import Source, collect, collect_others, parse_source
+from kore.settings import ONEVISION_SUBSETS
 
 
 def png(shade: int = 90) -> bytes:
@@ -29,7 +30,7 @@ def onevision(tmp_path: Path) -> Path:
     pa = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     root = tmp_path / "data" / "onevision"
-    for name in CATEGORIES:
+    for name in ONEVISION_SUBSETS:
         (root / name).mkdir(parents=True)
         for part in range(2):
             rows = []
@@ -67,7 +68,7 @@ def test_onevision_draws_evenly_and_replaces_what_cannot_be_used(
     skipped: list[str] = []
     source = [parse_source("onevision:30", 1)]
     drawn = collect(source, 233, tmp_path / "w", on_skip=skipped.append)
-    counts = [sum(s.id.startswith(f"{name}/") for s in drawn) for name in CATEGORIES]
+    counts = [sum(s.id.startswith(f"{name}/") for s in drawn) for name in ONEVISION_SUBSETS]
     assert counts == [8, 8, 7, 7]
     assert len({s.id for s in drawn}) == 30
     assert any("broken picture" in s for s in skipped) and any("no picture" in s for s in skipped)
@@ -82,6 +83,18 @@ def test_onevision_that_is_not_here_names_the_command_and_the_setting(tmp_path: 
         collect([parse_source("onevision", 4)], 0, tmp_path, onevision=str(tmp_path / "none"))
     assert "kore data fetch onevision" in str(caught.value.hint)
     assert "calibrate.onevision" in str(caught.value.hint)
+
+
+def test_onevision_without_pyarrow_is_something_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ONEVISION_SUBSETS[0]).mkdir()
+    (tmp_path / ONEVISION_SUBSETS[0] / "train.parquet").touch()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingArtefact, match="needs pyarrow") as caught:
+        collect([parse_source("onevision:4", 4)], 0, tmp_path / "work", onevision=str(tmp_path))
+    assert "kore-inject[data]" in (caught.value.hint or "")
 
 
 def test_a_benchmark_gives_its_questions_with_shared_pictures(

@@ -37,6 +37,7 @@ from kore.pipeline.capture import run_capture
 from kore.pipeline.capture_plan import CapturePlan, CaptureRequest, parse_counts
 from kore.pipeline.capture_report import tables
 from kore.profile import ModelSection
+from tests.held import held
 
 SHAPES = [(9, 9), (7, 12), (14, 8)]
 
@@ -280,6 +281,11 @@ def test_a_study_that_lost_a_cell_makes_that_one_alone(request_: CaptureRequest,
     assert [s for s in stages if s.startswith(("decompose", "evaluate"))] == [
         "evaluate base", "decompose plain", "evaluate plain-8",
     ]  # fmt: skip
+
+
+def test_a_study_in_which_another_process_works_is_refused(request_: CaptureRequest, tmp_path: Path) -> None:
+    with held(tmp_path / "study"), pytest.raises(KoreError, match="in use by process"):
+        run(request_)
 
 
 def refusals() -> Iterator[Any]:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from kore.errors import DataError
-from kore.models.conversation import IGNORED, Encoder, collate
+from kore.models.conversation import IGNORED, Encoder, check_image, collate, open_image
 from kore.models.generate import Engine, Prompt
 from kore.models.load import load
 from kore.models.marks import Marks
@@ -146,3 +146,14 @@ def test_labels_are_placed_where_a_picture_becomes_rows_and_columns(tmp_path: Pa
     features = encoder.training(sample(picture, "<image>\nWhat?", "Lima", "Peru?", "Yes No"))
     kept = features["input_ids"][features["labels"] != IGNORED]
     assert encoder.tokenizer.decode(kept) == " Lima<end_of_utterance> Yes No<end_of_utterance>"
+
+
+@pytest.mark.parametrize("side", [8000, 10000, 14000])  # from here on Pillow warns, and from there it refuses
+def test_a_picture_that_would_fill_the_memory_is_refused_by_its_size(tmp_path: Path, side: int) -> None:
+    path = tmp_path / "bomb.png"
+    Image.new("1", (side, side)).save(path)
+    assert path.stat().st_size < 1 << 20
+    for open_ in (open_image, check_image):
+        with pytest.raises(DataError, match=r"too large a picture: .*bomb\.png") as caught:
+            open_(path, "samples.jsonl:3")
+        assert caught.value.where == "samples.jsonl:3" and "pixels" in (caught.value.hint or "")

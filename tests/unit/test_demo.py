@@ -12,7 +12,7 @@ from kore.errors import UsageError
 from kore.pipeline import demo
 from kore.pipeline.demo import run_demo
 from kore.profile import Resolved
-from kore.run import Run, newest_run
+from kore.run import Run, all_runs
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +60,7 @@ def test_the_demo_from_items_to_answers(tmp_path: Path) -> None:
     assert len(told["retention"]) == 6 and "24 other old samples" in told["legend"]
     assert {"prepare", "base", "lora-raw", "lora", "kore"} == told["seconds"].keys()
     assert any(command.startswith(f"kore dashboard {folder / 'kore'}") for command in told["next"])
-    assert newest_run().folder.parent == folder
+    assert all_runs()[0].folder.parent == folder
     with pytest.raises(UsageError, match="other settings") as caught:
         run_demo(folder, seed=1)
     assert "--restart" in (caught.value.hint or "")

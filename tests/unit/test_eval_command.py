@@ -15,6 +15,7 @@ from kore.evaluate.report import item_words
 from kore.evaluate.target import find_target
 from kore.evaluate.task import Verdict
 from kore.profile import ModelSection
+from tests.held import held
 from tests.tsv import write_all
 
 
@@ -259,3 +260,15 @@ def test_a_label_from_an_adapter_is_a_plain_name_that_is_not_taken(
     (place / "adapter_config.json").write_text("{}")
     (place / "kore.json").write_text(json.dumps({"method": method}))
     assert find_target(str(place), ModelSection()).label == label
+
+
+@pytest.mark.parametrize("rescore", [False, True])
+def test_results_that_another_process_writes_are_refused(
+    outcome: Outcome, request_: Request, rescore: bool
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in outcome.out.rglob("*") if p.is_file()}
+    with held(outcome.out) as child:
+        for restart in (False, True):
+            with pytest.raises(DataError, match=f"in use by process {child.pid}"):
+                carry_out(replace(request_, restart=restart, rescore=rescore))
+    assert {p: p.stat().st_mtime_ns for p in before} == before

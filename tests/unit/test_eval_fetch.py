@@ -15,7 +15,8 @@ import pytest
 
 from kore.errors import DataError, ProviderError, UsageError
 from kore.evaluate.fetch import Limits, check_address, download, get_json
-from kore.evaluate.library import SUBSETS, Fetcher, unpack
+from kore.evaluate.library import Fetcher, unpack
+from kore.settings import ONEVISION_SUBSETS
 
 DATA = bytes(range(256)) * 4000
 LOCAL = Limits(private=True, seconds=5)
@@ -204,7 +205,7 @@ def _fetcher(mirror: str, folder: Path) -> Fetcher:
 
 def test_onevision_is_four_subsets_and_nothing_else(mirror: str, tmp_path: Path) -> None:
     paths = _fetcher(mirror, tmp_path).fetch("onevision")
-    assert [p.parent.name for p in paths] == list(SUBSETS)
+    assert [p.parent.name for p in paths] == list(ONEVISION_SUBSETS)
     assert all(p.read_bytes() == DATA for p in paths)
     assert not any("readme" in path for path, _ in Server.asked)
 

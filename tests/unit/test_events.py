@@ -172,3 +172,14 @@ def test_what_was_written_before_a_kill_is_there(tmp_path: Path) -> None:
     steps = [e["step"] for e in tail.read()]
     assert len(steps) >= 200 and steps == list(range(len(steps)))
     assert tail.bad_lines == 0
+
+
+def test_a_segment_that_was_replaced_under_the_same_number_is_read_from_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "events-0001.jsonl"
+    path.write_text('{"t": 1, "kind": "step", "step": 1}\n')
+    tail, inode = EventTail(tmp_path), path.stat().st_ino
+    assert [e["step"] for e in tail.read()] == [1]
+    path.write_text("".join(f'{{"t": {t}, "kind": "step", "step": {t}}}\n' for t in (7, 8)))
+    assert path.stat().st_ino == inode
+    assert [e["step"] for e in tail.read()] == [7, 8]
+    assert list(tail.read()) == []

@@ -19,6 +19,7 @@ from kore.models.load import Backbone, load
 from kore.models.low_rank import WEIGHTS
 from kore.models.vllm import padded_rank
 from kore.profile import ModelSection
+from tests.held import held
 
 
 def trained(base: Path, out: Path, *, projector: bool = False, ranks: tuple[int, int] = (5, 5)) -> Path:
@@ -134,3 +135,9 @@ def test_a_result_that_is_no_low_rank_adapter_is_refused(tiny_llava: Path, tmp_p
     (made / "kore.json").write_text(json.dumps({**facts, "format": "moelora", "method": "moelora"}))
     with pytest.raises(DataError, match="moelora is no low-rank adapter"):
         export(made, "merged", tmp_path / "b", section(tiny_llava))
+
+
+def test_an_export_that_another_process_writes_is_refused(tiny_llava: Path, tmp_path: Path) -> None:
+    made = trained(tiny_llava, tmp_path / "a")
+    with held(tmp_path / "out"), pytest.raises(DataError, match="in use by process"):
+        export(made, "peft", tmp_path / "out", section(tiny_llava))

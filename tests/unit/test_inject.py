@@ -15,10 +15,12 @@ from kore.evaluate.agreement import load_agreement
 from kore.evaluate.suites import resolve_suites
 from kore.events import EventTail, segments
 from kore.pipeline import inject
-from kore.pipeline.inject import PROTECTED, Request, choice, old_prompts, plan, run_inject
+from kore.pipeline.inject import Request, choice, plan, run_inject
+from kore.pipeline.old import PROTECTED, old_samples
 from kore.profile import resolve
 from kore.run import Run, run_at
 from kore_cli.main import app
+from tests.held import held
 
 
 def write_items(folder: Path, count: int = 2) -> Path:
@@ -240,7 +242,7 @@ def test_the_command_asks_the_suites_of_old_knowledge_that_are_named_else_the_pr
 def test_old_prompts_are_of_every_source_and_the_protected_ones_where_there_are_no_others(
     tmp_path: Path, tiny_llava: Path
 ) -> None:
-    wanted = request(tmp_path, tiny_llava, write_items(tmp_path))
+    request(tmp_path, tiny_llava, write_items(tmp_path))
     old, other = tmp_path / "old.jsonl", tmp_path / "other.jsonl"
     other.write_text(old.read_text().replace("Peru", "Kenya"))  # the same ids
     for samples, kept, asked in (
@@ -248,9 +250,98 @@ def test_old_prompts_are_of_every_source_and_the_protected_ones_where_there_are_
         ([f"{old}:6"], PROTECTED, ["Peru?"] * 6),
     ):
         flags = {"model.id": str(tiny_llava), "calibrate.samples": samples}
-        path = old_prompts(replace(wanted, resolved=resolve("tiny", flags)), tmp_path / kept)
-        assert path.name.startswith(kept)
-        assert [task.text for task in load_agreement(path).prompts] == asked
+        old_ = old_samples(resolve("tiny", flags).profile.calibrate, tmp_path / kept, needed=False)
+        assert old_.given is None and old_.asked.name.startswith(kept)
+        assert [task.text for task in load_agreement(old_.asked).prompts] == asked
+
+
+@pytest.mark.parametrize("count", [4, 6])  # of six: others are left, or none
+def test_what_a_method_trains_with_is_never_asked(tmp_path: Path, tiny_llava: Path, count: int) -> None:
+    old = tmp_path / "old.jsonl"
+    lines = [
+        {"id": "a", "conversations": [{"from": "human", "value": f"{n}?"}, {"from": "gpt", "value": "Yes"}]}
+        for n in range(6)
+    ]
+    old.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    section = resolve("tiny", {"calibrate.samples": [f"{old}:{count}"]}).profile.calibrate
+    drawn = old_samples(section, tmp_path / "out", needed=True)
+    assert drawn.given is not None and not drawn.asked.name.startswith(PROTECTED)
+    given, asked = ({t.text for t in load_agreement(path).prompts} for path in (drawn.given, drawn.asked))
+    assert given and asked and not given & asked and given | asked <= {f"{n}?" for n in range(6)}
+    before = drawn.given.read_bytes()
+    assert old_samples(section, tmp_path / "out", needed=True) == drawn
+    assert old_samples(section, tmp_path / "out", needed=True, restart=True) == drawn
+    assert drawn.given.read_bytes() == before
+
+
+def test_one_old_sample_is_too_few_to_train_with_and_to_be_asked(tmp_path: Path, tiny_llava: Path) -> None:
+    wanted = request(tmp_path, tiny_llava, write_items(tmp_path))
+    old = tmp_path / "old.jsonl"
+    old.write_text(old.read_text().splitlines(keepends=True)[0])
+    flags = {"model.id": str(tiny_llava), "calibrate.samples": [str(old)], "train.method": "replay"}
+    with pytest.raises(UsageError, match="there is one"):
+        plan(replace(wanted, resolved=resolve("tiny", flags))).rehearse()
+
+
+def questions(folder: Path, count: int = 2, **changes: object) -> Path:
+    path = folder / "kept.jsonl"
+    lines = [
+        {"question_id": str(n), "text": "Peru?", "answers": ["Yes"], "image": None, **changes}
+        for n in range(count)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_a_method_that_needs_old_samples_is_given_them_beside_named_suites(
+    tmp_path: Path, tiny_llava: Path
+) -> None:
+    wanted = request(tmp_path, tiny_llava, write_items(tmp_path))
+    named = wanted.resolved.profile
+    profile = named.model_copy(update={"train": named.train.model_copy(update={"method": "replay"})})
+    wanted = replace(
+        wanted,
+        resolved=replace(wanted.resolved, profile=profile),
+        suites=(f"{questions(tmp_path)}:retention",),
+    )
+    assert plan(wanted).rehearse()["samples_drawn"] == 4
+    outcome = run_inject(plan(wanted))
+    inputs = Run(outcome.folder / "run").state().inputs
+    assert Path(inputs["old"]["path"]).name.startswith("given-")
+    assert outcome.retention == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"train.method": "replay", "method.replay.shares": 1}, KoreError),
+        ({"train.method": "ewc", "train.zero": 3}, UsageError),
+        ({"train.method": "lora", "train.constraint": False}, KoreError),
+        ({"train.thaw_a": True, "train.weight_decay": 0.1}, UsageError),
+        ({"train.sinks": ["nobodys_sink"]}, UsageError),
+    ],
+)
+def test_settings_that_training_would_refuse_are_refused_before_anything_runs(
+    tmp_path: Path, tiny_llava: Path, changes: dict[str, object], error: type[KoreError]
+) -> None:
+    wanted = request(tmp_path, tiny_llava, write_items(tmp_path))
+    with pytest.raises(error):
+        plan(replace(wanted, resolved=resolve("tiny", {"model.id": str(tiny_llava), **changes})))
+
+
+def test_a_suite_with_a_missing_picture_is_refused_before_anything_runs(
+    tmp_path: Path, tiny_llava: Path
+) -> None:
+    wanted = request(tmp_path, tiny_llava, write_items(tmp_path))
+    with pytest.raises(DataError, match="nowhere"):
+        plan(replace(wanted, suites=(f"{questions(tmp_path, image='nowhere.png')}:retention",)))
+
+
+def test_a_folder_in_which_another_injection_works_is_refused(tmp_path: Path, tiny_llava: Path) -> None:
+    wanted = request(tmp_path, tiny_llava, write_items(tmp_path))
+    assert wanted.out is not None
+    with held(wanted.out) as child, pytest.raises(DataError, match=f"in use by process {child.pid}"):
+        run_inject(plan(wanted))
 
 
 def test_the_embedded_base_is_told_apart_from_what_it_never_met(tmp_path: Path) -> None:

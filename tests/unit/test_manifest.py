@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from kore.errors import DataError, KoreError, MissingArtefact, UsageError
-from kore.manifest import NAME, Manifest, claim, differences, read_manifest
+from kore.manifest import NAME, Manifest, claim, claimed, differences, locked, read_manifest
+from tests.held import held
 
 
 def manifest(kind: str = "covariance", **settings: object) -> Manifest:
@@ -140,3 +141,61 @@ def test_what_a_run_tells_before_its_manifest_is_claimed_and_no_one_elses_events
     with pytest.raises(DataError, match="not empty"):
         claim(tmp_path, manifest())
     assert claim(tmp_path, run) == "fresh"
+
+
+@pytest.mark.parametrize("kind", ["tree", "covariance", "eval", "capture", "export", "study"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_folder_in_which_a_process_works_is_refused_and_left_as_it_is(
+    tmp_path: Path, kind: str, restart: bool
+) -> None:
+    folder = tmp_path / "out"
+    claim(folder, manifest(kind))
+    (folder / "precious").write_text("x")
+    with held(folder) as child:
+        with (
+            pytest.raises(DataError, match=f"in use by process {child.pid}"),
+            claimed(folder, manifest(kind), restart=restart),
+        ):
+            pass
+        assert (folder / "precious").exists()
+    with claimed(folder, manifest(kind)) as state:  # its process is dead
+        assert state == "resume"
+
+
+def test_a_finished_folder_is_read_while_another_process_works_on_it(tmp_path: Path) -> None:
+    claim(tmp_path, manifest())
+    manifest().finished().write(tmp_path)
+    with held(tmp_path):
+        with claimed(tmp_path, manifest()) as state:
+            assert state == "done"
+        with pytest.raises(DataError, match="in use"), claimed(tmp_path, manifest(), always=True):
+            pass
+
+
+def test_a_lock_leaves_nothing_behind_and_none_in_what_is_not_ours(tmp_path: Path) -> None:
+    with claimed(tmp_path / "out", manifest()) as state:
+        assert state == "fresh"
+        assert (tmp_path / "out" / ".lock").read_text().startswith(str(os.getpid()))
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {NAME}
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(DataError, match="not empty"), claimed(tmp_path, manifest()):
+        pass
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_lock_that_its_holder_removed_meanwhile_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    real, taken = fcntl.flock, []
+
+    def removed_first(stream: object, how: int) -> None:
+        real(stream, how)  # type: ignore[arg-type]
+        if not taken:
+            (tmp_path / ".lock").unlink()
+        taken.append(stream)
+
+    monkeypatch.setattr(fcntl, "flock", removed_first)
+    with locked(tmp_path):
+        assert len(taken) == 2 and (tmp_path / ".lock").exists()

@@ -21,6 +21,7 @@ from kore.nullspace.report import report
 from kore.pipeline.rehearsal import dry_run_training
 from kore.pipeline.training import TrainRequest
 from kore.profile import AdapterSection, resolve
+from tests.held import held
 
 
 def rows(n: int, d: int, seed: int) -> Tensor:
@@ -172,3 +173,9 @@ def test_the_report_warns_of_too_few_tokens(tmp_path: Path) -> None:
     assert "2 of 2 sites saw fewer tokens" in told["warnings"][0]
     assert told["sites"][0]["condition"] is None or told["sites"][0]["condition"] > 1e12
     assert told["sites"][0]["energy_smallest"] < 1e-12
+
+
+def test_a_sum_that_another_process_makes_is_refused(tmp_path: Path) -> None:
+    a, b = covariance(tmp_path / "a", 1), covariance(tmp_path / "b", 2)
+    with held(tmp_path / "c"), pytest.raises(DataError, match="in use by process"):
+        combine([a.folder, b.folder], tmp_path / "c")

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from kore.errors import DataError, Interrupted, MissingArtefact, ProfileError, UsageError
 from kore.events import EventWriter
-from kore.manifest import read_manifest
+from kore.files import write_json
+from kore.manifest import Manifest, read_manifest
 from kore.pipeline import stages
 from kore.pipeline.study import Study, beyond, choose, run_study, trainings, unmatched
 from kore.pipeline.study_arms import arms
@@ -28,6 +29,7 @@ from kore.pipeline.study_trials import NOT_YET, Bench, Spec, _losses
 from kore.profile import shipped
 from kore.run import Run
 from kore_cli.main import app
+from tests.held import held
 
 
 def row(lr: float, k_a: float, k_r: float) -> dict[str, Any]:
@@ -374,6 +376,38 @@ def own(tiny_llava: Path, tmp_path: Path) -> StudyPlan:
         items=str(folder / "items.jsonl"), old=str(folder / "samples.jsonl"),
         suites=[f"{folder / 'old.jsonl'}:retention"], settings=settings, further=0, notes="**Read** this.",
     )  # fmt: skip
+
+
+def test_a_study_is_shown_by_its_command_report_and_rows_in_short(tmp_path: Path) -> None:
+    plan = StudyPlan().model_dump(mode="json")
+    manifest = Manifest("study", {}, {}, facts={"plan": plan, "command": "kore study mine.toml"})
+    manifest.write(tmp_path)
+
+    def shown() -> dict[str, Any]:
+        done = CliRunner().invoke(app, ["show", str(tmp_path), "--json"])
+        assert done.exit_code == 0, done.output
+        value: dict[str, Any] = json.loads(done.stdout)
+        return value
+
+    assert (shown()["report"], shown()["table"], shown()["status"]) == (None, [], "partial")
+    figures = {"params": 5, "k_a": 1.5, "k_r": 99.0, "avg": 50.25}
+    write_json(
+        tmp_path / "report" / "study.json",
+        {"table": [{"label": "kore", **figures, "by_suite": {"old": 1.0}}], "missing": {"rag": "no items"}},
+    )
+    told = shown()
+    assert told["table"] == [{"label": "kore", **figures}] and told["missing"] == ["rag"]
+    assert told["command"] == "kore study mine.toml"
+    assert told["report"] == str(tmp_path / "report" / "study.md")
+
+
+def test_a_study_in_which_another_process_works_is_only_reported(own: StudyPlan, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    run_study(own, out, make=False)
+    with held(out) as child:
+        assert run_study(own, out, make=False)["missing"]
+        with pytest.raises(DataError, match=f"in use by process {child.pid}"):
+            run_study(own, out)
 
 
 @pytest.mark.slow

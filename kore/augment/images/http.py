@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 from kore.augment.images.download import Downloader
 from kore.augment.images.provider import Found
 from kore.errors import ProfileError, ProviderError, UsageError
+from kore.files import hash_json
 from kore.settings import HttpImages
 
 MOST = 4 << 20
@@ -24,7 +25,7 @@ class HttpSearch:
         private: the service may lie in an inner network.
 
     Raises:
-        ProfileError: no address. UsageError: the key's variable is not set.
+        ProfileError: no address. UsageError: the key's or another variable is not set.
     """
 
     remote = True
@@ -37,7 +38,10 @@ class HttpSearch:
                 hint="profiles/images-google-cse.toml and profiles/images-serpapi.toml are worked examples",
             )
         self.settings = settings
-        self.name = f"http:{urlsplit(settings.url).hostname}"
+        self._url = _from_environment(settings.url)
+        # searches are kept by name: another engine or another path to the results is another search
+        search = hash_json([self._url, settings.model_dump(exclude={"url", "key_env"})])
+        self.name = f"http:{urlsplit(settings.url).hostname}-{search[:8]}"
         self._key = os.environ.get(settings.key_env or "", "")
         if settings.key_env and not self._key:
             raise UsageError(
@@ -51,12 +55,7 @@ class HttpSearch:
         Raises:
             ProviderError: no usable answer after retries.
         """
-        assert self.settings.url is not None
-        address = (
-            _from_environment(self.settings.url)
-            .replace("{query}", quote(query))
-            .replace("{count}", str(count))
-        )
+        address = self._url.replace("{query}", quote(query)).replace("{count}", str(count))
         headers = {self.settings.key_header: self._key} if self.settings.key_header else {}
         if self.settings.key_param:
             address += f"{'&' if '?' in address else '?'}{self.settings.key_param}={quote(self._key)}"

@@ -11,11 +11,10 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from kore.errors import DataError
-from kore.files import hash_bytes
+from kore.files import MOST_PIXELS, hash_bytes
 
 SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tiff"}
 LARGEST = 20 << 20  # bytes
-MOST_PIXELS = 60_000_000
 LEAST_SIDE = 8
 
 

@@ -23,7 +23,7 @@ from kore.augment.schemas import (
 )
 from kore.augment.teachers.patterns import Finding, findings, summary
 from kore.augment.templates import Templates, Tier, draw, fill
-from kore.augment.text import contains, fold, language
+from kore.augment.text import contains, language
 from kore.errors import UsageError
 from kore.records import KnowledgeItem
 
@@ -152,8 +152,3 @@ def tier_of(templates: Templates, key: str) -> Tier:
     """The wordings behind a finding's key."""
     family, _, name = key.partition(".")
     return templates.fact(name) if family == "facts" else templates.patterns[name]
-
-
-def same_question(a: str, b: str) -> bool:
-    """Whether two questions are the same but for case and accents."""
-    return fold(a).strip(" ?.!") == fold(b).strip(" ?.!")

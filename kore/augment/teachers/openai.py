@@ -60,8 +60,12 @@ class OpenAITeacher:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The sampling temperature."""
-        return {"temperature": self.settings.temperature}
+        """The sampling temperature, and the server: two may have models of one name."""
+        url = self.settings.base_url
+        return {
+            "temperature": self.settings.temperature,
+            **({"base_url": url.rstrip("/")} if url else {}),
+        }
 
     async def reply(self, call: Call, repair: tuple[str, str] | None = None) -> Reply:
         """Ask once, stepping down to a plainer form of request while the server refuses the form."""

@@ -1,14 +1,9 @@
-"""Write docs/settings.md from the settings' own descriptions; with --check only say whether it is current.
-
-python scripts/write_settings_docs.py [--check]
-"""
+"""The text of docs/settings.md, from the settings' own descriptions."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -18,10 +13,9 @@ from pydantic_core import PydanticUndefined
 from kore.methods.table import METHODS, method_class
 from kore.settings import Profile
 
-TARGET = Path(__file__).parents[1] / "docs" / "settings.md"
 HEAD = """# Settings
 
-This page is written by `scripts/write_settings_docs.py` from `kore/settings.py` and the methods; a test
+This page is written by `scripts/write_docs.py` from `kore/settings.py` and the methods; a test
 checks that it is current.
 
 A profile is a TOML file with these tables (`kore profiles copy NAME mine.toml` makes one of your own). Any
@@ -62,7 +56,7 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", r"\|").split())
 
 
-def page() -> str:
+def settings_page() -> str:
     """The whole text of docs/settings.md."""
     parts = [HEAD]
     for name, field in Profile.model_fields.items():
@@ -71,19 +65,3 @@ def page() -> str:
     for name in METHODS:
         parts += tables(method_class(name).Settings, ("method", name))
     return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-def main() -> int:
-    """Write the page, or compare it."""
-    text = page()
-    if "--check" not in sys.argv[1:]:
-        TARGET.write_text(text, encoding="utf-8")
-        return 0
-    if TARGET.exists() and TARGET.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{TARGET} is not current; write it with: python {Path(__file__).name}", file=sys.stderr)
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
-"""Write docs/cli.md from the commands' own help; with --check only say whether it is current.
+"""Write the pages of docs/ that the code holds: cli.md from the commands' own help, keys.md, settings.md.
 
-python scripts/write_cli_docs.py [--check]
+python -m scripts.write_docs [--check]     # --check only says whether they are current
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from typing import Any
 import typer
 from typer.testing import CliRunner
 
-TARGET = Path(__file__).parents[1] / "docs" / "cli.md"
+from scripts.settings_page import settings_page
+
+DOCS = Path(__file__).parents[1] / "docs"
 WIDTH = 100
 
 HEAD = """# The command line
 
-This page is written by `scripts/write_cli_docs.py` from each command's own `--help`; a test checks that
+This page is written by `scripts/write_docs.py` from each command's own `--help`; a test checks that
 it is current.
 
 Data goes to standard output: text for people on a terminal, JSON lines in a pipe or with `--json`.
@@ -34,7 +36,7 @@ input, and for standard output where something is written. Colour appears on ter
 | 3 | bad profile or data, or a place that cannot be written to |
 | 4 | something that an earlier command (or an extra) brings is missing; the message names it |
 | 5 | a teacher, judge or image provider failed after its retries; what was finished is kept |
-| 6 | a result fell below the bar that you set |
+| 6 | a result fell below the bar that you set, or a limit of cost was reached |
 | 130 | interrupted; the same command goes on |
 | 141 | the reader of a pipe went away |
 
@@ -54,7 +56,7 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
         yield from commands(inner, (*path, name))
 
 
-def page() -> str:
+def cli_page() -> str:
     """The whole text of docs/cli.md."""
     from kore_cli.main import app
 
@@ -71,15 +73,19 @@ def page() -> str:
 
 
 def main() -> int:
-    """Write the page, or compare it."""
-    text = page()
-    if "--check" not in sys.argv[1:]:
-        TARGET.write_text(text, encoding="utf-8")
-        return 0
-    if TARGET.exists() and TARGET.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{TARGET} is not current; write it with: python scripts/write_cli_docs.py", file=sys.stderr)
-    return 1
+    """Write the pages, or compare them."""
+    from kore_cli.keys import markdown
+
+    code = 0
+    pages = {"cli.md": cli_page(), "keys.md": markdown(), "settings.md": settings_page()}
+    for name, text in pages.items():
+        target = DOCS / name
+        if "--check" not in sys.argv[1:]:
+            target.write_text(text, encoding="utf-8")
+        elif not target.exists() or target.read_text(encoding="utf-8") != text:
+            print(f"{target} is not current; write it with: just docs", file=sys.stderr)
+            code = 1
+    return code
 
 
 if __name__ == "__main__":
