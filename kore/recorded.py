@@ -60,14 +60,14 @@ def recorded(run: Run) -> dict[str, Any]:
 
 def _model(target: str) -> str:
     """The base of an adapter or of what else was named."""
-    from kore.evaluate.target import find_target
+    from kore.evaluate.target import find_target, hub_id
     from kore.models.load import EMBEDDED, embedded_base
 
     try:
         model = find_target(target, ModelSection()).model
     except MissingArtefact:
         return target  # whoever loads it says what is missing
-    return EMBEDDED if model == str(embedded_base()) else model
+    return EMBEDDED if model == str(embedded_base()) else hub_id(model) or model
 
 
 def _model_of(profile: str) -> str:

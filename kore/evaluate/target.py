@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _LABEL = re.compile(r"\w[\w.,+=() -]{0,99}")
 _TAKEN = frozenset({"base", "rag"})
+_SNAPSHOT = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,23 @@ def _adapter(
     if not isinstance(facts, dict) or not isinstance(config, dict):
         raise DataError("not an adapter's description", where=str(folder))
     named = known or facts.get("model") or config.get("base_model_name_or_path")
-    usable = isinstance(named, str) and (Path(named).is_dir() or "/" not in named.strip("/"))
-    model = named if usable and named else section.id
-    return Target(safe_label(facts.get("method"), label), str(model), folder, questions)
+    model = _usable(named) if isinstance(named, str) and named else None
+    return Target(safe_label(facts.get("method"), label), model or section.id, folder, questions)
+
+
+def _usable(named: str) -> str | None:
+    """The base that an adapter names: a folder that is here, a hub id, which the path of a snapshot in another
+    machine's cache holds too, or kore-tiny; None for a folder that is not here."""
+    if Path(named).is_dir() or "/" not in named.strip("/"):
+        return named
+    return hub_id(named)
+
+
+def hub_id(named: str) -> str | None:
+    """The hub id that a path into the hub's cache is of, or that the text itself is."""
+    if found := _SNAPSHOT.search(named):
+        return f"{found[1]}/{found[2]}"
+    return named if _HUB_ID.fullmatch(named) and not Path(named).parent.is_dir() else None
 
 
 def safe_label(*names: Any) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from kore.evaluate.target import find_target
+from kore.profile import ModelSection
 from kore.recorded import resolve_for
 from kore.run import Run, RunState, home
 
@@ -42,13 +44,29 @@ def test_a_run_is_found_by_its_name_under_the_runs_folder_and_in_the_folder_of_a
     assert resolve_for("other").profile.eval.max_new_tokens == 78
 
 
-def test_a_model_and_its_adapters_bring_the_shipped_profile_that_is_for_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "named",
+    [
+        "llava-hf/llava-1.5-7b-hf",
+        "/home/x/.cache/huggingface/hub/models--llava-hf--llava-1.5-7b-hf/snapshots/0123abc",  # another machine's
+    ],
+)
+def test_a_model_and_its_adapters_bring_the_shipped_profile_that_is_for_them(
+    named: str, tmp_path: Path
+) -> None:
     assert resolve_for("kore-tiny").name == "tiny"
-    assert resolve_for("llava-hf/llava-1.5-7b-hf").name == "llava-v1.5-7b"
+    assert resolve_for(named).name == "llava-v1.5-7b"
     (tmp_path / "adapter_config.json").write_text("{}")
-    (tmp_path / "kore.json").write_text(json.dumps({"model": "llava-hf/llava-1.5-7b-hf", "method": "kore"}))
-    named = resolve_for(str(tmp_path)).profile.model
-    assert (named.id, named.vision_select_layer) == ("llava-hf/llava-1.5-7b-hf", -2)
+    (tmp_path / "kore.json").write_text(json.dumps({"model": named, "method": "kore"}))
+    found = resolve_for(str(tmp_path)).profile.model
+    assert (found.id, found.vision_select_layer) == ("llava-hf/llava-1.5-7b-hf", -2)
+    assert find_target(str(tmp_path), found).model == "llava-hf/llava-1.5-7b-hf"
+
+
+def test_an_adapter_of_a_folder_that_is_not_here_takes_the_profiles_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "kore.json").write_text(json.dumps({"model": "/not/here", "method": "kore"}))
+    assert find_target(str(tmp_path), ModelSection(id="kore-tiny")).model == "kore-tiny"
 
 
 def test_only_the_embedded_base_has_short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
