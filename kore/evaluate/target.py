@@ -90,8 +90,8 @@ def _adapter(
 
 
 def _usable(named: str) -> str | None:
-    """The base that an adapter names: a folder that is here, a hub id, which the path of a snapshot in another
-    machine's cache holds too, or kore-tiny; None for a folder that is not here."""
+    """The base that an adapter names: a folder that is here, kore-tiny, or a hub id, which the path of a
+    snapshot in another machine's cache holds too; None for a folder that is not here."""
     if Path(named).is_dir() or "/" not in named.strip("/"):
         return named
     return hub_id(named)
