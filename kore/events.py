@@ -107,11 +107,11 @@ class EventTail:
     bad_lines: int = 0
     _known: dict[str, tuple[int, bytes, int]] = field(default_factory=dict)
 
-    def read(self, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield new events, oldest first, of each segment about `limit` bytes (at least a line) if given."""
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Yield new events, oldest first."""
         for path in segments(self.folder):
             try:
-                data = self._new(path, limit)
+                data = self._new(path)
             except FileNotFoundError:  # the run was discarded while it was being read
                 self._known.pop(path.name, None)
                 continue
@@ -120,7 +120,7 @@ class EventTail:
                 if event is not None:
                     yield event
 
-    def _new(self, path: Path, limit: int | None) -> bytes:
+    def _new(self, path: Path) -> bytes:
         """Whole lines that were not read yet; moves the offset behind them."""
         with path.open("rb") as stream:
             inode, head = os.fstat(stream.fileno()).st_ino, stream.read(HEAD)
@@ -129,9 +129,7 @@ class EventTail:
             if known != inode or not head.startswith(begun) or stream.seek(0, 2) < offset:
                 offset = 0
             stream.seek(offset)
-            data = stream.read(-1 if limit is None else limit)
-            if limit is not None and not data.endswith(b"\n"):
-                data += stream.readline()  # one line may be longer than the limit
+            data = stream.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._known[path.name] = (inode, head, offset + len(whole))
         return whole

@@ -100,7 +100,7 @@ def train(
         "adapter.rank": rank,
         "adapter.budget": budget,
         "adapter.keep": keep_energy,
-        "adapter.basis": None if contrast is None else "contrast",
+        "adapter.basis": None if contrast is None else "contrast" if contrast else "paper",
         "adapter.contrast": contrast,
         "adapter.solver": solver,
         "train.lr": lr,

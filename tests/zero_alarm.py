@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -20,13 +21,16 @@ from kore.train.trainer import train
 
 
 class Falls:
-    """Says right until it was asked often enough: base, step 2 and its events, but not step 4."""
+    """Says right until it was asked often enough: base, step 2 and its events, but not step 4.
+
+    The second process never says wrong: what the first saw is what both go by.
+    """
 
     calls = 0
 
     def __call__(self, answer: str, known: str) -> bool:
         self.calls += 1
-        return self.calls <= 8
+        return self.calls <= 8 or os.environ["RANK"] != "0"
 
 
 def main(base: str, data: str, out: str) -> None:

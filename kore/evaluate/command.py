@@ -22,6 +22,7 @@ from kore.evaluate.task import Suite
 from kore.evaluate.wording import Style
 from kore.files import check_place, read_json
 from kore.manifest import Manifest, claimed, locked, read_manifest
+from kore.patience import PATIENCE
 from kore.run import data_root, run_at
 
 if TYPE_CHECKING:
@@ -383,5 +384,5 @@ def join_world() -> World:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # else all would load on the first
     if not dist.is_initialized():
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=PATIENCE)
     return replace(World(dist.get_rank(), size), barrier=dist.barrier)

@@ -6,10 +6,15 @@ KORE trains B alone, r * d_out per linear; LoRA trains both factors, r * (d_in +
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+def size(parameter: Any) -> int:
+    """Numbers in a parameter, wherever they are: under ZeRO-3 the tensor at hand is empty."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def kore_count(linears: Mapping[str, nn.Linear], rank: int | Mapping[str, int]) -> int:

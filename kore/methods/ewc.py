@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kore.methods.layers import delta, lora_layers, squared_rows
+from kore.methods.layers import beside, delta, lora_layers, squared_rows
 from kore.methods.lora import Lora
 from kore.methods.method import MethodSettings, Setup, Traits
 from kore.models.adapter import adapter_off
@@ -123,7 +123,7 @@ class Ewc(Lora):
         return {**self.fisher, HALF: torch.tensor(self.half_lambda, dtype=torch.float64)}
 
     def restore(self, state: Mapping[str, Tensor], model: Any) -> None:
-        self.fisher = {n: t for n, t in state.items() if n != HALF}
+        self.fisher = beside({n: t for n, t in state.items() if n != HALF}, model)
         self.half_lambda = float(state[HALF])
 
 

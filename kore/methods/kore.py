@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from kore.errors import UsageError
+from kore.methods.count import size
 from kore.methods.layers import lora_layers
 from kore.methods.method import Method, Setup, Traits
 from kore.models import adapter
@@ -68,7 +69,8 @@ class Kore(Method):
         )
         for name, layer in lora_layers(backbone.model).items():
             a0 = factors[name].double()  # (r, d_in)
-            b0 = torch.linalg.solve(a0 @ a0.T, a0 @ before[name].T).T  # (d_out, r)
+            # a W0 that is zero on some of A's directions leaves rows of A zero: the smallest B0 of all
+            b0 = torch.linalg.lstsq(a0.T, before[name].T, driver="gelsd").solution.T  # (d_out, r)
             a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
             with torch.no_grad():
                 a.copy_(torch.cat([a0, a0]))
@@ -80,7 +82,7 @@ class Kore(Method):
     def held(self, model: Any) -> int:
         if not self.thaw_a or not self.constraint:
             return 0
-        return int(sum(p.numel() for n, p in model.named_parameters() if ".lora_" in n) // 2)
+        return int(sum(size(p) for n, p in model.named_parameters() if ".lora_" in n) // 2)
 
     def check(self, model: Any) -> None:
         if self.constraint and not self.thaw_a:

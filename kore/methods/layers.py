@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +17,12 @@ def lora_layers(model: Any) -> dict[str, Any]:
         for name, module in model.named_modules()
         if isinstance(module, LoraLayer) and isinstance(module, nn.Module)
     }
+
+
+def beside(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """One tensor per LoRA layer, each on its layer's device: what a file gave is on the CPU."""
+    layers = lora_layers(model)
+    return {name: value.to(layers[name].base_layer.weight.device) for name, value in state.items()}
 
 
 def delta(layer: Any) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kore.methods.layers import lora_layers
+from kore.methods.layers import beside, lora_layers
 from kore.methods.lora import Lora
 from kore.methods.method import MethodSettings, Setup, Traits
 from kore.models.adapter import adapter_off
@@ -71,14 +71,14 @@ class OLora(Lora):
         return dict(self.old)
 
     def restore(self, state: Mapping[str, Tensor], model: Any) -> None:
-        self.old = dict(state)
+        self.old = beside(state, model)
 
 
 def leading_directions(setup: Setup, count: int) -> dict[str, Tensor]:
     """The leading r directions of every adapted linear's inputs over old samples, (r, d_in) each."""
     model = setup.backbone.model
     layers = lora_layers(model)
-    sums: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}  # on the CPU: those of a 7B are tens of GiB
     source: dict[str, str] = {}  # linear -> the linear that first saw the same input
     mask: list[Tensor] = []
     last: list[tuple[Tensor, str]] = []
@@ -91,8 +91,8 @@ def leading_directions(setup: Setup, count: int) -> dict[str, Tensor]:
             last[:] = [(args[0], name)]
             source[name] = name
             x = args[0].detach().float()[mask[0].bool()]  # (tokens, d_in)
-            product = (x.T @ x).cpu().double()
-            sums[name] = sums[name].add_(product) if name in sums else product
+            product = (x.T @ x).cpu()
+            sums[name] = sums[name].add_(product) if name in sums else product.double()
 
         return hook
 
@@ -109,8 +109,8 @@ def leading_directions(setup: Setup, count: int) -> dict[str, Tensor]:
         for handle in handles:
             handle.remove()
     found = {}
-    for first in sums:
-        vectors = torch.linalg.eigh(sums[first].to(setup.backbone.device)).eigenvectors
+    for first in list(sums):
+        vectors = torch.linalg.eigh(sums.pop(first).to(setup.backbone.device)).eigenvectors
         for name in (n for n, s in source.items() if s == first):
             rank = layers[name].lora_A["default"].weight.shape[0]
             found[name] = vectors[:, -rank:].T.float().contiguous()

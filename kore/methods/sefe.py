@@ -23,7 +23,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kore.methods.layers import lora_layers
+from kore.methods.layers import beside, lora_layers
 from kore.methods.lora import Lora
 from kore.methods.method import MethodSettings, Setup, Traits
 from kore.models.conversation import collate
@@ -75,7 +75,7 @@ class Sefe(Lora):
         for name, layer in lora_layers(model).items():
             product = (layer.lora_B["default"].weight @ layer.lora_A["default"].weight).detach().abs()
             count = max(1, round(self.settings.share * product.numel()))
-            self.chosen[name] = product.flatten().topk(count).indices.sort().values.cpu()
+            self.chosen[name] = product.flatten().topk(count).indices.sort().values
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(fresh[name])
@@ -106,6 +106,12 @@ class Sefe(Lora):
         self.last = float(value.detach())
         return value
 
+    def extra_memory(self, model: Any, tokens: int) -> int:
+        """The places of the chosen elements."""
+        assert isinstance(self.settings, SefeSettings)
+        layers = lora_layers(model).values()
+        return int(sum(8 * self.settings.share * m.out_features * m.in_features for m in layers))
+
     def note(self) -> str:
         return f"SEFE's penalty at the last step: {self.last:.3g}"
 
@@ -113,7 +119,7 @@ class Sefe(Lora):
         return dict(self.chosen)
 
     def restore(self, state: Mapping[str, Tensor], model: Any) -> None:
-        self.chosen = dict(state)
+        self.chosen = beside(state, model)
 
 
 def diversified(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:

@@ -94,25 +94,30 @@ def kore_rank(section: AdapterSection, linears: Mapping[str, nn.Linear]) -> int:
     Raises:
         ProfileError: the rank is left to a covariance, or the budget pays for nothing.
     """
-    rank = section.known_rank
-    if rank is None:
+    if section.known_rank is None:
         raise ProfileError(
             "the rank depends on a covariance", where="adapter.rank", hint="give one with --covariance DIR"
         )
     if section.budget is None:
-        return rank
-    budget = parse_count(section.budget)
-    rank = budget // sum(linear.out_features for linear in linears.values())
+        return section.known_rank
+    return paid_rank(parse_count(section.budget), sum(linear.out_features for linear in linears.values()))
+
+
+def paid_rank(budget: int, outputs: int) -> int:
+    """The largest rank whose B matrices fit the budget: r * outputs <= budget.
+
+    Args:
+        outputs: sum of d_out over the adapted linears.
+
+    Raises:
+        ProfileError: not even rank 1 fits.
+    """
+    rank = budget // outputs
     if rank < 1:
-        raise ProfileError(f"{budget:,} parameters do not pay for rank 1", where="adapter.budget")
+        raise ProfileError(
+            f"{budget:,} parameters do not pay for rank 1 ({outputs:,})", where="adapter.budget"
+        )
     return rank
-
-
-def equal_lora_rank(linears: Mapping[str, nn.Linear], rank: int) -> int:
-    """The LoRA rank whose A and B together count nearest to B alone at `rank`."""
-    alone = sum(linear.out_features for linear in linears.values())
-    both = alone + sum(linear.in_features for linear in linears.values())
-    return max(1, round(rank * alone / both))
 
 
 def _adapter(
@@ -121,12 +126,14 @@ def _adapter(
     linears: Mapping[str, nn.Linear],
     ranks: Mapping[str, int] | None,
 ) -> list[dict[str, Any]]:
+    from kore.methods.count import kore_count, lora_rank
+
     train = profile.train
     alone = train.method == "kore" and train.constraint and not train.thaw_a
     if ranks is None:
         rank = kore_rank(section, linears)
         if not (train.method == "kore" and train.constraint):
-            rank = equal_lora_rank(linears, rank)
+            rank = lora_rank(linears, kore_count(linears, rank))
         ranks = dict.fromkeys(linears, rank)
     kinds: Counter[tuple[str, int, int, int]] = Counter()
     for name, rank in ranks.items():

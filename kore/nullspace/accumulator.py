@@ -86,10 +86,6 @@ class Accumulator:
                 flat[begin:end] = row[index:]
         return flat
 
-    def matrix(self) -> Tensor:
-        """The whole symmetric matrix, (d, d)."""
-        return unpack(self.packed(), self.d_in)
-
 
 def unpack(flat: Tensor, d: int) -> Tensor:
     """The symmetric (d, d) matrix of a packed upper triangle.

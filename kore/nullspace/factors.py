@@ -27,18 +27,11 @@ class AdapterFactors:
 
     Attributes:
         a: linear's full name -> frozen A, (r, d_in) float32.
-        b0: linear's full name -> B0, (d_out, r) float32; only for the residual form.
         report: per site: rank, energy left, solver, residual, orthonormality.
     """
 
     a: dict[str, Tensor] = field(default_factory=dict)
-    b0: dict[str, Tensor] = field(default_factory=dict)
     report: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def ranks(self) -> dict[str, int]:
-        """Rank per linear's full name."""
-        return {name: value.shape[0] for name, value in self.a.items()}
 
 
 def factors(
@@ -58,11 +51,9 @@ def build(
     section: AdapterSection,
     *,
     new: Covariance | None = None,
-    residual: bool = False,
-    layers: list[int] | None = None,
     on_site: Callable[[int, int], None] | None = None,
 ) -> AdapterFactors:
-    """Make the frozen A, and B0 if asked, of every linear.
+    """Make the frozen A of every linear.
 
     Args:
         model: where W0 is: a model, linears by full name, or a function from a full name to W0
@@ -70,8 +61,6 @@ def build(
         covariance: of what is to be kept.
         section: rank, basis, solver, layers, scale.
         new: covariance of the new samples, for the contrast basis.
-        residual: make B0 too.
-        layers: decoder layers to adapt, instead of section.layers.
         on_site: told ``(done, total)``.
 
     Raises:
@@ -80,7 +69,7 @@ def build(
     from kore.nullspace.ranks import choose_ranks
 
     weight_of = _weights(model)
-    sites = chosen_sites(covariance, section, layers)
+    sites = chosen_sites(covariance, section)
     if new is not None and new.model != covariance.model:
         raise DataError(f"the covariance {new.folder} is of another model than {covariance.folder}")
     if new is not None:
@@ -93,8 +82,6 @@ def build(
         for linear in site.linears:
             result = adapter_factors(weight_of(linear), basis.vectors, name=linear)
             made.a[linear] = (section.scale * result.a).float().cpu()
-            if residual:
-                made.b0[linear] = (result.b0 / section.scale).float().cpu()
         made.report.append(
             {
                 "site": site.name,
@@ -110,36 +97,31 @@ def build(
     return made
 
 
-def chosen_sites(
-    covariance: Covariance, section: AdapterSection, layers: list[int] | None = None
-) -> list[Site]:
+def chosen_sites(covariance: Covariance, section: AdapterSection) -> list[Site]:
     """The covariance's sites in the layers that the section adapts.
 
     Raises:
         DataError: a chosen layer was not calibrated. UsageError: auto, which calibration decides.
     """
-    return adapted(covariance.sites, section, layers, f"the covariance {covariance.folder}")
+    return adapted(covariance.sites, section, f"the covariance {covariance.folder}")
 
 
-def adapted(
-    sites: list[Site], section: AdapterSection, layers: list[int] | None = None, what: str = "the calibration"
-) -> list[Site]:
+def adapted(sites: list[Site], section: AdapterSection, what: str = "the calibration") -> list[Site]:
     """Those of `sites` in the layers that the section adapts; raises as `chosen_sites`."""
-    present = sorted({s.layer for s in sites})
-    if layers is None and section.layers != "all":
+    present = {s.layer for s in sites}
+    layers = present
+    if section.layers != "all":
         if parse_share(section.layers) is not None:
             raise UsageError(
                 "adapter.layers: auto chooses before the inputs are summed",
                 hint=f"kore calibrate --layers {section.layers} --new NEW.jsonl; the adapter follows it",
             )
-        layers = parse_layers(section.layers, max(present) + 1)
-    missing = [n for n in layers or [] if n not in present]
-    if missing:
+        layers = set(parse_layers(section.layers, max(present) + 1, what))
+    if missing := layers - present:
         raise DataError(
-            f"{what} holds nothing for layer {missing[0]}",
-            hint="calibrate with the same --layers",
+            f"{what} holds nothing for layer {min(missing)}", hint="calibrate with the same --layers"
         )
-    return [s for s in sites if layers is None or s.layer in layers]
+    return [s for s in sites if s.layer in layers]
 
 
 def _basis(

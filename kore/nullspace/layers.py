@@ -7,15 +7,16 @@ from kore.errors import UsageError
 AUTO = "auto"
 
 
-def parse_layers(text: str, total: int) -> list[int]:
+def parse_layers(text: str, total: int, owner: str = "the model") -> list[int]:
     """Read a choice of layers.
 
     Args:
         text: ``all``, a range ``0-3`` (both ends included), or a comma list of numbers and ranges.
-        total: how many decoder layers the model has.
+        total: how many decoder layers there are.
+        owner: whose they are, for the message.
 
     Raises:
-        UsageError: not such a choice, or beyond the model's layers.
+        UsageError: not such a choice, or beyond the owner's layers.
     """
     if text == "all":
         return list(range(total))
@@ -30,7 +31,7 @@ def parse_layers(text: str, total: int) -> list[int]:
         if end < start:
             raise UsageError(f"layers: {text}: {end} comes before {start}", hint=f"--layers {end}-{start}")
         if end >= total:
-            raise UsageError(f"layers: {text} asks for layer {end}, the model has 0-{total - 1}")
+            raise UsageError(f"layers: {text} asks for layer {end}, {owner} has 0-{total - 1}")
         chosen.update(range(start, end + 1))
     return sorted(chosen)
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 
 from kore.errors import KoreError, UsageError
+from kore.patience import PATIENCE
 
 T = TypeVar("T")
 
@@ -39,9 +40,9 @@ class Ranks:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
             if torch.cuda.is_available():
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-                torch.distributed.init_process_group("nccl")
+                torch.distributed.init_process_group("nccl", timeout=PATIENCE)
             else:
-                torch.distributed.init_process_group("gloo")
+                torch.distributed.init_process_group("gloo", timeout=PATIENCE)
         return Ranks.current()
 
     def share(self, batches: int) -> list[int]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kore.errors import DataError, UsageError
-from kore.models.parameters import parse_count
+from kore.errors import DataError
+from kore.models.parameters import paid_rank, parse_count
 from kore.nullspace.covariance import Covariance, Site
 from kore.nullspace.solvers import fastest
 
@@ -19,27 +19,15 @@ if TYPE_CHECKING:
 AUTO_KEEP = 0.999  # rank = "auto": what the adapter may touch is a thousandth of the old energy
 
 
-def single_rank(d_out: Mapping[str, int], budget: int) -> int:
-    """The largest rank whose B matrices fit the budget: r * sum of d_out <= budget.
-
-    Raises:
-        UsageError: not even rank 1 fits.
-    """
-    rank = budget // sum(d_out.values())
-    if rank < 1:
-        raise UsageError(f"budget: {budget:,} parameters do not pay for rank 1 ({sum(d_out.values()):,})")
-    return rank
-
-
 def one_rank(sites: list[Site], d_out: Mapping[str, int], section: AdapterSection) -> int | None:
     """The rank that every site gets, or None where the old inputs decide, which takes their sums.
 
     Raises:
         DataError: a rank above a site's d_in or d_out, named.
-        UsageError: a budget that pays for nothing.
+        ProfileError: a budget that pays for nothing.
     """
     d_out = {linear: d_out[linear] for site in sites for linear in site.linears}
-    paid = single_rank(d_out, parse_count(section.budget)) if section.budget else None
+    paid = paid_rank(parse_count(section.budget), sum(d_out.values())) if section.budget else None
     if section.known_rank is None:
         return None
     rank = section.known_rank if paid is None else paid
@@ -62,7 +50,7 @@ def choose_ranks(
 
     Raises:
         DataError: a rank above a site's d_in or d_out, named.
-        UsageError: a budget that pays for nothing.
+        ProfileError: a budget that pays for nothing.
     """
     if (rank := one_rank(sites, d_out, section)) is not None:
         return {site.name: rank for site in sites}

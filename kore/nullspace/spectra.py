@@ -44,8 +44,8 @@ def write_spectra(
         index, values, tail = spectrum(matrix)
         row = known.get(site.name, {})
         rank = row.get("rank")
-        if rank is None and isinstance(section.rank, int) and section.keep is None and not section.budget:
-            rank = min(section.rank, site.d_in)
+        if rank is None and section.known_rank is not None and not section.budget:
+            rank = min(section.known_rank, site.d_in)
         left = row.get("energy_left")
         if left is None and rank and tail is not None:
             left = float(tail[-rank:].sum()) / site.trace if site.trace else 0.0

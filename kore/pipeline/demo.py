@@ -14,7 +14,7 @@ from kore.pipeline.outcome import Outcome
 from kore.pipeline.trial import Trial, run_trial
 from kore.profile import resolve
 from kore.progress import Progress, silent
-from kore.run import home
+from kore.run import Run, home
 
 if TYPE_CHECKING:
     from kore.evaluate.questions import QuestionSuite
@@ -91,10 +91,19 @@ def new_suite(tree: Path, split: str, name: str) -> QuestionSuite:
 def run_demo(
     out: Path | None = None, *, seed: int = 0, restart: bool = False, progress: Progress = silent
 ) -> Outcome:
-    """Base, LoRA on raw items, LoRA on augmented ones, KORE: trained, scored, side by side."""
+    """Base, LoRA on raw items, LoRA on augmented ones, KORE: trained, scored, side by side.
+
+    Raises:
+        DataError: another live demo holds the folder.
+    """
+    folder = out or home() / (f"demo-{seed}" if seed else "demo")
+    with Run(folder).locked():  # before a restart discards what another process works on
+        return _demo(folder, seed=seed, restart=restart, progress=progress)
+
+
+def _demo(folder: Path, *, seed: int, restart: bool, progress: Progress) -> Outcome:
     from kore.evaluate.scores import table
 
-    folder = out or home() / (f"demo-{seed}" if seed else "demo")
     clock = time.monotonic()
     seconds: dict[str, float] = {}
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
+from kore.patience import PATIENCE
+
 
 @dataclass(frozen=True)
 class Place:
@@ -85,9 +87,9 @@ def _join(here: Place, zero: int) -> bool:
     if zero:
         import deepspeed
 
-        deepspeed.init_distributed(dist_backend=backend, verbose=False)
+        deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=PATIENCE)
     else:
-        torch.distributed.init_process_group(backend)
+        torch.distributed.init_process_group(backend, timeout=PATIENCE)
     return True
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, MissingArtefact
 from kore.files import check_place
-from kore.pipeline.training import Inputs, TrainRequest, adapter_rank, net_section, read_inputs, spool
+from kore.pipeline.spool import spooled
+from kore.pipeline.training import Inputs, TrainRequest, adapter_rank, net_section, read_inputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,18 +18,21 @@ if TYPE_CHECKING:
 
 def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
     """Everything up to step 1, nothing written: the plan as an object and in lines for a person."""
+    if request.out:
+        check_place(request.out)
+    if request.data is None:
+        return _dry_without_weights(request, None)
+    with spooled(request.data) as source:
+        return _rehearsed(request, read_inputs(request, source))
+
+
+def _rehearsed(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], list[str]]:
     from kore.models.load import load
     from kore.pipeline.factors import check_model
     from kore.train.plan import describe
     from kore.train.trainer import prepare
 
     profile, section = request.profile, request.profile.train
-    if request.out:
-        check_place(request.out)
-    if request.data is None:
-        return _dry_without_weights(request, None)
-    source = spool(request)
-    inputs = read_inputs(request, source)
     try:
         backbone = load(profile.model, download=request.download)
     except MissingArtefact:

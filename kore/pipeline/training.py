@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kore.errors import MissingArtefact, ProfileError, UsageError
+from kore.errors import ProfileError, UsageError
 from kore.events import EventWriter
-from kore.files import atomic_write, hash_bytes, hash_file
+from kore.files import hash_file
 from kore.jsonl import STDIO
-from kore.manifest import Manifest, claim, read_manifest
+from kore.manifest import NAME, Manifest, claim, read_manifest
+from kore.pipeline.spool import spool
 from kore.pipeline.telling import ended
 from kore.progress import Progress, silent
 from kore.run import Run, RunState, home, leave_pointer
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from kore.train.plan import Plan
     from kore.train.probes import Probing
     from kore.train.trainer import TrainResult
-
-SPOOL = "data.jsonl"
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,12 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     from kore.train.data import Located, check_pictures, read_training
 
     section = request.profile.train
+    if request.profile.model.dtype == "float16":
+        raise ProfileError(
+            "float16 is not trained in: small gradients round to zero there",
+            where="model.dtype",
+            hint="--set model.dtype=bfloat16, or float32",
+        )
     unknown = set(request.profile.method) - {section.method} - _method_names()
     if unknown:
         raise ProfileError(f"no such method: {sorted(unknown)[0]}", where=f"method.{sorted(unknown)[0]}")
@@ -147,25 +152,6 @@ def _covariance(folder: Path | None) -> Covariance | None:
     return Covariance(folder)
 
 
-def spool(request: TrainRequest) -> str:
-    """The data as a file: standard input is written to one first, named after its content."""
-    if request.data is None:
-        raise UsageError("nothing to train on", hint="name samples with --data FILE, or - for standard input")
-    if request.data != STDIO:
-        path = Path(request.data)
-        if not path.is_file():
-            raise MissingArtefact(
-                f"no such file: {path}", hint="make samples with: kore augment ITEMS -o FOLDER"
-            )
-        return str(path)
-    data = sys.stdin.buffer.read()
-    path = home() / "stdin" / f"{hash_bytes(data)}.jsonl"
-    if not path.exists():
-        with atomic_write(path, "wb") as stream:
-            stream.write(data)
-    return str(path)
-
-
 def adapter_rank(profile: Profile, backbone: Backbone) -> int:
     """KORE's rank for methods without a covariance: the section's, or what its budget pays for.
 
@@ -204,39 +190,43 @@ def run_training(
     from kore.train.pulse import pulse
 
     section = request.profile.train
-    source = spool(request)
-    with together(section.zero) as here:
+    source = spool(request.data)
+    with together(section.zero) as here, ExitStack() as held:
         inputs = read_inputs(request, source)
         run, manifest = _describe(request, inputs, source)
+        discards = here.first and request.restart and (run.folder / NAME).exists()
+        if discards:  # what another process works on must not be discarded under it
+            held.enter_context(run.locked())
         if not _claimed(request, run, manifest, here):
             note(f"{run.folder}: finished before, nothing to do")
             return {"run": str(run.folder), "method": section.method, **run.state().result}
         if not here.first:
             value = _work(request, inputs, run, source, here, None, silent, lambda text: None)
             return {"run": str(run.folder), **value}
-        with run.locked():
-            _begin(request, inputs, run, source, manifest)
-            with EventWriter(run.folder) as events, run.log.open("a", encoding="utf-8") as log:
+        if not discards:
+            held.enter_context(run.locked())
+        _begin(request, inputs, run, source, manifest)
+        with EventWriter(run.folder) as events, run.log.open("a", encoding="utf-8") as log:
 
-                def told(text: str) -> None:
-                    note(text)
-                    log.write(text + "\n")
-                    log.flush()
+            def told(text: str) -> None:
+                note(text)
+                log.write(text + "\n")
+                log.flush()
 
-                for text in inputs.notes:
-                    told(text)
-                for text in inputs.skipped:
-                    events.write("warning", text=text, code="masked")
-                    told(f"warning: {text}")
-                try:
-                    with pulse(events):
-                        value = _work(request, inputs, run, source, here, events, progress, told)
-                except BaseException as error:
-                    ended(run, events, error)
-                    raise
-                run.update(status="finished", ended=time.time(), result=value)
-                events.write("status", phase="finished", text=f"adapter in {run.adapter}")
-                manifest.finished(**value, factors=read_report(run.folder)).write(run.folder)
+            for text in inputs.notes:
+                told(text)
+            for text in inputs.skipped:
+                events.write("warning", text=text, code="masked")
+                told(f"warning: {text}")
+            try:
+                with pulse(events):
+                    value = _work(request, inputs, run, source, here, events, progress, told)
+            except BaseException as error:
+                ended(run, events, error)
+                raise
+            run.update(status="finished", ended=time.time(), result=value)
+            events.write("status", phase="finished", text=f"adapter in {run.adapter}")
+            manifest.finished(**value, factors=read_report(run.folder)).write(run.folder)
         return {"run": str(run.folder), **value}
 
 
@@ -250,13 +240,14 @@ def run_folder(request: TrainRequest) -> Path:
         return request.out
     if request.data == STDIO:
         raise UsageError("data from standard input needs a run folder here", hint="name one with -o")
-    source = spool(request)
+    source = spool(request.data)
     return _describe(request, read_inputs(request, source), source)[0].folder
 
 
 def _describe(request: TrainRequest, inputs: Inputs, source: str) -> tuple[Run, Manifest]:
     """The run's folder and the manifest that it should carry."""
     from kore.models.load import fingerprint, model_folder
+    from kore.train.arguments import NO_EFFECT
     from kore.train.data import data_hash
 
     profile = request.profile
@@ -273,7 +264,7 @@ def _describe(request: TrainRequest, inputs: Inputs, source: str) -> tuple[Run, 
     if request.old and inputs.method.traits.needs_old:
         sums["old"] = hash_file(request.old)
     chosen["method"] = {profile.train.method: inputs.method.settings.model_dump(mode="json")}
-    for name in ("sinks", "probe_share", "probe_steps", "save_steps"):
+    for name in NO_EFFECT:
         chosen["train"].pop(name)
     manifest = Manifest("run", chosen, sums, {"data": str(Path(source).resolve())})
     name = f"{profile.train.method}-{manifest.fingerprint[:8]}"

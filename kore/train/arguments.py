@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import UsageError
+from kore.patience import PATIENCE
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
+NO_EFFECT = (  # settings that change what is told, kept or stopped at, not what is learned
+    "save_steps", "probe_steps", "probe_share", "keep", "on_alarm", "sinks",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def arguments(
     """transformers' TrainingArguments; saving, logging and evaluation are our callbacks' business."""
     from transformers import TrainingArguments
 
-    return TrainingArguments(
+    made = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=parts.micro,
@@ -167,5 +171,10 @@ def arguments(
         dataloader_pin_memory=not cpu,
         ddp_find_unused_parameters=False,
         ddp_backend="gloo" if cpu and parts.world > 1 else None,
+        ddp_timeout=int(PATIENCE.total_seconds()),
         deepspeed=deepspeed_config(section, parts, bf16=bf16) if section.zero else None,
     )
+    # one process trains on one device: with several in sight, theirs would copy the model onto all of them
+    # at every step, which multiplies the batch and leaves the methods' hooks behind
+    made._n_gpu = min(made.n_gpu, 1)
+    return made

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from kore.errors import DataError
+from kore.errors import DataError, UsageError
 from kore.files import hash_bytes, hash_file
 from kore.models.conversation import open_image
 from kore.records import Sample, encode, read_located
@@ -88,6 +88,31 @@ def check_pictures(samples: Sequence[Located]) -> None:
     rest = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
     hint = faults[0].hint or "paths are relative to the file, or to --image-root"
     raise DataError(f"{faults[0].message}{more}{rest}", where=faults[0].where, hint=hint)
+
+
+def check_alike(samples: Sequence[Located], *, projector: bool, divided: bool) -> None:
+    """Refuse data in which one of several processes may draw no picture while another draws one.
+
+    Such a process has no gradient for the projector, and gathers no weights of the vision tower: the others
+    would wait for it without end.
+
+    Args:
+        projector: whether it is trained. divided: whether each process holds a part of every weight (ZeRO-3).
+
+    Raises:
+        UsageError: names the first sample without a picture.
+    """
+    bare = next((one for one in samples if not one.sample.images), None)
+    mixed = any(one.sample.images for one in samples)
+    if bare is not None and (projector or (divided and mixed)):
+        does, other = ("train the projector", "train.projector=off")
+        if not projector:
+            does, other = ("divide the weights (train.zero=3)", "train.zero=2")
+        raise UsageError(
+            f"sample {bare.sample.id} has no picture, and several processes {does}",
+            where=bare.where,
+            hint=f"give every sample a picture, train on one process, or --set {other}",
+        )
 
 
 def data_hash(samples: Sequence[Located]) -> str:

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
-from kore.errors import KoreError
+from kore.errors import DataError
 from kore.methods.method import Method
 from kore.models.conversation import IGNORED
 from kore.train import weights
 
 
-class NonFinite(KoreError):
+class NonFinite(DataError):
     """The loss or its gradient stopped being a number."""
 
 

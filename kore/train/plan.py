@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kore.methods.count import size
 from kore.train.arguments import Split
 
 if TYPE_CHECKING:
@@ -73,10 +74,6 @@ class Plan:
         }
 
 
-def _size(parameter: Any) -> int:
-    return int(getattr(parameter, "ds_numel", parameter.numel()))
-
-
 def trainable_groups(backbone: Backbone, section: TrainSection) -> tuple[Group, ...]:
     """Trainable parameters by module and factor, layers put together."""
     found: dict[str, list[int]] = {}
@@ -96,7 +93,7 @@ def trainable_groups(backbone: Backbone, section: TrainSection) -> tuple[Group, 
             short = projector or short
         elif _LAYER.search(short):
             short = "layers.*." + _LAYER.split(short, maxsplit=1)[1]
-        found.setdefault(short, []).append(_size(parameter))
+        found.setdefault(short, []).append(size(parameter))
         rates[short] = section.projector if outside and section.projector != "off" else section.lr
     return tuple(Group(n, len(sizes), sum(sizes), rates[n]) for n, sizes in found.items())
 
@@ -121,11 +118,11 @@ def plan(
     """
     groups = trainable_groups(backbone, section)
     parameters = list(backbone.model.parameters())
-    total = sum(_size(p) for p in parameters)
+    total = sum(size(p) for p in parameters)
     longest = max(lengths)
-    bytes_of = {"weights": sum(_size(p) * p.element_size() for p in parameters)}
+    bytes_of = {"weights": sum(size(p) * p.element_size() for p in parameters)}
     if wide:
-        bytes_of["weights"] += sum(_size(p) * wide.dtype.itemsize for p in wide.parameters)
+        bytes_of["weights"] += sum(size(p) * wide.dtype.itemsize for p in wide.parameters)
     trained = sum(g.count for g in groups)
     low = any(p.requires_grad and p.element_size() == 2 for p in parameters)
     bytes_of["gradients"] = trained * (2 if low else 4)
@@ -150,9 +147,9 @@ def _activations(backbone: Backbone, section: TrainSection, tokens: int) -> int:
     hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
     inner = int(getattr(text, "intermediate_size", 4 * hidden))
     # what the layers hand on is as wide as the embedding: float32 where that is trained in full
-    size = backbone.model.get_input_embeddings().weight.element_size()
-    layer = (10 * hidden + 4 * inner) * size
-    kept = layers * hidden * size + layer if section.gradient_checkpointing else layers * layer
+    width = backbone.model.get_input_embeddings().weight.element_size()
+    layer = (10 * hidden + 4 * inner) * width
+    kept = layers * hidden * width + layer if section.gradient_checkpointing else layers * layer
     return int(tokens * (kept + 2 * 4 * int(text.vocab_size)))
 
 

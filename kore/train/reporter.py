@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 OnStep = Callable[[int, int, float], None]
 
 
+class Alarmed(Exception):
+    """A resumed run stands at a checkpoint whose old probes are below the bar; the record says so."""
+
+
 @dataclass
 class Record:
     """What the run has come to.
@@ -82,9 +86,14 @@ class Reporter(TrainerCallback):
         self.pace = 0.0  # seconds a step, smoothed
         self._mark = 0.0
         self._begun = 0
+        self._sealed: list[tuple[Path, checkpoint.Seal]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The base answers the probes once."""
+        """The base answers the probes once.
+
+        Raises:
+            Alarmed: the run stopped here before; calling it again does not pass the gate.
+        """
         self._begun = self.record.step = state.global_step
         self._write("status", phase="train", text=f"step {state.global_step} of {self.steps}",
                     done=state.global_step, total=self.steps)  # fmt: skip
@@ -92,8 +101,10 @@ class Reporter(TrainerCallback):
             assert self.loop is not None
             with self.loop.forward():
                 self.probing.begin(self.engine)
+            self.probing.base_score = self._shared(self.probing.base_score)
             if state.global_step == 0:
                 self._probe(0)
+        self._recall(state.global_step)
         self._mark = time.monotonic()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -132,7 +143,7 @@ class Reporter(TrainerCallback):
         assert self.loop is not None
         self.loop.method.check(self.loop.model)
         path = self.folder / f"{checkpoint.PREFIX}{state.global_step}"
-        self._wait()
+        self.wait()
         score = self._score
         if self.events is not None:
             value = {**self.seal.__dict__, "step": state.global_step}
@@ -149,15 +160,21 @@ class Reporter(TrainerCallback):
         self._mark = time.monotonic()
 
     def remember(self, folder: Path) -> None:
-        """Find the best checkpoint among those of an interrupted run."""
-        for _, path in checkpoint.steps(folder):
-            seal = checkpoint.read_seal(path)
-            if (
-                seal
-                and seal.score
-                and (self.record.best is None or seal.score["avg"] > self.record.best["avg"])
-            ):
-                self.record.best = {"step": seal.step, "path": str(path), **seal.score}
+        """Read what the checkpoints of an interrupted run came to; judged once the base has answered."""
+        found = [(path, checkpoint.read_seal(path)) for _, path in reversed(checkpoint.steps(folder))]
+        self._sealed = [(path, seal) for path, seal in found if seal and seal.score]
+
+    def _recall(self, step: int) -> None:
+        """The best of the checkpoints before, and whether the one at `step` is below the bar."""
+        for path, seal in self._sealed:
+            score = Score(seal.score.get("new"), seal.score.get("old"))
+            if seal.step == step:
+                self.record.score = score
+            better = self.record.best is None or score.avg > self.record.best["avg"]
+            if better and not self._fallen(score):
+                self.record.best = {"step": seal.step, "path": str(path), **score.values()}
+        if self._sealed and self._alarmed(self.record.score, step):
+            raise Alarmed
 
     def _report(self, tally: Tally, step: int, seconds: float) -> None:
         record = self.record
@@ -185,19 +202,27 @@ class Reporter(TrainerCallback):
         self._write("status", phase="asking questions", text="", step=step)
         with self.loop.forward():
             events, score = self.probing.ask(self.engine, step)
+        score = self._shared(score)
         for event in events:
             self._write("probe", **event)
         self.record.score = score
         return score
 
-    def _alarmed(self, score: Score | None, step: int) -> bool:
-        base = self.probing.base_score.old if self.probing else None
-        if self.keep is None or score is None or score.old is None or not base:
+    def _base(self) -> float:
+        """The base's share of right answers to old probes; 0 where there is none."""
+        return (self.probing.base_score.old if self.probing else None) or 0.0
+
+    def _fallen(self, score: Score | None) -> bool:
+        """Whether the old probes are below what is to be kept."""
+        if self.keep is None or score is None or score.old is None:
             return False
-        if score.old >= self.keep * base:
+        return score.old < self.keep * self._base()
+
+    def _alarmed(self, score: Score | None, step: int) -> bool:
+        if score is None or not self._fallen(score):
             return False
         lost = f"old probes fell to {score.old:.0%} at step {step}"
-        self.record.alarm = f"{lost}, below {self.keep:.0%} of the base's {base:.0%}"
+        self.record.alarm = f"{lost}, below {self.keep:.0%} of the base's {self._base():.0%}"
         self._write("warning", text=self.record.alarm, step=step, code="alarm")
         return True
 
@@ -227,7 +252,17 @@ class Reporter(TrainerCallback):
         torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
         return bool(flag.item())
 
-    def _wait(self) -> None:
+    def _shared(self, score: Score) -> Score:
+        """The first process's score on all: answers may differ in a word, and all must do the same."""
+        assert self.loop is not None
+        if self.loop.args.world_size == 1:
+            return score
+        box = [score]
+        torch.distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def wait(self) -> None:
+        """Until every process is here."""
         assert self.loop is not None
         if self.loop.args.world_size > 1:
             torch.distributed.barrier()

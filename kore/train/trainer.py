@@ -5,10 +5,10 @@ Knows nothing of covariances, profiles' files or terminals; `kore.pipeline.train
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,8 @@ from kore.files import hash_json, read_json
 from kore.methods.method import Method, Setup, require
 from kore.records import Sample
 from kore.train import checkpoint, weights
-from kore.train.arguments import Split, arguments, check_sinks, sinks_in, split, world_size
-from kore.train.data import Located, data_hash, located
+from kore.train.arguments import NO_EFFECT, Split, arguments, check_sinks, sinks_in, split, world_size
+from kore.train.data import Located, check_alike, data_hash, located
 from kore.train.features import Features, Stream
 from kore.train.interrupt import Wish, listening
 from kore.train.mixed import Wide, widen
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     from kore.run import Run
     from kore.train.probes import Probing
     from kore.train.reporter import OnStep, Reporter
-
-_NO_EFFECT = {  # settings that change what is told or kept, not what is learned
-    "save_steps", "probe_steps", "probe_share", "keep", "on_alarm", "sinks", "deepspeed",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -167,8 +163,11 @@ def prepare(
     places = {id(s.sample): s.where for s in given}
     mixed = method.mix([s.sample for s in given], old, settings.seed)
     chosen = [Located(places.get(id(s), f"{method.name}'s sample {s.id}"), s) for s in mixed]
+    if parts.world > 1:
+        learns = settings.projector != "off" and backbone.family.projector is not None
+        check_alike(chosen, projector=learns, divided=settings.zero == 3)
     whole = {
-        **{k: v for k, v in settings.model_dump(mode="json").items() if k not in _NO_EFFECT},
+        **{k: v for k, v in settings.model_dump(mode="json").items() if k not in NO_EFFECT},
         "method": {"name": method.name, **method.settings.model_dump(mode="json")},
         "rank": rank if isinstance(rank, int) else dict(rank),
         "base": backbone.fingerprint,
@@ -256,6 +255,7 @@ class Work:
 
         from kore.models.conversation import collate
         from kore.train.loop import Loop
+        from kore.train.reporter import Alarmed
 
         settings, model, parts, features = self.settings, self.backbone.model, self.parts, self.features
         folder = run.checkpoints
@@ -290,6 +290,8 @@ class Work:
             reporter.loop = loop
             if found:
                 reporter.remember(folder)
+            reporter.wait()  # until no other process reads the checkpoints that go now
+            if found:
                 if events:
                     checkpoint.discard_after(folder, found[1].step)
                     events.write("status", phase="train", text=f"resumed at step {found[1].step}")
@@ -301,7 +303,8 @@ class Work:
                 self.method.begin(self.setup)
             model.train()
             try:
-                loop.train(resume_from_checkpoint=str(found[0]) if found else None)
+                with suppress(Alarmed):
+                    loop.train(resume_from_checkpoint=str(found[0]) if found else None)
             finally:
                 model.config.use_cache = True
         self._stopped(reporter, wish)
@@ -341,7 +344,7 @@ class Work:
         if record.alarm and self.settings.on_alarm == "stop":
             raise GateNotMet(
                 record.alarm,
-                hint="train.on_alarm = best takes the best checkpoint instead; a lower train.lr forgets less",
+                hint="--set train.on_alarm=best takes the best checkpoint; a lower train.lr forgets less",
             )
 
     def settle(self, reporter: Reporter) -> int | None:
@@ -375,10 +378,11 @@ def _save(
     """Write ``adapter/`` under a temporary name, then put it in place; a rerun finds it and its result."""
     from kore.files import write_json
 
-    temporary = run.folder / f".adapter-{os.getpid()}"
+    temporary = run.folder / ".adapter.tmp"  # one name, so that what a kill left is replaced
     with weights.whole(weights.kept(backbone.model)):
         if not writer:
             return
+        shutil.rmtree(temporary, ignore_errors=True)
         method.save(backbone.model, temporary, {"base": backbone.fingerprint, "method": method.name, **facts})
     if backbone.earlier is not None:
         backbone.earlier.join(temporary)

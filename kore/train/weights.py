@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,8 +69,3 @@ def read(model: nn.Module, folder: Path) -> None:
             if parameter.shape != saved[name].shape:
                 raise DataError(f"{name} has another shape in the checkpoint", where=str(folder))
             parameter.copy_(saved[name].to(parameter.device, parameter.dtype))
-
-
-def snapshot(model: Any) -> dict[str, Tensor]:
-    """A copy of the kept parameters on the CPU."""
-    return {n: p.detach().cpu().clone() for n, p in kept(model).items()}

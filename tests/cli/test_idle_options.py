@@ -24,6 +24,7 @@ NONE = Path("nowhere")
         ({"rank": "8", "keep_energy": 0.9}, "--rank 8 has no effect beside --keep-energy"),
         ({"rank": "8", "setting": ["adapter.keep=0.9"]}, "--rank 8 has no effect beside --keep-energy"),
         ({"new_covariance": NONE}, "--new-covariance has no effect on the paper's basis"),
+        ({"contrast": 0.0, "new_covariance": NONE}, "--new-covariance has no effect on the paper's basis"),
     ],
 )
 def test_training_options_without_effect_are_refused(options: dict[str, Any], message: str) -> None:

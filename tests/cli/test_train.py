@@ -328,3 +328,81 @@ def test_signs_of_life_begin_before_the_model_is_loaded_and_the_run_names_both_c
     order = [e.get("phase") if e["kind"] == "status" else e["kind"] for e in told]
     assert order.index("load") < order.index("step") and order.index("gpu") < order.index("step")
     assert Run(out).state().inputs["new_covariance"] == {"path": str(tmp_path / "new"), "hash": "0"}
+
+
+def wanted(base: Path, data: Path, out: Path, **more: Any) -> Any:
+    from kore.pipeline.training import TrainRequest
+    from kore.profile import resolve
+
+    restart = more.pop("restart", False)
+    chosen = {"train.max_steps": 1, "train.method": "lora", "model.id": str(base), "adapter.rank": 4}
+    return TrainRequest(resolve("tiny", {**chosen, **more}), str(data), out=out, restart=restart)
+
+
+def test_a_restart_discards_nothing_of_a_run_that_another_process_holds(
+    tiny_llava: Path, data: Path, tmp_path: Path
+) -> None:
+    from kore.errors import DataError
+    from kore.pipeline.training import run_training
+    from tests.unit.test_run import holder
+
+    out = tmp_path / "run"
+    run_training(wanted(tiny_llava, data, out))
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
+    with holder(out), pytest.raises(DataError, match="is in use by process"):
+        run_training(wanted(tiny_llava, data, out, restart=True))
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"} == before
+    run_training(wanted(tiny_llava, data, out, restart=True))
+
+
+def test_a_demo_that_another_process_works_on_is_neither_discarded_nor_joined(tmp_path: Path) -> None:
+    from kore.errors import DataError
+    from kore.pipeline.demo import run_demo
+    from tests.unit.test_run import holder
+
+    with holder(tmp_path / "demo"), pytest.raises(DataError, match="is in use by process"):
+        run_demo(tmp_path / "demo", restart=True)
+    assert [p.name for p in (tmp_path / "demo").iterdir()] == [".lock"]
+
+
+def test_a_stopped_run_takes_another_bar_but_no_other_settings(
+    tiny_llava: Path, data: Path, tmp_path: Path
+) -> None:
+    from kore.manifest import differences
+    from kore.pipeline.training import _describe, read_inputs
+
+    def made(**more: Any) -> Any:
+        request = wanted(tiny_llava, data, tmp_path / "run", **more)
+        return _describe(request, read_inputs(request, str(data)), str(data))[1]
+
+    assert made().fingerprint == made(**{"train.on_alarm": "best", "train.save_steps": 7}).fingerprint
+    other = made(**{"train.deepspeed": {"gradient_clipping": 0.1}})
+    assert [text.partition(":")[0] for text in differences(made(), other)] == [
+        "train.deepspeed.gradient_clipping"
+    ]
+
+
+def test_float16_is_refused_before_a_run_is_begun(tiny_llava: Path, data: Path, tmp_path: Path) -> None:
+    from kore.errors import ProfileError
+    from kore.pipeline.training import run_training
+
+    with pytest.raises(ProfileError, match=r"model\.dtype: float16 is not trained in"):
+        run_training(wanted(tiny_llava, data, tmp_path / "run", **{"model.dtype": "float16"}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_piped_data_writes_nothing(
+    tiny_llava: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+    from dataclasses import replace
+    from types import SimpleNamespace
+
+    from kore.pipeline.rehearsal import dry_run_training
+
+    text = data.read_text().replace('"image": "', f'"image": "{data.parent}/').encode()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))
+    before = sorted(tmp_path.rglob("*"))
+    value, _ = dry_run_training(replace(wanted(tiny_llava, data, tmp_path / "run"), data="-"))
+    assert value["samples"] == 20
+    assert sorted(tmp_path.rglob("*")) == before

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kore.errors import DataError, UsageError
+from kore.errors import DataError, ProfileError, UsageError
 from kore.files import read_json
 from kore.jsonl import write_jsonl
 from kore.nullspace import job as jobs
@@ -51,7 +51,7 @@ def profile(base: Path, old: Path, adapter: dict[str, Any], held_out: int = 2, *
     [
         ({"rank": 17}, 2, False, DataError, "rank 17 does not fit a width of 16"),
         ({"rank": 17}, 0, True, DataError, "rank 17 does not fit a width of 16"),
-        ({"rank": "auto", "budget": "9"}, 2, False, UsageError, "do not pay for rank 1"),
+        ({"rank": "auto", "budget": "9"}, 2, False, ProfileError, "do not pay for rank 1"),
         ({"rank": 2, "layers": "1-2"}, 0, True, UsageError, "asks for layer 2"),
         ({"rank": 2, "basis": "contrast"}, 0, True, UsageError, "makes the paper's basis"),
     ],

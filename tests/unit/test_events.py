@@ -57,11 +57,9 @@ def test_a_torn_line_is_kept_for_later_and_seen_once_it_is_whole(tmp_path: Path)
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.integers(1, 40), max_size=12), st.lists(st.text(), min_size=1, max_size=8), st.integers(1, 64)
-)
+@given(st.lists(st.integers(1, 40), max_size=12), st.lists(st.text(), min_size=1, max_size=8))
 def test_however_the_bytes_arrive_the_events_are_the_same(
-    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], texts: list[str], limit: int
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], texts: list[str]
 ) -> None:
     folder = tmp_path_factory.mktemp("events")
     events = [{"kind": "warning", "text": t.encode("utf-8", "replace").decode()} for t in texts]
@@ -71,21 +69,8 @@ def test_however_the_bytes_arrive_the_events_are_the_same(
         with (folder / "events-0001.jsonl").open("ab") as stream:
             stream.write(data[at : at + size])
         at += size
-        found += list(tail.read(limit))
-    while more := list(tail.read(limit)):
-        found += more
+        found += list(tail.read())
     assert found == events
-
-
-def test_one_line_longer_than_the_limit_does_not_stop_the_reader(tmp_path: Path) -> None:
-    with EventWriter(tmp_path) as writer:
-        writer.write("probe", answer="x" * 5000)
-        writer.write("step", step=1)
-    tail = EventTail(tmp_path)
-    kinds: list[str] = []
-    for _ in range(3):
-        kinds += [e["kind"] for e in tail.read(limit=100)]
-    assert kinds == ["probe", "step"]
 
 
 def test_numbers_that_are_not_finite_are_null_and_named(tmp_path: Path) -> None:

@@ -497,6 +497,47 @@ def test_with_a_thawed_kore_follows_the_residual_form(
     assert torch.allclose(delta(layer).double(), expected, atol=1e-5)
 
 
+def test_a_thawed_kore_begins_as_the_base_where_the_protected_weights_have_no_full_rank(
+    tiny_llava: Path, new: list[Sample]
+) -> None:
+    factors = a_of(tiny_llava)
+    name = next(iter(factors))
+    factors[name][2:] = 0
+    setup = setup_of(tiny_llava, factors=factors)
+    inputs = batch(setup, new[:2])
+    with torch.no_grad():
+        before = setup.backbone.model.eval()(**inputs).logits
+        make_method("kore", thaw_a=True).attach(setup)
+        after = setup.backbone.model.eval()(**inputs).logits
+    assert torch.allclose(before, after, atol=1e-5)
+    b = lora_layers(setup.backbone.model)[name].lora_B["default"].weight
+    assert bool(b.isfinite().all()) and float(b.abs().max()) > 0
+
+
+def test_what_is_held_is_counted_where_each_process_has_a_part(tiny_llava: Path) -> None:
+    setup = setup_of(tiny_llava, factors=a_of(tiny_llava))
+    method = make_method("kore", thaw_a=True)
+    method.attach(setup)
+    whole = method.held(setup.backbone.model)
+    for parameter in setup.backbone.model.parameters():
+        parameter.ds_numel = parameter.numel()
+        parameter.data = parameter.new_zeros(0)
+    assert method.held(setup.backbone.model) == whole > 0
+
+
+@pytest.mark.parametrize("name", ["ewc", "olora", "sefe"])
+def test_a_restored_state_lies_where_the_model_does(tiny_llava: Path, name: str) -> None:
+    setup = setup_of(tiny_llava)
+    method = make_method(name)
+    method.attach(setup)
+    model = setup.backbone.model.to("meta")
+    state = {n: torch.ones(2) for n in lora_layers(model)}
+    method.restore({**state, ewc.HALF: torch.tensor(1.0)} if name == "ewc" else state, model)
+    held: dict[str, Tensor] = getattr(method, {"ewc": "fisher", "olora": "old", "sefe": "chosen"}[name])
+    assert held.keys() == state.keys()
+    assert {value.device.type for value in held.values()} == {"meta"}
+
+
 def test_what_a_method_does_not_allow_is_refused_with_the_reason() -> None:
     with pytest.raises(UsageError, match="cia does not run under ZeRO stage 2: its average needs"):
         require(make_method("cia"), zero=2, factors=False, old=False)

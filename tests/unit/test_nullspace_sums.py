@@ -12,15 +12,21 @@ from torch import Tensor, nn
 from kore.errors import DataError, UsageError
 from kore.nullspace import accumulator
 from kore.nullspace.accumulator import Accumulator, unpack
+from kore.nullspace.factors import adapted
 from kore.nullspace.group import Group
 from kore.nullspace.layers import parse_layers, parse_share
 from kore.nullspace.passes import HiddenCache
 from kore.nullspace.plan import check_room, make_plan, parse_bytes
 from kore.nullspace.sites import LayerTaps, site_name
+from kore.profile import AdapterSection
 
 
 def rows(n: int, d: int, seed: int = 0) -> Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def full(total: Accumulator) -> Tensor:
+    return unpack(total.packed(), total.d_in)
 
 
 def test_streaming_equals_one_product_to_1e_10_in_float64() -> None:
@@ -29,8 +35,8 @@ def test_streaming_equals_one_product_to_1e_10_in_float64() -> None:
     whole.add(x)
     for piece in x.split(37):
         parts.add(piece)
-    assert torch.allclose(whole.matrix(), x.T @ x, rtol=1e-12, atol=1e-10)
-    assert torch.allclose(parts.matrix(), whole.matrix(), rtol=1e-12, atol=1e-10)
+    assert torch.allclose(full(whole), x.T @ x, rtol=1e-12, atol=1e-10)
+    assert torch.allclose(full(parts), full(whole), rtol=1e-12, atol=1e-10)
     assert parts.tokens == 500
 
 
@@ -42,7 +48,7 @@ def test_a_double_sum_keeps_what_a_half_precision_sum_loses() -> None:
     for piece in x.split(100):
         ours.add(piece)
     smallest = torch.linalg.eigvalsh(exact)[0]
-    assert torch.allclose(torch.linalg.eigvalsh(ours.matrix())[0], smallest, rtol=1e-4)
+    assert torch.allclose(torch.linalg.eigvalsh(full(ours))[0], smallest, rtol=1e-4)
     half = torch.zeros(16, 16, dtype=torch.float16)
     for piece in (x / 100).split(100):
         half += (piece.T @ piece).half()
@@ -55,7 +61,7 @@ def test_stripes_and_packing_keep_every_entry(d: int, monkeypatch: pytest.Monkey
     x = rows(50, d)
     ours = Accumulator(d)
     ours.add(x)
-    whole = ours.matrix()
+    whole = full(ours)
     assert torch.equal(whole, whole.T)
     assert torch.allclose(whole, x.T @ x, rtol=1e-12, atol=1e-12)
     assert torch.equal(ours.packed(), whole[torch.triu(torch.ones(d, d, dtype=torch.bool))])
@@ -107,7 +113,7 @@ def test_padding_never_enters_the_sum() -> None:
         layer.q_proj(spoiled)
     kept = x[mask].double()
     assert taps.taps[0].sum.tokens == 8
-    assert torch.allclose(taps.taps[0].sum.matrix(), kept.T @ kept, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(full(taps.taps[0].sum), kept.T @ kept, rtol=1e-5, atol=1e-5)
 
 
 def test_a_padded_batch_and_its_samples_alone_agree_to_1e_10_in_float64() -> None:
@@ -129,7 +135,7 @@ def test_a_padded_batch_and_its_samples_alone_agree_to_1e_10_in_float64() -> Non
                 taps.end()
         sums.append(taps.taps[0].sum)
     assert sums[0].tokens == sums[1].tokens == sum(lengths)
-    assert float((sums[0].matrix() - sums[1].matrix()).abs().max()) < 1e-10
+    assert float((full(sums[0]) - full(sums[1])).abs().max()) < 1e-10
 
 
 def test_normalising_divides_each_sample_by_its_largest_activation() -> None:
@@ -139,7 +145,13 @@ def test_normalising_divides_each_sample_by_its_largest_activation() -> None:
         taps.start(torch.ones(2, 4, dtype=torch.bool))
         layer.q_proj(x)
     scaled = torch.cat([s / s.max().abs() for s in x]).double()
-    assert torch.allclose(taps.taps[0].sum.matrix(), scaled.T @ scaled, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(full(taps.taps[0].sum), scaled.T @ scaled, rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_beyond_a_covariance_is_told_of_the_covariance() -> None:
+    sites = [SimpleNamespace(layer=n) for n in range(4)]
+    with pytest.raises(UsageError, match="asks for layer 5, the covariance old has 0-3"):
+        adapted(sites, AdapterSection(layers="5"), "the covariance old")  # type: ignore[arg-type]
 
 
 def test_choices_of_layers() -> None:

@@ -8,13 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
+from kore.errors import UsageError
+from kore.evaluate.command import join_world
 from kore.methods.overview import markdown
 from kore.models.conversation import IGNORED, Encoder
 from kore.models.load import load
+from kore.nullspace.parallel import Ranks
+from kore.patience import PATIENCE
+from kore.pipeline.launch import Place, _join
 from kore.profile import ModelSection, TrainSection
 from kore.records import Sample
-from kore.train.arguments import deepspeed_config, split
-from kore.train.data import data_hash, located
+from kore.train.arguments import Split, arguments, deepspeed_config, split
+from kore.train.data import check_alike, data_hash, located
 from kore.train.features import Features, Stream
 from kore.train.order import EMPTY, draw, placed, step_count
 
@@ -126,6 +131,30 @@ def test_deepspeeds_configuration_carries_the_sections_numbers_and_may_be_replac
     assert config["gradient_clipping"] == 0.5 and config["bf16"] == {"enabled": False}
 
 
+def test_one_process_trains_on_one_of_several_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    parts = Split(4, 1, 1)
+    made = arguments(TrainSection(batch=4), tmp_path, steps=1, parts=parts, cpu=False, bf16=False)
+    assert (made.n_gpu, made.train_batch_size) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("projector", "divided", "fits"),
+    [(True, False, False), (False, True, False), (True, True, False), (False, False, True)],
+)
+def test_pictures_beside_none_on_several_processes_are_refused_where_one_would_wait_for_another(
+    picture: Path, projector: bool, divided: bool, fits: bool
+) -> None:
+    bare = conversation(picture).model_copy(update={"id": "bare", "image": []})
+    alike = [conversation(picture)] * 2
+    check_alike(located(alike), projector=projector, divided=divided)
+    if fits:
+        check_alike(located([*alike, bare]), projector=projector, divided=divided)
+        return
+    with pytest.raises(UsageError, match=r"sample\[2\]: sample bare has no picture, and several processes"):
+        check_alike(located([*alike, bare]), projector=projector, divided=divided)
+
+
 def test_pictures_are_kept_once_and_the_budget_holds(tiny_llava: Path, tmp_path: Path) -> None:
     paths = []
     for i in range(2):
@@ -155,3 +184,22 @@ def test_the_datas_hash_follows_pictures_and_words_not_paths(tmp_path: Path) -> 
 def test_the_documentation_holds_the_table_of_the_code() -> None:
     text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
     assert "\n".join(markdown()) in text
+
+
+def test_processes_wait_for_the_first_ones_work_longer_than_torch_would(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    waits: list[object] = []
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda *_, timeout=None, **__: waits.append(timeout)
+    )
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    Ranks.join()
+    join_world()
+    _join(Place(0, 0, 2), zero=0)
+    assert waits == [PATIENCE] * 3
+    monkeypatch.delenv("WORLD_SIZE")
+    made = arguments(TrainSection(), tmp_path, steps=1, parts=Split(1, 1, 1), cpu=True, bf16=False)
+    assert made.ddp_timeout == PATIENCE.total_seconds()

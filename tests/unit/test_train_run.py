@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from kore.errors import DataError, GateNotMet, Interrupted, UsageError
 from kore.events import EventTail, EventWriter
+from kore.files import is_leftover
 from kore.methods.lora import Lora
 from kore.methods.table import make_method
 from kore.models.conversation import collate
@@ -24,7 +25,7 @@ from kore.records import Message, Sample
 from kore.run import Run
 from kore.train.loop import Loop, NonFinite
 from kore.train.probes import Probe, Probing
-from kore.train.trainer import TrainResult, train
+from kore.train.trainer import TrainResult, prepare, train
 
 QUICK: dict[str, Any] = {"lr": 1e-2, "epochs": 4, "batch": 4, "save_steps": 3}
 
@@ -189,8 +190,9 @@ def test_a_loss_that_is_no_number_stops_before_it_reaches_the_weights_and_names_
         return loss * float("nan") if self.state.global_step == 4 else loss
 
     monkeypatch.setattr(Loop, "compute_loss", breaks)
-    with pytest.raises(NonFinite, match=r"loss is nan at step 5; samples: s\d, s\d, s\d, s\d$"):
+    with pytest.raises(NonFinite, match=r"loss is nan at step 5; samples: s\d, s\d, s\d, s\d$") as caught:
         go(tiny_llava, tmp_path / "run", samples)
+    assert caught.value.exit_code == 3 and "lower train.lr" in str(caught.value.hint)
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-3"]
     assert not (tmp_path / "run" / "adapter").exists()
 
@@ -243,18 +245,20 @@ def test_probes_are_answered_side_by_side_and_the_best_checkpoint_is_marked(
     assert json.loads((tmp_path / "run" / "adapter" / "result.json").read_text())["result"]["best"]
 
 
+def verdict(limit: int) -> Any:
+    """Right until it was asked so often."""
+    calls = [0]
+
+    def right(answer: str, known: str) -> bool:
+        calls[0] += 1
+        return calls[0] < limit
+
+    return right
+
+
 def test_the_alarm_stops_the_run_or_goes_back_to_the_best_checkpoint(
     tiny_llava: Path, tmp_path: Path, samples: list[Sample]
 ) -> None:
-    def verdict(limit: int) -> Any:
-        calls = [0]
-
-        def right(answer: str, known: str) -> bool:
-            calls[0] += 1
-            return calls[0] < limit
-
-        return right
-
     with pytest.raises(GateNotMet, match="old probes fell to 0%"):
         go(tiny_llava, tmp_path / "stop", samples, probes=probing(verdict(30), 3), keep=0.9)
     result = go(
@@ -264,6 +268,65 @@ def test_the_alarm_stops_the_run_or_goes_back_to_the_best_checkpoint(
     kept = load_file(tmp_path / "best" / "checkpoints" / "checkpoint-3" / "weights.safetensors")
     saved = adapter(tmp_path / "best")
     assert all(torch.equal(v, kept[n.replace(".weight", ".default.weight")]) for n, v in saved.items())
+
+
+@pytest.mark.parametrize(("limit", "step"), [(18, 6), (30, 10)])
+def test_an_alarm_stands_when_the_run_is_called_again_until_the_bar_is_another(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample], limit: int, step: int
+) -> None:
+    """At the last step, too, where nothing is left to train."""
+    folder = tmp_path / "run"
+    for right in (verdict(limit), lambda a, b: True, lambda a, b: True):
+        with pytest.raises(GateNotMet, match=f"old probes fell to 0% at step {step}"):
+            go(tiny_llava, folder, samples, probes=probing(right, 3), keep=0.9)
+    assert not (folder / "adapter").exists()
+    assert [e["step"] for e in events(folder, "step")] == list(range(1, step + 1))
+    result = go(tiny_llava, folder, samples, probes=probing(lambda a, b: True, 3), keep=0.9, on_alarm="best")
+    assert (result.returned, result.steps) == (3, step)
+    kept = load_file(folder / "checkpoints" / "checkpoint-3" / "weights.safetensors")
+    saved = adapter(folder)
+    assert all(torch.equal(v, kept[n.replace(".weight", ".default.weight")]) for n, v in saved.items())
+
+
+def test_a_run_that_an_alarm_stopped_goes_on_without_the_bar(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample]
+) -> None:
+    with pytest.raises(GateNotMet):
+        go(tiny_llava, tmp_path / "run", samples, probes=probing(verdict(18), 3), keep=0.9)
+    assert go(tiny_llava, tmp_path / "run", samples, probes=probing(lambda a, b: True, 3)).steps == 10
+
+
+def test_what_decides_when_a_run_stops_is_no_part_of_it_and_what_deepspeed_is_told_is(
+    tiny_llava: Path, samples: list[Sample]
+) -> None:
+    def mark(**more: Any) -> str:
+        section = TrainSection(method="lora", **{**QUICK, **more})
+        return prepare(
+            load(ModelSection(id=str(tiny_llava))), samples, section, make_method("lora")
+        ).fingerprint
+
+    told = {"gradient_clipping": 0.1}
+    assert mark() == mark(on_alarm="best", save_steps=7) != mark(deepspeed=told)
+
+
+def test_what_a_killed_save_left_is_gone_after_the_next(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(self: Lora, model: Any, folder: Path, facts: Any) -> None:
+        folder.mkdir()
+        (folder / "half").write_text("")
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lora, "save", dies)
+        for _ in range(2):
+            with pytest.raises(_Killed):
+                go(tiny_llava, tmp_path / "run", samples, "lora", max_steps=2)
+            (left,) = (p for p in (tmp_path / "run").iterdir() if p.name.startswith("."))
+            assert is_leftover(left)
+    go(tiny_llava, tmp_path / "run", samples, "lora", max_steps=2)
+    assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(".")]
+    assert not (tmp_path / "run" / "adapter" / "half").exists()
 
 
 def test_a_sample_too_long_is_named_with_its_place(
