@@ -70,6 +70,7 @@ def _model(target: str) -> str:
     return EMBEDDED if model == str(embedded_base()) else hub_id(model) or model
 
 
-def _model_of(profile: str) -> str:
-    """The model that a shipped profile is for."""
-    return str(read(find(profile)).get("model", {}).get("id", ModelSection().id))
+def _model_of(profile: str) -> str | None:
+    """The model that a shipped profile is for; None where it is for any."""
+    model: str | None = read(find(profile)).get("model", {}).get("id")
+    return model
