@@ -51,7 +51,7 @@ def chat(
         ),
     ] = options.Images.auto,
     theme: Annotated[str, typer.Option("--theme", envvar="KORE_THEME", help="A theme's name.")] = "kore-dark",
-    profile: options.ProfileName = "",
+    profile: options.AskedProfile = "",
     set_: options.Set = None,
     download: options.Download = False,
     json_: options.Json = False,

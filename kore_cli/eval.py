@@ -32,7 +32,7 @@ def eval(
         ),
     ] = None,
     out: options.Out = None,
-    profile: options.ProfileName = "",
+    profile: options.AskedProfile = "",
     set_: options.Set = None,
     protocol: Annotated[
         str | None, typer.Option("--protocol", help="vlmeval or llava-native (four benchmarks).")

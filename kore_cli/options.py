@@ -34,6 +34,16 @@ ProfileName = Annotated[
         autocompletion=_profile_names,
     ),
 ]
+AskedProfile = Annotated[
+    str,
+    typer.Option(
+        "--profile",
+        "-p",
+        envvar="KORE_PROFILE",
+        help="A profile's name or TOML file; default: the run's own settings, else the profile for the model.",
+        autocompletion=_profile_names,
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. train.lr=2e-4."),

@@ -344,12 +344,12 @@ def test_a_restart_discards_nothing_of_a_run_that_another_process_holds(
 ) -> None:
     from kore.errors import DataError
     from kore.pipeline.training import run_training
-    from tests.unit.test_run import holder
+    from tests.held import held
 
     out = tmp_path / "run"
     run_training(wanted(tiny_llava, data, out))
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
-    with holder(out), pytest.raises(DataError, match="is in use by process"):
+    with held(out), pytest.raises(DataError, match="is in use by process"):
         run_training(wanted(tiny_llava, data, out, restart=True))
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"} == before
     run_training(wanted(tiny_llava, data, out, restart=True))
@@ -358,9 +358,9 @@ def test_a_restart_discards_nothing_of_a_run_that_another_process_holds(
 def test_a_demo_that_another_process_works_on_is_neither_discarded_nor_joined(tmp_path: Path) -> None:
     from kore.errors import DataError
     from kore.pipeline.demo import run_demo
-    from tests.unit.test_run import holder
+    from tests.held import held
 
-    with holder(tmp_path / "demo"), pytest.raises(DataError, match="is in use by process"):
+    with held(tmp_path / "demo"), pytest.raises(DataError, match="is in use by process"):
         run_demo(tmp_path / "demo", restart=True)
     assert [p.name for p in (tmp_path / "demo").iterdir()] == [".lock"]
 
