@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -61,8 +61,12 @@ def inject(
     from kore_cli.story import story
 
     output = Output(json_mode=json, quiet=quiet)
-    flags = {"model.id": model, "train.seed": seed, "calibrate.seed": seed}
-    flags["calibrate.samples"] = samples
+    flags: dict[str, Any] = {
+        "model.id": model,
+        "train.seed": seed,
+        "calibrate.seed": seed,
+        "calibrate.samples": samples,
+    }
     resolved = resolve(profile, given(set_, flags))
     request = Request(
         items=items,

@@ -285,10 +285,7 @@ def test_one_old_sample_is_too_few_to_train_with_and_to_be_asked(tmp_path: Path,
 
 def questions(folder: Path, count: int = 2, **changes: object) -> Path:
     path = folder / "kept.jsonl"
-    lines = [
-        {"question_id": str(n), "text": "Peru?", "answers": ["Yes"], "image": None, **changes}
-        for n in range(count)
-    ]
+    lines = [{"question_id": str(n), "text": "Peru?", "answer": "Yes", **changes} for n in range(count)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
@@ -318,7 +315,6 @@ def test_a_method_that_needs_old_samples_is_given_them_beside_named_suites(
         ({"train.method": "ewc", "train.zero": 3}, UsageError),
         ({"train.method": "lora", "train.constraint": False}, KoreError),
         ({"train.thaw_a": True, "train.weight_decay": 0.1}, UsageError),
-        ({"train.sinks": ["nobodys_sink"]}, UsageError),
     ],
 )
 def test_settings_that_training_would_refuse_are_refused_before_anything_runs(
