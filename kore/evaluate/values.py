@@ -225,7 +225,7 @@ class _Latex:
             raise NoValue("too large")
         if isinstance(base, Fraction):  # a small one may be as long as a large one
             bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-            if bits * abs(exponent) > _BITS_AT_MOST:
+            if bits * abs(float(exponent)) > _BITS_AT_MOST:
                 raise NoValue("too long")
         whole = exponent == int(exponent)
         return base ** int(exponent) if whole else float(base) ** float(exponent)
