@@ -40,7 +40,7 @@ AskedProfile = Annotated[
         "--profile",
         "-p",
         envvar="KORE_PROFILE",
-        help="A profile's name or TOML file; default: the run's own settings, else the profile for the model.",
+        help="A profile's name or TOML file; default: the run's own settings, else its model's profile.",
         autocompletion=_profile_names,
     ),
 ]

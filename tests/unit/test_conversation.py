@@ -9,12 +9,14 @@ import torch
 from PIL import Image
 
 from kore.errors import DataError
+from kore.methods.table import make_method
 from kore.models.conversation import IGNORED, Encoder, check_image, collate, open_image
 from kore.models.generate import Engine, Prompt
 from kore.models.load import load
 from kore.models.marks import Marks
-from kore.profile import ModelSection
+from kore.profile import ModelSection, TrainSection
 from kore.records import Sample
+from kore.train.trainer import prepare
 from tests.tiny import idefics, llava
 
 
@@ -116,9 +118,15 @@ def test_a_template_with_marks_of_its_own_is_left_as_it_is(
         assert torch.equal(made["input_ids"], own["input_ids"][0])
 
 
-def test_inputs_with_marks_are_told_apart_from_those_without(published: Path, tiny_llava: Path) -> None:
-    assert load(ModelSection(id=str(published))).reads == {"marks": "<s>...</s>"}
-    assert load(ModelSection(id=str(tiny_llava))).reads == {}
+def test_inputs_with_marks_are_told_apart_from_those_without(
+    published: Path, tiny_llava: Path, picture: Path
+) -> None:
+    for folder, reads in ((published, {"marks": "<s>...</s>"}), (tiny_llava, {})):
+        backbone = load(ModelSection(id=str(folder)))
+        assert backbone.reads == reads
+        samples = [sample(picture, "<image>\nWhat?", "Lima")]
+        work = prepare(backbone, samples, TrainSection(), make_method("lora"))
+        assert work.identity.get("marks") == reads.get("marks")  # what a checkpoint is gone on with by
 
 
 def test_pictures_of_unlike_shapes_are_answered_together_as_alone(tmp_path: Path) -> None:
