@@ -511,7 +511,7 @@ def test_a_thawed_kore_begins_as_the_base_where_the_protected_weights_have_no_fu
         after = setup.backbone.model.eval()(**inputs).logits
     assert torch.allclose(before, after, atol=1e-5)
     b = lora_layers(setup.backbone.model)[name].lora_B["default"].weight
-    assert bool(b.isfinite().all()) and float(b.abs().max()) > 0
+    assert bool(b.isfinite().all()) and bool(b.any())
 
 
 def test_what_is_held_is_counted_where_each_process_has_a_part(tiny_llava: Path) -> None:
