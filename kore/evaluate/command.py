@@ -65,19 +65,17 @@ class Request:
         """The named profile, else the target's own settings, with the flags over it."""
         from kore.recorded import resolve_for
 
-        flags: dict[str, Any] = {}
-        for text in self.settings:
-            key, sign, value = text.partition("=")
-            if not sign:
-                raise UsageError(f"--set {text}: expected KEY=VALUE")
-            flags[key] = value
-        own = {
+        flags: dict[str, Any] = {
             "eval.protocol": self.protocol,
             "eval.judge": self.judge,
             "eval.judge_base_url": self.judge_url,
             "eval.max_new_tokens": self.max_new_tokens,
         }
-        flags |= {key: value for key, value in own.items() if value is not None}
+        for text in self.settings:
+            key, sign, value = text.partition("=")
+            if not sign:
+                raise UsageError(f"--set {text}: expected KEY=VALUE")
+            flags[key.strip()] = value.strip()
         return resolve_for(self.target, self.profile, flags).profile
 
 

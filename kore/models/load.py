@@ -261,7 +261,9 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
     options["use_safetensors"] = True  # other weight files are pickles
     if section.quantisation != "none":
         if importlib.util.find_spec("bitsandbytes") is None:
-            raise UsageError("model.quantisation needs bitsandbytes", hint="pip install 'kore-inject[gpu]'")
+            raise MissingArtefact(
+                "model.quantisation needs bitsandbytes", hint="pip install 'kore-inject[gpu]'"
+            )
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=section.quantisation == "8bit",
             load_in_4bit=section.quantisation == "4bit",

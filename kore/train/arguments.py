@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kore.errors import UsageError
+from kore.errors import MissingArtefact
 from kore.patience import PATIENCE
 
 if TYPE_CHECKING:
@@ -61,11 +61,12 @@ def check_sinks(sinks: Sequence[str]) -> None:
     """Refuse sinks whose package is not here.
 
     Raises:
-        UsageError: names the package.
+        MissingArtefact: names the package.
     """
     for name in sinks:
         if importlib.util.find_spec(name) is None:
-            raise UsageError(f"train.sinks names {name}, which is not installed", hint=f"pip install {name}")
+            told = f"train.sinks names {name}, which is not installed"
+            raise MissingArtefact(told, hint=f"pip install {name}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from kore.errors import DataError, UsageError
+from kore.errors import DataError, MissingArtefact, UsageError
 from kore.methods.method import require
 from kore.methods.table import make_method
 from kore.models import load as loading
@@ -63,7 +63,7 @@ def test_without_bitsandbytes_the_error_names_it(tiny_llava: Path, monkeypatch: 
         "find_spec",
         lambda name, *more: None if name == "bitsandbytes" else found(name, *more),
     )
-    with pytest.raises(UsageError, match="needs bitsandbytes") as caught:
+    with pytest.raises(MissingArtefact, match="needs bitsandbytes") as caught:
         load(ModelSection(id=str(tiny_llava), quantisation="4bit"))
     assert "kore-inject[gpu]" in str(caught.value.hint)
 

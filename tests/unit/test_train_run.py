@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from kore.errors import DataError, GateNotMet, Interrupted, UsageError
+from kore.errors import DataError, GateNotMet, Interrupted, MissingArtefact, UsageError
 from kore.events import EventTail, EventWriter
 from kore.files import is_leftover
 from kore.methods.lora import Lora
@@ -342,7 +342,7 @@ def test_sinks_write_beside_the_event_log_and_a_missing_one_is_refused(
     pytest.importorskip("tensorboard")
     go(tiny_llava, tmp_path / "run", samples, max_steps=2, sinks=["tensorboard"])
     assert list((tmp_path / "run" / "tensorboard").rglob("*tfevents*"))
-    with pytest.raises(UsageError, match="wandb, which is not installed"):
+    with pytest.raises(MissingArtefact, match="wandb, which is not installed"):
         go(tiny_llava, tmp_path / "other", samples, max_steps=2, sinks=["wandb"])
 
 
