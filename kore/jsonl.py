@@ -61,7 +61,7 @@ def _lines(
 
 def _parse(raw: bytes, where: str) -> dict[str, Any]:
     try:
-        value = parse_json(raw.decode("utf-8"))
+        value = parse_json(raw.decode("utf-8").rstrip("\r\n"))
     except ValueError as error:
         if not raw.endswith(b"\n"):
             raise DataError(

@@ -10,7 +10,10 @@ import typer
 from kore_cli.options import DryRun, Json, ProfileName, Quiet, Restart, Seed, Set
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kore.augment.dry import Estimate
+    from kore.errors import DataError
     from kore.records import KnowledgeItem
     from kore.settings import AugmentSection
     from kore_cli.output import Output
@@ -121,6 +124,8 @@ def augment(
     found = list(
         read_items(items, form=format, image_root=image_root, on_error=note_bad if keep_going else None)  # type: ignore[arg-type]
     )
+    if dry_run and keep_going:
+        found = [item for item in found if _has_pictures(item, note_bad)]
     if not found:
         raise DataError("no item could be read", where=items)
     if settings.teacher == "offline" and settings.strategy == "kore":
@@ -137,6 +142,21 @@ def augment(
         _stream(found, settings, seed or 0, chosen, keep_going, output)
         return
     _write(Path(str(out)), items, found, settings, seed or 0, chosen, restart, keep_going, output, len(bad))
+
+
+def _has_pictures(item: KnowledgeItem, note_bad: Callable[[DataError], None]) -> bool:
+    """Whether an item's own pictures can be opened, as far as they lie here."""
+    from kore.augment.images.store import check_picture
+    from kore.errors import DataError
+
+    try:
+        for place in item.images:
+            if "://" not in place:
+                check_picture(Path(place), f"item {item.id}")
+    except DataError as error:
+        note_bad(error)
+        return False
+    return True
 
 
 def _write(
@@ -174,6 +194,8 @@ def _write(
         )
     if report.state == "done":
         output.note(f"{out} was finished already with the same settings: nothing to do")
+    if missed := report.values["notes"].get("items left out", 0):
+        output.warn(f"{missed} left out: {out}/rejected.jsonl says why")
     empty = report.values["nothing_made_for"]
     if empty:
         output.warn(
@@ -188,7 +210,7 @@ def _write(
         "v": 1,
         "folder": str(out),
         "state": report.state,
-        "left_out": bad,
+        "left_out": bad + missed,
         "spent": spent,
         **report.values,
     }

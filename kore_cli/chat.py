@@ -12,7 +12,8 @@ from kore_cli import options
 TargetName = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RUN|ADAPTER|MODEL]", help="Who answers. Default: the newest run, else kore-tiny."
+        metavar="[RUN|ADAPTER|MODEL]",
+        help="Who answers. Default: the newest finished run, else kore-tiny.",
     ),
 ]
 

@@ -45,14 +45,15 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """Who is to answer: what was asked for, else the newest run, else the embedded base."""
+        """Who is to answer: what was asked for, else the newest run that has an adapter, else the embedded
+        base."""
         from kore.run import all_runs
         from kore.settings import ModelSection
 
         if self.target:
             return self.target
-        runs = all_runs()
-        return str(runs[0].folder) if runs else ModelSection().id
+        whole = (run for run in all_runs() if (run.adapter / "adapter_config.json").is_file())
+        return next((str(run.folder) for run in whole), ModelSection().id)
 
     def open(self) -> Session:
         """Load the model, which may take minutes; what of the plan can be refused before is.

@@ -82,11 +82,26 @@ def inject(
     for note in (planned := plan(request)).notes:
         output.warn(note)
     if dry_run:
-        output.result(planned.rehearse())
+        value = planned.rehearse()
+        output.result(value, _rehearsed(value))
         return
     with story(output) as progress:
         outcome = run_inject(planned, progress)
     print_outcome(output, outcome)
+
+
+def _rehearsed(value: dict[str, Any]) -> str:
+    """What a dry run found, in words."""
+    asked, drawn = value["augment"], value["samples_drawn"]
+    told = {
+        "items": f"{value['items']}, taught by {value['method']} to {value['model']}",
+        "augment": f"{asked['calls']} calls of {value['teacher']}" + " (paid)" * bool(asked["paid"]),
+        "old samples": f"{drawn} of {', '.join(value['samples'])}" * bool(drawn),
+        "trains": f"{value['trainable']:,} parameters, rank {value['rank']}" * bool(value["trainable"]),
+        "after": ", ".join(str(batch.get("run")) for batch in value["after"]),
+        "folder": value["folder"],
+    }
+    return "\n".join(f"{name:<12} {text}" for name, text in told.items() if text)
 
 
 def _old(named: list[str] | None, profile: Profile) -> list[str]:

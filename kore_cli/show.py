@@ -9,6 +9,8 @@ import typer
 
 from kore_cli.options import Json
 
+SHOWN = "it shows items, trees, samples, covariances, adapters, runs and evaluations"
+
 
 def show(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder or file that KORE made or reads.")],
@@ -60,10 +62,14 @@ def show(
 
             show_result(path, kind, output)
         case _:
-            raise DataError(
-                f"not an artefact of KORE: {path}",
-                hint="it shows items, trees, samples, covariances, adapters, runs and evaluations",
-            )
+            inside = [p.name for p in sorted(path.iterdir()) if _has_one(p)] if path.is_dir() else []
+            hint = f"it holds some: {', '.join(inside[:8])}" if inside else SHOWN
+            raise DataError(f"not an artefact of KORE: {path}", hint=hint)
+
+
+def _has_one(path: Path) -> bool:
+    """Whether an artefact lies there, whatever state it is in."""
+    return any((path / name).is_file() for name in ("run.json", "manifest.json", "adapter_config.json"))
 
 
 def kind_of(path: Path) -> str | None:

@@ -58,7 +58,8 @@ def _opened(path: str | Path, where: str | None) -> Iterator[Image.Image]:
                 raise Image.DecompressionBombError
             yield image
     except FileNotFoundError as error:
-        raise DataError(f"no such picture: {path}", where=where) from error
+        hint = "relative paths start from the file that names them, or --image-root"
+        raise DataError(f"no such picture: {path}", where=where, hint=hint) from error
     except Image.DecompressionBombError as error:
         hint = f"make it smaller: at most {MOST_PIXELS:,} pixels"
         raise DataError(f"too large a picture: {path}", where=where, hint=hint) from error

@@ -124,9 +124,9 @@ def _from_hub(name: str, download: bool) -> Path:
     try:
         return Path(snapshot_download(name, local_files_only=not download, allow_patterns=wanted))
     except (OSError, ValueError) as error:
-        hint = f"fetch it with: kore data fetch {name}   (or add --download)"
-        reason = "could not be fetched" if download else "is not in the local cache"
-        raise MissingArtefact(f"model {name} {reason}", hint=hint) from error
+        hint = f"kore dashboard lists runs; a model is fetched with: kore data fetch {name}   (or --download)"
+        reason = "could not be fetched" if download else "is no folder here, and no model in the local cache"
+        raise MissingArtefact(f"{name} {reason}", hint=hint) from error
 
 
 def base_identity() -> dict[str, str]:

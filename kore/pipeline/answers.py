@@ -43,13 +43,18 @@ def side_by_side(
     return [
         {
             "about": name,
-            "question": verdicts[best].question.replace("<image>", "").strip().split("\n")[0],
+            "question": _asked(verdicts[best].question).split("\n")[0],
+            "prompt": " ".join(_asked(verdicts[best].question).split()),
             "right": verdicts[best].answer,
             "image": _picture(suites, name, verdicts[best].id),
             "answers": {n: v.prediction for n, v in verdicts.items()},
         }
         for _, name, _, verdicts in [*take, *failed[:failures]]
     ]
+
+
+def _asked(text: str) -> str:
+    return text.replace("<image>", "").strip()
 
 
 def _picture(suites: Sequence[Suite], name: str, key: str) -> str | None:

@@ -158,7 +158,7 @@ def _demo(folder: Path, *, seed: int, restart: bool, progress: Progress) -> Outc
 
 def _ask(run: Path, answer: dict[str, Any]) -> str:
     picture = f" --image {shlex.quote(answer['image'])}" if answer["image"] else ""
-    return f"kore chat {run} --compare --once {shlex.quote(answer['question'])}{picture}"
+    return f"kore chat {run} --compare --once {shlex.quote(answer['prompt'])}{picture}"
 
 
 def write_probes(bench: Bench, folder: Path) -> Path:

@@ -367,6 +367,7 @@ def legend(suites: Sequence[Suite], counts: dict[str, int], before: int = 0, see
         seen_pictures
     )
     fared = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    fared += "; learned: every question right" if counts.get("partly") else ""
     agreed = any(isinstance(s, AgreementSuite) for s in suites)
     among = any(Path(str(s.facts.get("file", ""))).name.startswith(PROTECTED) for s in suites[1:])
     seen = ", the very ones that were protected: the sources hold no others" if among else ""

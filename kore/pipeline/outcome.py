@@ -17,7 +17,8 @@ class Outcome:
             k_r_near, avg, hars, per_suite.
         legend: what the columns mean, with the count of suites behind K.R.
         retention: names of the old suites, each of which has its score in a row's per_suite.
-        answers: questions with each method's answer: about, question, right, answers.
+        answers: questions with each method's answer: about, question (its first line), prompt (all of it),
+            right, answers.
         items: verdict per item: learned, partly, not.
         next: commands to try.
         seconds: how long each stage took.

@@ -76,6 +76,16 @@ def test_a_bad_line_names_file_line_and_reason_or_is_left_out(items: Path, tmp_p
     assert f"{items}:2" in done.stderr and f"{items}:4" in done.stderr
 
 
+def test_an_item_without_its_picture_is_told_and_left_out_in_a_dry_run_too(
+    items: Path, tmp_path: Path
+) -> None:
+    items.write_text(items.read_text().replace("beside.png", "gone.png", 1))
+    done = kore("augment", items, "--dry-run", "--keep-going")
+    assert objects(done.stdout)[0]["items"] == 2 and "left out: item" in done.stderr
+    done = kore("augment", items, "-o", tmp_path / "out", "--keep-going")
+    assert objects(done.stdout)[0]["left_out"] == 1 and "warning: 1 left out" in done.stderr
+
+
 def test_a_dry_run_prices_the_calls_and_writes_nothing(items: Path, tmp_path: Path) -> None:
     priced = ["--set", "augment.price_in=2.5", "--set", "augment.price_out=10"]
     with loopback() as server:
@@ -91,7 +101,8 @@ def test_a_dry_run_prices_the_calls_and_writes_nothing(items: Path, tmp_path: Pa
 def test_a_dry_run_goes_through_the_same_checks(items: Path, tmp_path: Path) -> None:
     (tmp_path / "beside.png").unlink()
     done = kore("augment", items, "--dry-run")
-    assert done.returncode == 3 and "no such picture" in done.stderr
+    assert done.returncode == 3 and "no such picture" in done.stderr and "--image-root" in done.stderr
+    assert "no item could be read" in kore("augment", items, "--dry-run", "--keep-going").stderr
     done = kore("augment", items, "--dry-run", "--teacher", "openai:gpt-4o")
     assert done.returncode == 2 and "OPENAI_API_KEY" in done.stderr
     done = kore("augment", items, "--dry-run", "--images", "local:/nowhere")

@@ -129,3 +129,11 @@ def test_a_broken_picture_among_the_old_samples_is_named_with_its_line(
     old.write_text(json.dumps(SAMPLE) + "\n" + json.dumps({**SAMPLE, "image": "bad.png"}))
     words = ["train", "--data", str(new), "--method", "replay", "--old", str(old), "-o", str(folder / "out")]
     assert f"{old}:2" in refused(words, capsys)
+
+
+def test_show_names_the_artefacts_that_a_folder_holds(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "adapter_config.json").write_text("{}")
+    (tmp_path / "other").mkdir()
+    done = kore("show", tmp_path)
+    assert done.returncode == 3 and "it holds some: mine" in done.stderr

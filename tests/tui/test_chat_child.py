@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from kore.run import Run, RunState
 from kore_cli import chat_pipe
 from kore_cli.chat_client import ChatClient
 from kore_cli.chat_pipe import Plan
@@ -88,3 +90,16 @@ def test_a_real_chats_screen_loads_no_model_library() -> None:
     done = subprocess.run([sys.executable, "-c", SCREEN], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_the_newest_run_that_has_an_adapter_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KORE_HOME", str(tmp_path))
+    assert Plan(None).name == "kore-tiny"
+    for number, name in enumerate(("old", "whole", "training")):
+        run = Run(tmp_path / name)
+        run.write(RunState("running", "kore", ["kore", "train"], {}))
+        os.utime(run.folder / "run.json", (number, number))
+        if name != "training":
+            run.adapter.mkdir()
+            (run.adapter / "adapter_config.json").write_text("{}")
+    assert Plan(None).name == str(tmp_path / "whole")

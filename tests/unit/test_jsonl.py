@@ -148,3 +148,9 @@ def test_a_failing_source_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         write_jsonl(tmp_path / "a.jsonl", lines())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_line_tells_the_column_of_the_fault(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"id": "9", "kind": \n{}\n')
+    with pytest.raises(DataError, match=r"column 21\)"):
+        list(read_jsonl(tmp_path / "x.jsonl"))

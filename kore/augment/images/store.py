@@ -68,7 +68,8 @@ class ImageStore:
 
 def _unreadable(path: Path, error: OSError, where: str) -> DataError:
     if isinstance(error, FileNotFoundError):
-        return DataError(f"no such picture: {path}", where=where or None)
+        hint = "relative paths start from the file of items, or --image-root"
+        return DataError(f"no such picture: {path}", where=where or None, hint=hint)
     return DataError(f"cannot read the picture {path}: {error.strerror}", where=where or None)
 
 
