@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from kore.errors import DataError
 from kore_cli.ending import ended
 from kore_cli.main import app
+from kore_cli.show import show
 
 ITEM = {"id": "a", "kind": "entity", "type": "country", "title": "Peru", "text": "Its capital is Lima.",
         "facts": {"capital": "Lima"}, "image": "good.png"}  # fmt: skip
@@ -135,5 +137,6 @@ def test_show_names_the_artefacts_that_a_folder_holds(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "adapter_config.json").write_text("{}")
     (tmp_path / "other").mkdir()
-    done = kore("show", tmp_path)
-    assert done.returncode == 3 and "it holds some: mine" in done.stderr
+    with pytest.raises(DataError, match="not an artefact") as caught:
+        show(tmp_path)
+    assert caught.value.hint == "it holds some: mine"
