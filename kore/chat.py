@@ -385,7 +385,7 @@ def _with_marks(text: str, images: tuple[str, ...]) -> str:
 def locate(name: str, section: ModelSection) -> Target:
     """What a name means: a run (by path, or by name under the runs folder), an adapter or a model."""
     from kore.evaluate.target import find_target
-    from kore.recorded import run_named
+    from kore.run import run_named
 
     run = run_named(name)
     return find_target(str(run.folder) if run else name, section)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from kore.errors import MissingArtefact
 from kore.profile import Resolved, find, read, resolve, shipped_names
-from kore.run import Run, home, run_at
+from kore.run import Run, run_named
 from kore.settings import EvalSection, ModelSection
 
 LONGEST = "KORE_EVAL__MAX_NEW_TOKENS"
@@ -37,14 +36,6 @@ def resolve_for(target: str, profile: str = "", flags: dict[str, Any] | None = N
         return resolve(named, given)
     longest = {} if LONGEST in os.environ else {"eval.max_new_tokens": EvalSection().max_new_tokens}
     return resolve("tiny", longest | given)
-
-
-def run_named(name: str) -> Run | None:
-    """The run that a path, or a name under the runs folder, means."""
-    path = Path(name)
-    if not path.exists() and (home() / name / "run.json").is_file():
-        path = home() / name
-    return run_at(path)
 
 
 def recorded(run: Run) -> dict[str, Any]:

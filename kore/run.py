@@ -232,6 +232,14 @@ def run_at(folder: Path) -> Run | None:
     return next((Run(p) for p in (folder, folder / "run") if (p / NAME).is_file()), None)
 
 
+def run_named(name: str) -> Run | None:
+    """The run that a path, or a name under the runs folder, means."""
+    path = Path(name)
+    if not path.exists() and (home() / name / NAME).is_file():
+        path = home() / name
+    return run_at(path)
+
+
 def leave_pointer(run: Run) -> None:
     """Make a run that lives elsewhere known under the runs folder, so that 'newest' finds it."""
     base = home()

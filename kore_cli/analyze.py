@@ -78,10 +78,9 @@ def capture(
     from kore_cli.story import story
 
     output = Output(json_mode=as_json, quiet=quiet)
-    names = [name for text in suite or [] for name in text.split(",") if name.strip()]
     asked = Request(
-        target=model or "", suites=names, data=data_dir, profile=profile, settings=setting or [],
-        split=split, limit=limit, download=download,
+        target=model or "", suites=options.names(suite), data=data_dir, profile=profile,
+        settings=setting or [], split=split, limit=limit, download=download,
     )  # fmt: skip
     request = CaptureRequest(
         evaluation=asked,

@@ -146,13 +146,11 @@ def augment(
 
 def _has_pictures(item: KnowledgeItem, note_bad: Callable[[DataError], None]) -> bool:
     """Whether an item's own pictures can be opened, as far as they lie here."""
-    from kore.augment.images.store import check_picture
+    from kore.augment.dry import check_own
     from kore.errors import DataError
 
     try:
-        for place in item.images:
-            if "://" not in place:
-                check_picture(Path(place), f"item {item.id}")
+        check_own(item)
     except DataError as error:
         note_bad(error)
         return False

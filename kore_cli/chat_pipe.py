@@ -47,12 +47,12 @@ class Plan:
     def name(self) -> str:
         """Who is to answer: what was asked for, else the newest run that has an adapter, else the embedded
         base."""
-        from kore.run import all_runs
+        from kore.run import ADAPTER, all_runs
         from kore.settings import ModelSection
 
         if self.target:
             return self.target
-        whole = (run for run in all_runs() if (run.adapter / "adapter_config.json").is_file())
+        whole = (run for run in all_runs() if (run.adapter / ADAPTER).is_file())
         return next((str(run.folder) for run in whole), ModelSection().id)
 
     def open(self) -> Session:

@@ -96,10 +96,10 @@ def eval(
     from kore.evaluate.command import Request, carry_out, plan
     from kore_cli.output import Output
 
-    names = [name for text in suite or [] for name in text.split(",") if name.strip()]
     request = Request(
-        target=target, suites=names, data=data_dir, out=out, profile=profile, settings=set_ or [],
-        protocol=protocol, compat=compat, judge=judge, judge_url=judge_url, judge_prompts=judge_prompts,
+        target=target, suites=options.names(suite), data=data_dir, out=out, profile=profile,
+        settings=set_ or [], protocol=protocol, compat=compat, judge=judge,
+        judge_url=judge_url, judge_prompts=judge_prompts,
         split=split, image_root=image_root, limit=limit,
         ids=frozenset(i.strip() for i in (ids or "").split(",") if i.strip()), max_new_tokens=max_new_tokens,
         base=base, rag=rag, rescore=rescore, fail_under=fail_under or [], export=export, html=html,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kore_cli.options import DryRun, Json, Model, Out, ProfileName, Quiet, Restart, Seed, Set, given
+from kore_cli.options import DryRun, Json, Model, Out, ProfileName, Quiet, Restart, Seed, Set, given, names
 
 if TYPE_CHECKING:
     from kore.profile import Profile
@@ -107,7 +107,7 @@ def _rehearsed(value: dict[str, Any]) -> str:
 def _old(named: list[str] | None, profile: Profile) -> list[str]:
     """The suites of old knowledge: those named, else the profile's, which are of new knowledge too; none
     stands for agreement."""
-    words = [name.strip() for text in named or [] for name in text.split(",") if name.strip()]
+    words = names(named)
     if words == ["agreement"]:
         return []
     return words or [name for name in profile.eval.suites if name != "evoke"]

@@ -96,6 +96,11 @@ def overrides(texts: list[str] | None) -> dict[str, str]:
     return found
 
 
+def names(texts: list[str] | None) -> list[str]:
+    """The names of an option that may be repeated and holds several with commas, in their order."""
+    return [name.strip() for text in texts or [] for name in text.split(",") if name.strip()]
+
+
 def given(texts: list[str] | None, flags: dict[str, Any]) -> dict[str, Any]:
     """What `kore.profile.resolve` is handed: the flags that were given, and ``--set`` over them.
 

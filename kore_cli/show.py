@@ -69,7 +69,11 @@ def show(
 
 def _has_one(path: Path) -> bool:
     """Whether an artefact lies there, whatever state it is in."""
-    return any((path / name).is_file() for name in ("run.json", "manifest.json", "adapter_config.json"))
+    from kore.manifest import NAME
+    from kore.run import ADAPTER
+    from kore.run import NAME as RUN
+
+    return any((path / name).is_file() for name in (RUN, NAME, ADAPTER))
 
 
 def kind_of(path: Path) -> str | None:

@@ -63,6 +63,17 @@ class Estimate:
         return {k: v for k, v in self.__dict__.items() if not k.startswith("price_")} | {"money": self.money}
 
 
+def check_own(item: KnowledgeItem) -> None:
+    """Refuse an item whose own pictures, as far as they lie here, cannot be opened.
+
+    Raises:
+        DataError: names the picture and the item.
+    """
+    for place in item.images:
+        if "://" not in place:
+            check_picture(Path(place), f"item {item.id}")
+
+
 def estimate(
     items: Sequence[KnowledgeItem], settings: AugmentSection, seed: int, shard: tuple[int, int] | None = None
 ) -> Estimate:
@@ -81,9 +92,7 @@ def estimate(
     provider = choose_provider(settings)
     choose_encoder(settings.encoder, needed=provider.name != "none")
     for item in items:
-        for place in item.images:
-            if "://" not in place:
-                check_picture(Path(place), f"item {item.id}")
+        check_own(item)
     indices = shard_indices(len(items), shard)
     paid = teacher.cached or (judge is not None and judge.cached)
     total = Estimate(len(indices), paid, settings.price_in, settings.price_out)

@@ -235,9 +235,8 @@ def _pull(
 def _note_version(response: httpx.Response, path: Path) -> None:
     """Keep what tells whether a later answer goes on with the same file."""
     tag = response.headers.get("etag", "")
-    found = (
-        tag if tag.startswith('"') else response.headers.get("last-modified", "")
-    )  # weak ones tell nothing
+    strong = tag.startswith('"')  # weak ones tell nothing
+    found = tag if strong else response.headers.get("last-modified", "")
     if found.isascii() and found:
         path.write_text(found, encoding="utf-8")
     else:

@@ -324,9 +324,8 @@ def run_study(
         DataError: the folder holds something else.
     """
     folder = out or home() / f"study-{plan.key}"
-    written = plan.model_dump(mode="json")
     # without settings: a plan may grow, and what two of them share is not trained again
-    manifest = Manifest("study", {}, {}, facts={"plan": written, "command": command})
+    manifest = Manifest("study", {}, {}, facts={"command": command})
     # a report alone may be made while the study goes on
     with ExitStack() as held:
         if make:
@@ -334,8 +333,8 @@ def run_study(
         else:
             claim(folder, manifest)
         manifest.write(folder)
-        write_json(folder / "plan.json", written)
+        write_json(folder / "plan.json", plan.model_dump(mode="json"))
         value = Study(plan, folder.resolve(), progress, jobs, make, command).run()
         if not value["missing"]:
-            manifest.finished(report="report/study.md").write(folder)
+            manifest.finished().write(folder)
     return value
