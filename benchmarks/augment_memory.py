@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 
 from kore.augment import grow
-from kore.augment.evoke import read_items
-from kore.settings import AugmentSection
+from kore.config.schema import AugmentSection
+from kore.data.evoke import read_items
 
 VOCABULARY = 20_000
 SYLLABLES = (

@@ -33,8 +33,8 @@ from kore.augment import grow
 from kore.augment.call import Call, make_call
 from kore.augment.schemas import Answers, Quadruplets, Questions, Summary
 from kore.augment.teachers.openai import OpenAITeacher
-from kore.records import KnowledgeItem
-from kore.settings import AugmentSection
+from kore.config.schema import AugmentSection
+from kore.data.records import KnowledgeItem
 
 KEYS = ("price", "weight", "colour", "maker", "origin", "material", "size", "year")
 

@@ -37,12 +37,12 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from peft.tuners.lora.config import CordaConfig
     from peft.tuners.lora.corda import calib_cov_distribution
 
+    from kore.config.resolve import CalibrateSection, ModelSection
+    from kore.data.records import Sample, read_records
     from kore.models.families import language_linears
     from kore.models.load import load
     from kore.nullspace.batches import make_batches
     from kore.nullspace.calibrate import Calibration
-    from kore.profile import CalibrateSection, ModelSection
-    from kore.records import Sample, read_records
 
     clock = time.process_time if arguments.threads == 1 else time.perf_counter
 

@@ -25,7 +25,7 @@ import psutil
 from synthetic_run import step_values, write_many
 from terminal import Terminal
 
-from kore.files import write_json
+from kore.io.files import write_json
 
 SCREENS = ("train", "spectra", "answers", "results", "knowledge")
 SETTLING = 12.0

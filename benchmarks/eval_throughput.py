@@ -24,7 +24,7 @@ from typing import Any
 
 def write_questions(path: Path, count: int) -> Path:
     """A TSV of the demo's retention questions, a picture each."""
-    from kore.evaluate.demo import demo_suites
+    from kore.evaluation.demo_suites import demo_suites
 
     suites = [s.questions for s in demo_suites(names=("pictures", "easy-vqa", "countries"))]
     questions = [q for group in zip(*suites, strict=False) for q in group if q.images][:count]
@@ -41,12 +41,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Answer the file both ways."""
     import torch
 
-    from kore.evaluate.bench import load_own
-    from kore.evaluate.runner import build_prompt
-    from kore.evaluate.suites import Choice
+    from kore.config.resolve import ModelSection
+    from kore.evaluation.benchmark_suite import load_own
+    from kore.evaluation.runner import build_prompt
+    from kore.evaluation.suites import Choice
     from kore.models.generate import Engine
     from kore.models.load import load
-    from kore.profile import ModelSection
 
     backbone = load(ModelSection(id=args.model, device=args.device, dtype=args.dtype))
     with tempfile.TemporaryDirectory() as folder:

@@ -38,11 +38,11 @@ def trial(work: Path, name: str, seed: int, threads: int) -> None:
     """Calibrate, train and score one setting; the row goes to a file of its own."""
     import torch
 
-    from kore.files import write_json
-    from kore.pipeline import demo, stages
-    from kore.pipeline.trial import run_trial
-    from kore.profile import resolve
+    from kore.config.resolve import resolve
+    from kore.io.files import write_json
     from kore.progress import silent
+    from kore.workflows import demo, stages
+    from kore.workflows.trial import run_trial
 
     torch.set_num_threads(threads)
     bench = demo.prepare(work / f"data-{seed}", seed, silent)
@@ -82,7 +82,7 @@ def trial(work: Path, name: str, seed: int, threads: int) -> None:
 
 def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """A setting's means over its seeds: K.A, K.R over the far suites, K.R near, and what it cost."""
-    from kore.evaluate.demo import FAR, NEAR
+    from kore.evaluation.demo_suites import FAR, NEAR
 
     def mean(values: list[float]) -> float:
         return sum(values) / len(values)

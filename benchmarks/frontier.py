@@ -41,11 +41,11 @@ def trial(work: Path, label: str, rate: float, seed: int, threads: int) -> None:
     """Train and score one setting on both splits; the row goes to ``row.json`` of its folder."""
     import torch
 
-    from kore.files import write_json
-    from kore.pipeline import demo, stages
-    from kore.pipeline.trial import run_trial
-    from kore.profile import resolve
+    from kore.config.resolve import resolve
+    from kore.io.files import write_json
     from kore.progress import silent
+    from kore.workflows import demo, stages
+    from kore.workflows.trial import run_trial
 
     torch.set_num_threads(threads)
     bench = demo.prepare(work / f"data-{seed}", seed, silent)
@@ -72,7 +72,7 @@ def trial(work: Path, label: str, rate: float, seed: int, threads: int) -> None:
 
 def figures(row: dict[str, Any], split: str) -> dict[str, float]:
     """K.A, K.R over the far suites, and K.R near."""
-    from kore.evaluate.demo import FAR, NEAR
+    from kore.evaluation.demo_suites import FAR, NEAR
 
     scores = row[split]
     return {
@@ -84,7 +84,7 @@ def figures(row: dict[str, Any], split: str) -> dict[str, float]:
 
 def summarise(rows: list[dict[str, Any]], seeds: list[int]) -> dict[str, Any]:
     """Areas, chosen rates and the gates."""
-    from kore.evaluate.frontier import area, retention_at
+    from kore.evaluation.frontier import area, retention_at
 
     base = {r["seed"]: r for r in rows if r["method"] == "base"}
     found: dict[str, Any] = {
@@ -199,10 +199,10 @@ def main() -> int:
     if args.one:
         trial(args.work, args.one[0], float(args.one[1]), int(args.one[2]), args.threads)
         return 0
+    from kore.config.resolve import resolve
     from kore.models.load import base_identity
-    from kore.pipeline import demo, stages
-    from kore.profile import resolve
     from kore.progress import silent
+    from kore.workflows import demo, stages
 
     base = base_identity()
     args.work /= base["fingerprint"]  # rows of another base are others

@@ -23,7 +23,7 @@ from kore.augment.lexicon import MONTHS
 from kore.augment.teachers.offline import OfflineTeacher
 from kore.augment.templates import load_templates
 from kore.augment.text import contains, names, negations
-from kore.records import KnowledgeItem
+from kore.data.records import KnowledgeItem
 
 ITEMS = Path(__file__).parent / "items" / "items.jsonl"
 COUNT = 200

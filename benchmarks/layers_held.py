@@ -63,13 +63,13 @@ def worker(arguments: argparse.Namespace) -> dict[str, Any]:
     from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: F401 (before the zero)
     from transformers.models.llava import modeling_llava  # noqa: F401
 
+    from kore.config.resolve import CalibrateSection, ModelSection
+    from kore.data.records import Sample, read_records
     from kore.models.load import load
-    from kore.models.shards import open_skeleton
+    from kore.models.offload import open_skeleton
     from kore.nullspace.accumulator import values_held
     from kore.nullspace.calibrate import Calibration
-    from kore.nullspace.plan import parse_bytes
-    from kore.profile import CalibrateSection, ModelSection
-    from kore.records import Sample, read_records
+    from kore.nullspace.memory_plan import parse_bytes
 
     torch.set_num_threads(arguments.threads)
     folder = Path(arguments.folder)

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kore.files import write_json
+from kore.io.files import write_json
 
 HOME = Path(__file__).parents[1]
 ENVIRONMENT = "python -m venv .venv && . .venv/bin/activate"

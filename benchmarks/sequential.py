@@ -34,10 +34,10 @@ COLOURS = {"kore": "#2563eb", "kore-old": "#93c5fd", "lora": "#f97316", "replay"
 
 def prepare(work: Path) -> None:
     """The countries in three batches, augmented, and the covariance of the old samples."""
-    from kore.pipeline import demo, stages
-    from kore.profile import resolve
+    from kore.config.resolve import resolve
+    from kore.data.records import KnowledgeItem, read_records
     from kore.progress import silent
-    from kore.records import KnowledgeItem, read_records
+    from kore.workflows import demo, stages
 
     path = demo.package_data() / "items.jsonl"
     items = list(read_records(KnowledgeItem, path))
@@ -55,11 +55,11 @@ def tree(work: Path, number: int) -> Path:
 
 def train(work: Path, method: str, rate: float, number: int) -> Path:
     """Train a method on a batch, after the batches before it; the run folder."""
-    from kore.pipeline import demo, stages
-    from kore.pipeline.after import protect
-    from kore.profile import resolve
+    from kore.config.resolve import resolve
+    from kore.data.records import Sample, read_records
     from kore.progress import silent
-    from kore.records import Sample, read_records
+    from kore.workflows import demo, stages
+    from kore.workflows.sequential import protect
 
     def folder(n: int) -> Path:
         first = "kore" if method == "kore-old" and n == 0 else method  # the first batch is the same
@@ -76,7 +76,7 @@ def train(work: Path, method: str, rate: float, number: int) -> Path:
             covariance = out / "covariance"
             stages.calibrate(resolved, covariance, silent, adapter=before)
     if method == "replay":
-        from kore.jsonl import write_jsonl
+        from kore.io.jsonl import write_jsonl
 
         pools = [demo.package_data() / "old.jsonl", *(tree(work, n) / "samples.jsonl" for n in range(number))]
         old = out / "old.jsonl"
@@ -88,11 +88,11 @@ def train(work: Path, method: str, rate: float, number: int) -> Path:
 
 def score(work: Path, run: Path | None, label: str, split: str, batches: int = BATCHES) -> dict[str, Any]:
     """K.A of the first batches, K.R over the far suites and near."""
-    from kore.evaluate.demo import FAR, NEAR, demo_suites
-    from kore.pipeline import demo, stages
-    from kore.profile import resolve
+    from kore.artifacts.run import Run
+    from kore.config.resolve import resolve
+    from kore.evaluation.demo_suites import FAR, NEAR, demo_suites
     from kore.progress import silent
-    from kore.run import Run
+    from kore.workflows import demo, stages
 
     names = [f"batch {n + 1}" for n in range(batches)]
     suites = [demo.new_suite(tree(work, n), split, name) for n, name in enumerate(names)]

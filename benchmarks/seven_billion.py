@@ -185,7 +185,7 @@ def measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     from kore.nullspace.covariance import Covariance
-    from kore.nullspace.layers import parse_layers
+    from kore.nullspace.layer_selection import parse_layers
 
     began = time.monotonic()
     checkpoint = write_checkpoint(work / "model", quick=arguments.quick)

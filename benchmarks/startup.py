@@ -29,7 +29,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from kore.files import write_json
+from kore.io.files import write_json
 
 OWN = ("--help", "--version", "train --help", "dashboard --help")
 # what to install for a program; litgpt imports requests without asking for it

@@ -32,14 +32,14 @@ def worker(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
     from PIL import Image
 
-    from kore.events import EventWriter
-    from kore.methods.table import make_method
+    from kore.artifacts.events import EventWriter
+    from kore.artifacts.run import Run
+    from kore.config.resolve import ModelSection, TrainSection
+    from kore.data.records import Sample
+    from kore.methods.registry import make_method
     from kore.models.families import language_linears
     from kore.models.load import load
-    from kore.profile import ModelSection, TrainSection
-    from kore.records import Sample
-    from kore.run import Run
-    from kore.train.trainer import train
+    from kore.training.run import train
 
     torch.set_num_threads(arguments.threads)
     backbone = load(ModelSection(id=arguments.model))
@@ -127,9 +127,9 @@ def saved_bytes(
     """Bytes of distinct tensors that autograd keeps for the backward pass, parameters left out; tokens."""
     import torch
 
-    from kore.methods.table import make_method
-    from kore.models.conversation import collate
-    from kore.train.trainer import prepare
+    from kore.methods.registry import make_method
+    from kore.models.processing import collate
+    from kore.training.run import prepare
 
     work = prepare(
         backbone, samples, section, make_method(arguments.worker), factors=factors, rank=arguments.rank

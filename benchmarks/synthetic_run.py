@@ -21,9 +21,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from kore.events import EventWriter
-from kore.files import write_json
-from kore.run import Run, RunState
+from kore.artifacts.events import EventWriter
+from kore.artifacts.run import Run, RunState
+from kore.io.files import write_json
 
 COUNTRIES = [
     ("Fiji", "Suva", "Oceania", ("#68bfe5", "#cf142b", "#ffffff")),

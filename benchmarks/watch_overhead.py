@@ -36,7 +36,7 @@ from typing import Any
 import psutil
 from terminal import Terminal
 
-from kore.files import write_json
+from kore.io.files import write_json
 
 SAMPLES = Path(__file__).parents[1] / "kore" / "demo" / "data" / "old.jsonl"
 # what `kore train --watch` does once training runs, around a child that does nothing; Textual takes SIGCONT for
@@ -46,7 +46,7 @@ import signal, sys
 from pathlib import Path
 listen = signal.signal
 signal.signal = lambda number, handler: None if number == signal.SIGCONT else listen(number, handler)
-from kore_cli.watching import watch
+from kore_cli.dashboard.train_and_watch import watch
 watch([sys.executable, "-c", "import time; time.sleep(float(%r))"], Path(sys.argv[1]))
 """
 SETTLING = 1.0

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kore.data.records import IMAGE_MARK, Message
 from kore.errors import DataError, KoreError, UsageError
-from kore.records import IMAGE_MARK, Message
 
 if TYPE_CHECKING:
-    from kore.evaluate.target import Target
+    from kore.config.resolve import ModelSection
+    from kore.evaluation.target import Target
     from kore.methods.rag import Retriever
     from kore.models.generate import Engine, Prompt
     from kore.models.load import Backbone
-    from kore.profile import ModelSection
 
 BASE, RAG = "base", "rag"
 
@@ -208,9 +208,9 @@ class Session:
             rag: items, or a folder of trees, that the voice `RAG` looks up.
 
         Raises:
-            MissingArtefact, DataError: see `kore.evaluate.target`.
+            MissingArtefact, DataError: see `kore.evaluation.target`.
         """
-        from kore.evaluate.target import load_target
+        from kore.evaluation.target import load_target
         from kore.models.generate import Engine
 
         target = locate(name, section)
@@ -249,7 +249,7 @@ class Session:
             raise
 
     def _put_on(self, target: Target) -> None:
-        from kore.models.adapter import load_adapter
+        from kore.adapters.lora import load_adapter
 
         self._bare()
         if target.adapter is None:
@@ -266,7 +266,7 @@ class Session:
     def _bare(self) -> None:
         from peft import PeftModel
 
-        from kore.methods.switched import Switched
+        from kore.methods.switchable import Switched
 
         model = self.backbone.model
         if isinstance(model, (PeftModel, Switched)):
@@ -279,8 +279,8 @@ class Session:
         Raises:
             DataError: a picture that is not there or broken, or a mark in the text without one.
         """
-        from kore.models.conversation import open_image
         from kore.models.generate import Prompt
+        from kore.models.processing import open_image
 
         turns: list[Message] = []
         images: list[Any] = []
@@ -384,8 +384,8 @@ def _with_marks(text: str, images: tuple[str, ...]) -> str:
 
 def locate(name: str, section: ModelSection) -> Target:
     """What a name means: a run (by path, or by name under the runs folder), an adapter or a model."""
-    from kore.evaluate.target import find_target
-    from kore.run import run_named
+    from kore.artifacts.run import run_named
+    from kore.evaluation.target import find_target
 
     run = run_named(name)
     return find_target(str(run.folder) if run else name, section)

@@ -22,7 +22,7 @@ def save(figure: Any, path: Path) -> Path:
     """Write a figure as PNG, atomically, and let it go."""
     from matplotlib import pyplot as drawing
 
-    from kore.files import atomic_write
+    from kore.io.files import atomic_write
 
     with atomic_write(path, "wb") as stream:
         figure.savefig(stream, dpi=120, format="png", bbox_inches="tight")

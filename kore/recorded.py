@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from kore.artifacts.run import Run, run_named
+from kore.config.resolve import Resolved, find, read, resolve, shipped_names
+from kore.config.schema import EvalSection, ModelSection
 from kore.errors import MissingArtefact
-from kore.profile import Resolved, find, read, resolve, shipped_names
-from kore.run import Run, run_named
-from kore.settings import EvalSection, ModelSection
 
 LONGEST = "KORE_EVAL__MAX_NEW_TOKENS"
 
@@ -51,7 +51,7 @@ def recorded(run: Run) -> dict[str, Any]:
 
 def _model(target: str) -> str:
     """The base of an adapter or of what else was named."""
-    from kore.evaluate.target import find_target, hub_id
+    from kore.evaluation.target import find_target, hub_id
     from kore.models.load import EMBEDDED, embedded_base
 
     try:

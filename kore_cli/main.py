@@ -50,10 +50,10 @@ def root(
 
 def _register() -> None:
     for name in MAKERS + TELLERS:
-        module = importlib.import_module(f"kore_cli.{name}")
+        module = importlib.import_module(f"kore_cli.commands.{name}")
         app.command(name)(getattr(module, name))
     for name in NOUNS:
-        module = importlib.import_module(f"kore_cli.{name}")
+        module = importlib.import_module(f"kore_cli.commands.{name}")
         app.add_typer(module.app, name=name)
 
 
@@ -63,7 +63,7 @@ _register()
 def main() -> None:
     """Run the command line; expected failures become one to three lines and an exit code."""
     from kore.errors import Interrupted
-    from kore_cli.ending import ended
+    from kore_cli.errors import ended
     from kore_cli.output import keep_stdout_clean
 
     keep_stdout_clean()

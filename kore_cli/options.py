@@ -19,7 +19,7 @@ class Images(StrEnum):
 
 def _profile_names() -> list[str]:
     """For completion: the profiles that ship, read from the folder's names alone."""
-    from kore.profile import shipped_names
+    from kore.config.resolve import shipped_names
 
     return shipped_names()
 
@@ -102,7 +102,7 @@ def names(texts: list[str] | None) -> list[str]:
 
 
 def given(texts: list[str] | None, flags: dict[str, Any]) -> dict[str, Any]:
-    """What `kore.profile.resolve` is handed: the flags that were given, and ``--set`` over them.
+    """What `kore.config.resolve.resolve` is handed: the flags that were given, and ``--set`` over them.
 
     Args:
         flags: dotted key -> value; None where the flag was not given.

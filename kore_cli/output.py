@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import Interrupted, KoreError
-from kore.files import json_text
+from kore.io.files import json_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -100,7 +100,7 @@ class Output:
         from rich.console import Console
         from rich.segment import Segment, Segments
 
-        from kore_cli.heat import side_by_side
+        from kore_cli.widgets.heatmap import side_by_side
 
         console = Console(highlight=False)
         colour = console.color_system in ("256", "truecolor") and not console.no_color

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from kore.methods.table import METHODS, method_class
-from kore.settings import Profile
+from kore.config.schema import Profile
+from kore.methods.registry import METHODS, method_class
 
 HEAD = """# Settings
 

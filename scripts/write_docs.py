@@ -74,7 +74,7 @@ def cli_page() -> str:
 
 def main() -> int:
     """Write the pages, or compare them."""
-    from kore_cli.keys import markdown
+    from kore_cli.widgets.keys import markdown
 
     code = 0
     pages = {"cli.md": cli_page(), "keys.md": markdown(), "settings.md": settings_page()}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kore.records import KnowledgeItem
+from kore.data.records import KnowledgeItem
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "loopback_server.py"
 KEYS = ("price", "weight", "colour", "maker")

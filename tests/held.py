@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from kore.manifest import locked\n"
+    "import sys, time; from pathlib import Path; from kore.artifacts.manifest import locked\n"
     "with locked(Path(sys.argv[1])):\n"
     "    print('held', flush=True); time.sleep(60)"
 )

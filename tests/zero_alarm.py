@@ -9,15 +9,15 @@ import os
 import sys
 from pathlib import Path
 
-from kore.events import EventWriter
-from kore.methods.table import make_method
+from kore.artifacts.events import EventWriter
+from kore.artifacts.run import Run
+from kore.config.resolve import ModelSection, TrainSection
+from kore.methods.registry import make_method
 from kore.models.load import load
-from kore.pipeline.launch import together
-from kore.profile import ModelSection, TrainSection
-from kore.run import Run
-from kore.train.data import read_training
-from kore.train.probes import Probe, Probing
-from kore.train.trainer import train
+from kore.training.dataset import read_training
+from kore.training.probes import Probe, Probing
+from kore.training.run import train
+from kore.workflows.launch import together
 
 
 class Falls:

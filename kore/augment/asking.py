@@ -14,9 +14,9 @@ from kore.augment.parse import parse
 from kore.augment.prompts import load_prompts
 from kore.augment.replies import ReplyStore
 from kore.augment.schemas import ReplyForm
+from kore.config.schema import AugmentSection
+from kore.data.records import KnowledgeItem
 from kore.errors import GateNotMet, ProviderError
-from kore.records import KnowledgeItem
-from kore.settings import AugmentSection
 
 F = TypeVar("F", bound=ReplyForm)
 REFUSALS = 3  # a model that declines thrice means it

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from kore.augment.asking import Asker
 from kore.augment.call import Refused, Unusable
+from kore.augment.filter import Screen
 from kore.augment.grounding import Source, best_sentences
 from kore.augment.images.gallery import Gallery, Views
 from kore.augment.schemas import Hops, Quadruplet, Quadruplets, Summary
-from kore.augment.screen import Screen
-from kore.augment.subject import PLACE, pattern_of, subject_faults
 from kore.augment.templates import Templates, draw, fill
 from kore.augment.text import clip, content_words, fold, word_limit, words
 from kore.augment.trunk import Harvest
-from kore.records import Branch, KnowledgeItem, Origin
+from kore.augment.vqa_checks import PLACE, pattern_of, subject_faults
+from kore.data.records import Branch, KnowledgeItem, Origin
 
 SUMMARY_WORDS = 25
 

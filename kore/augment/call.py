@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from kore.augment.prompts import Prompt, load_prompts
 from kore.augment.schemas import ReplyForm, schema_of
 from kore.augment.templates import draw, fill
+from kore.data.records import KnowledgeItem
 from kore.errors import ProviderError
-from kore.files import hash_json
-from kore.records import KnowledgeItem
+from kore.io.files import hash_json
 
 
 @dataclass(frozen=True)

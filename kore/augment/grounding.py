@@ -23,7 +23,7 @@ from kore.augment.text import (
     stem,
     words,
 )
-from kore.records import KnowledgeItem
+from kore.data.records import KnowledgeItem
 
 SUPPORT = 0.6  # share of an answer's content words that the source must hold
 SAME_CLAIM = 0.5  # an answer that shares this much of a clause makes the same claim, or denies it

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kore.artifacts.manifest import Manifest
 from kore.augment.images.provider import local_folder
 from kore.augment.text import fold
+from kore.config.schema import AugmentSection
+from kore.data.records import KnowledgeItem, encode
 from kore.errors import DataError
-from kore.files import hash_file, hash_folder
-from kore.manifest import Manifest
-from kore.records import KnowledgeItem, encode
-from kore.settings import AugmentSection
+from kore.io.files import hash_file, hash_folder
 
 RULES = 2  # raised when the same settings would give another output
 _UNSEEN = frozenset(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kore.augment.text import length
-from kore.records import KnowledgeTree, Question, Sample
+from kore.data.records import KnowledgeTree, Question, Sample
 
 KORE_74K: dict[str, Any] = {
     "items": 9422,

@@ -8,7 +8,7 @@ from kore.augment.branches import named, point_at
 from kore.augment.teachers.offline import tier_of
 from kore.augment.templates import Templates, draw, fill
 from kore.augment.trunk import heuristic
-from kore.records import IMAGE_MARK, Branch, KnowledgeItem, KnowledgeTree, Message, Sample, Turn
+from kore.data.records import IMAGE_MARK, Branch, KnowledgeItem, KnowledgeTree, Message, Sample, Turn
 
 
 def samples(tree: KnowledgeTree, templates: Templates, seed: int, copies: int = 1) -> Iterator[Sample]:

@@ -8,15 +8,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from kore.augment.growth import Growth
 from kore.augment.images.store import ImageStore
 from kore.augment.inputs import check_ids, shard_indices
+from kore.augment.pipeline import Growth
 from kore.augment.replies import cache_home
 from kore.augment.samples import samples
 from kore.augment.text import language
+from kore.config.schema import AugmentSection
+from kore.data.records import KnowledgeItem, KnowledgeTree, Sample
 from kore.errors import KoreError
-from kore.records import KnowledgeItem, KnowledgeTree, Sample
-from kore.settings import AugmentSection
 
 
 def stream(

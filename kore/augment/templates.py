@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kore.augment.text import fold
+from kore.data.records import KnowledgeItem
 from kore.errors import DataError
-from kore.records import KnowledgeItem
 
 DATA = Path(__file__).parent / "data"
 _PLACE = re.compile(r"\{(\w+)\}")

@@ -8,12 +8,12 @@ from typing import Any
 
 from kore.augment.asking import Asker, Usage
 from kore.augment.call import Refused, Unusable
+from kore.augment.filter import Screen
 from kore.augment.grounding import Source
 from kore.augment.schemas import Answer, Answers, Questions
-from kore.augment.screen import Screen
 from kore.augment.templates import Templates, draw, fill
 from kore.augment.text import fold
-from kore.records import KnowledgeItem, Origin, Turn
+from kore.data.records import KnowledgeItem, Origin, Turn
 
 
 @dataclass

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
-from kore.jsonl import dump_line, mend_log
+from kore.io.jsonl import dump_line, mend_log
 
 NAME = "items.partial.jsonl"
 

@@ -19,8 +19,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from kore.methods.base import MethodSettings, Traits
 from kore.methods.lora import Lora
-from kore.methods.method import MethodSettings, Traits
 
 
 class CiaSettings(MethodSettings):

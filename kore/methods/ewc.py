@@ -26,11 +26,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kore.methods.layers import beside, delta, lora_layers, squared_rows
+from kore.adapters.lora import adapter_off
+from kore.adapters.lora_layers import beside, delta, lora_layers, squared_rows
+from kore.methods.base import MethodSettings, Setup, Traits
 from kore.methods.lora import Lora
-from kore.methods.method import MethodSettings, Setup, Traits
-from kore.models.adapter import adapter_off
-from kore.models.conversation import collate
+from kore.models.processing import collate
 
 
 class EwcSettings(MethodSettings):

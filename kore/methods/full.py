@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kore.methods.method import Method, Setup, Traits
-from kore.methods.switched import Switched, read_weights, write_weights
+from kore.methods.base import Method, Setup, Traits
+from kore.methods.switchable import Switched, read_weights, write_weights
 
 
 class Full(Method):

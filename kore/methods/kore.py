@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kore.adapters import lora as adapter
+from kore.adapters.lora_layers import lora_layers
 from kore.errors import UsageError
-from kore.methods.count import size
-from kore.methods.layers import lora_layers
-from kore.methods.method import Method, Setup, Traits
-from kore.models import adapter
+from kore.methods.base import Method, Setup, Traits
+from kore.methods.param_budget import size
 
 
 class Kore(Method):

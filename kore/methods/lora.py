@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kore.methods.method import Method, Setup
-from kore.models import adapter
+from kore.adapters import lora as adapter
+from kore.methods.base import Method, Setup
 
 
 class Lora(Method):

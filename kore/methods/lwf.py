@@ -17,10 +17,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
+from kore.adapters.lora import adapter_off
+from kore.methods.base import MethodSettings, Traits
 from kore.methods.lora import Lora
-from kore.methods.method import MethodSettings, Traits
-from kore.models.adapter import adapter_off
-from kore.models.conversation import IGNORED
+from kore.models.processing import IGNORED
 
 
 class LwfSettings(MethodSettings):

@@ -19,10 +19,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kore.files import read_json
+from kore.io.files import read_json
+from kore.methods.base import Method, MethodSettings, Setup, Traits
 from kore.methods.full import Swap
-from kore.methods.method import Method, MethodSettings, Setup, Traits
-from kore.methods.switched import FACTS, Switched, read_weights, write_weights
+from kore.methods.switchable import FACTS, Switched, read_weights, write_weights
 
 STD = 0.01
 

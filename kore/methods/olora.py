@@ -17,11 +17,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kore.methods.layers import beside, lora_layers
+from kore.adapters.lora import adapter_off
+from kore.adapters.lora_layers import beside, lora_layers
+from kore.methods.base import MethodSettings, Setup, Traits
 from kore.methods.lora import Lora
-from kore.methods.method import MethodSettings, Setup, Traits
-from kore.models.adapter import adapter_off
-from kore.models.conversation import collate
+from kore.models.processing import collate
 
 
 class OLoraSettings(MethodSettings):

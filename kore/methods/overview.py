@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kore.methods.table import METHODS, method_class
+from kore.methods.registry import METHODS, method_class
 
 
 def overview() -> list[dict[str, Any]]:

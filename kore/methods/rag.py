@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from kore.adapters.lora import adapter_off
+from kore.data.records import IMAGE_MARK, KnowledgeItem, KnowledgeTree, Message, encode, read_records
 from kore.errors import DataError, MissingArtefact
-from kore.files import hash_file, hash_json
-from kore.jsonl import read_jsonl
-from kore.models.adapter import adapter_off
-from kore.models.conversation import Encoder
+from kore.io.files import hash_file, hash_json
+from kore.io.jsonl import read_jsonl
 from kore.models.generate import Engine, Prompt
-from kore.records import IMAGE_MARK, KnowledgeItem, KnowledgeTree, Message, encode, read_records
+from kore.models.processing import Encoder
 
 if TYPE_CHECKING:
     from kore.models.load import Backbone

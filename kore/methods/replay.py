@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from kore.data.records import Sample
+from kore.methods.base import MethodSettings, Traits
 from kore.methods.lora import Lora
-from kore.methods.method import MethodSettings, Traits
-from kore.records import Sample
 
 
 class ReplaySettings(MethodSettings):

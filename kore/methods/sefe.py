@@ -23,11 +23,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kore.methods.layers import beside, lora_layers
+from kore.adapters.lora_layers import beside, lora_layers
+from kore.data.records import Message, Sample
+from kore.methods.base import MethodSettings, Setup, Traits
 from kore.methods.lora import Lora
-from kore.methods.method import MethodSettings, Setup, Traits
-from kore.models.conversation import collate
-from kore.records import Message, Sample
+from kore.models.processing import collate
 
 SHORT = 6  # words of a short answer
 LETTERS = "ABCD"

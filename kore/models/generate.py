@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from kore.models.adapter import adapter_off
-from kore.models.conversation import IGNORED, Encoder, collate
-from kore.records import IMAGE_MARK, Message, Sample
+from kore.adapters.lora import adapter_off
+from kore.data.records import IMAGE_MARK, Message, Sample
+from kore.models.processing import IGNORED, Encoder, collate
 
 if TYPE_CHECKING:
     from kore.models.load import Backbone

@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kore.adapters.lineage import NAME as LINEAGE
+from kore.adapters.lineage import Lineage, read_lineage
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.files import hash_bytes, hash_file, hash_json, read_json
-from kore.models import pictures_only
+from kore.io.files import hash_bytes, hash_file, hash_json, read_json
+from kore.models import qwen_image_processor as pictures_only
 from kore.models.families import Family, family_of
-from kore.models.lineage import NAME as LINEAGE
-from kore.models.lineage import Lineage, read_lineage
-from kore.models.marks import missing_marks
+from kore.models.special_tokens import missing_marks
 
 if TYPE_CHECKING:
     import torch
 
-    from kore.models.earlier import Earlier
-    from kore.profile import ModelSection
+    from kore.adapters.stacked import Earlier
+    from kore.config.resolve import ModelSection
 
 EMBEDDED = "kore-tiny"
 _UNITS = 1024  # unit vectors at a time

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kore.errors import DataError
-from kore.nullspace.solvers import solve
+from kore.nullspace.eigensolvers import solve
 
 INDEFINITE = 1e-6  # times ||C||_F: below minus this, C is no sum of squares
 TIED = 1e-12  # times ||C||_F: eigenvalues this close are one

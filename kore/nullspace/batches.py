@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kore.files import hash_file, hash_json
-from kore.models.conversation import Encoder, collate
-from kore.records import IMAGE_MARK, Sample
+from kore.data.records import IMAGE_MARK, Sample
+from kore.io.files import hash_file, hash_json
+from kore.models.processing import Encoder, collate
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,8 +14,8 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from kore.data.records import IMAGE_MARK, Sample
 from kore.errors import DataError, MissingArtefact
-from kore.records import IMAGE_MARK, Sample
 
 _REFERENCE = 64  # a shorter picture cell names the row that holds the picture
 _FIELD_LIMIT = 1 << 30
@@ -129,7 +129,7 @@ def _pictures(row: dict[str, str], where: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _write(data: bytes, pictures: Path, name: str, where: str) -> Path:
-    from kore.models.conversation import open_image
+    from kore.models.processing import open_image
 
     pictures.mkdir(parents=True, exist_ok=True)
     path = pictures / f"{name.replace('/', '_')}.img"

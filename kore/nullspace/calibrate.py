@@ -13,26 +13,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kore.artifacts.manifest import Manifest, State, claimed
 from kore.errors import DataError, UsageError
-from kore.files import hash_json
-from kore.manifest import Manifest, State, claimed
+from kore.io.files import hash_json
 from kore.models.families import language_layers, language_linears
 from kore.nullspace.accumulator import Accumulator
+from kore.nullspace.activation_hooks import LayerTaps, site_name
 from kore.nullspace.batches import Batches, make_batches, placed, sample_hash
 from kore.nullspace.covariance import KIND, Covariance, Site, read_sites, shard, write_shard
 from kore.nullspace.group import Group
-from kore.nullspace.layers import parse_layers
+from kore.nullspace.layer_selection import parse_layers
+from kore.nullspace.layerwise import HiddenCache, Start, quiet_inference, run_layer, start
+from kore.nullspace.memory_plan import Plan, check_room, make_plan, parse_bytes
 from kore.nullspace.parallel import Ranks
-from kore.nullspace.passes import HiddenCache, Start, quiet_inference, run_layer, start
-from kore.nullspace.plan import Plan, check_room, make_plan, parse_bytes
-from kore.nullspace.sites import LayerTaps, site_name
-from kore.nullspace.weights import Held, Weights
+from kore.nullspace.weight_provider import Held, Weights
 
 if TYPE_CHECKING:
+    from kore.config.resolve import CalibrateSection
+    from kore.data.records import Sample
     from kore.models.load import Backbone
-    from kore.nullspace.importance import Choice
-    from kore.profile import CalibrateSection
-    from kore.records import Sample
+    from kore.nullspace.site_selection import Choice
 
 _HIDDEN = "hidden-states"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
+from kore.artifacts.manifest import Manifest, claimed, refuse_input_as_output
 from kore.errors import DataError, UsageError
-from kore.manifest import Manifest, claimed, refuse_input_as_output
 from kore.nullspace.covariance import KIND, Covariance, Site, read_sites, shard, write_shard
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kore.adapters.lineage import Lineage
+from kore.artifacts.manifest import Manifest, read_manifest
 from kore.errors import DataError, MissingArtefact
-from kore.files import atomic_write
-from kore.manifest import Manifest, read_manifest
-from kore.models.lineage import Lineage
+from kore.io.files import atomic_write
 from kore.nullspace.accumulator import unpack
 
 KIND = "covariance"

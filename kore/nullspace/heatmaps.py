@@ -13,7 +13,7 @@ from typing import Any
 from kore import plot
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.nullspace.covariance import Covariance, Site
-from kore.nullspace.layers import parse_layers
+from kore.nullspace.layer_selection import parse_layers
 from kore.nullspace.spectra import CELLS, heatmap
 
 

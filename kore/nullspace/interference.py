@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kore.nullspace.adapter_init import WeightOf
 from kore.nullspace.covariance import Covariance
-from kore.nullspace.factors import WeightOf
 
 _SEED = 7
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from kore.files import read_json
+from kore.io.files import read_json
 from kore.nullspace.covariance import Covariance, Site
-from kore.nullspace.solvers import fastest
+from kore.nullspace.eigensolvers import fastest
 
 _WHOLE = 2048  # wider sites are described without their smallest eigenvalues, unless a rank is asked for
 

@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from kore.artifacts.run import data_root
+from kore.data.records import Sample, read_located
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.nullspace.layers import is_number
-from kore.records import Sample, read_located
-from kore.run import data_root
+from kore.nullspace.layer_selection import is_number
 
 T = TypeVar("T")
 
@@ -145,7 +145,7 @@ def _drawn(
     on_skip: Callable[[str], None] | None,
 ) -> list[Sample]:
     if source.kind == "onevision":
-        from kore.nullspace.onevision import draw
+        from kore.data.onevision import draw
 
         root = Path(onevision) if onevision else data_root() / "onevision"
         return draw(root, source.count, seed, work / "pictures", on_skip)
@@ -181,7 +181,7 @@ def shuffled(records: Sequence[T], seed: int) -> Iterator[T]:
 
 def _opened(records: Iterable[tuple[str, Sample]]) -> list[Sample]:
     """The samples of a file, whose pictures must all open: nobody but its owner can replace one."""
-    from kore.models.conversation import open_image
+    from kore.models.processing import open_image
 
     found = []
     for where, sample in records:

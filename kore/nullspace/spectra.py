@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kore.files import write_json
+from kore.io.files import write_json
 from kore.nullspace.covariance import Covariance
-from kore.nullspace.solvers import fastest
+from kore.nullspace.eigensolvers import fastest
 
 if TYPE_CHECKING:
-    from kore.profile import AdapterSection
+    from kore.config.resolve import AdapterSection
 
 POINTS = 256
 CELLS = 32
@@ -34,7 +34,7 @@ def write_spectra(
 
     Args:
         section: for the rank that is marked in each curve, where there is no report.
-        report: what `kore.nullspace.factors.build` reported: rank and energy left per site.
+        report: what `kore.nullspace.adapter_init.build` reported: rank and energy left per site.
         held_out: site's name -> share of held-out energy in the chosen directions.
     """
     known = {row["site"]: row for row in report or []}

@@ -14,17 +14,17 @@ from textual.widget import Widget
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from kore_cli.glyphs import fit
-from kore_cli.keys import ANSWERS, bindings
-from kore_cli.pictures import Picture
 from kore_cli.screens.parts import Box
 from kore_cli.screens.verdicts import SIGNS
 from kore_cli.screens.view import View
-from kore_cli.words_diff import marked
+from kore_cli.widgets.formatting import fit
+from kore_cli.widgets.image import Picture
+from kore_cli.widgets.keys import ANSWERS, bindings
+from kore_cli.widgets.word_diff import marked
 
 if TYPE_CHECKING:
-    from kore_cli.source import Snapshot
-    from kore_cli.state import DashboardState, ProbeView, Tuned
+    from kore_cli.dashboard.store import DashboardState, ProbeView, Tuned
+    from kore_cli.dashboard.watcher import Snapshot
 
 
 class AnswersScreen(View):

@@ -7,9 +7,9 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from kore_cli.chat_log import EMPTY, Answer, Exchange
-from kore_cli.pictures import Picture
-from kore_cli.words_diff import marked
+from kore_cli.chat.transcript import EMPTY, Answer, Exchange
+from kore_cli.widgets.image import Picture
+from kore_cli.widgets.word_diff import marked
 
 BASE = "base"
 

@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from kore_cli.keys import groups
+from kore_cli.widgets.keys import groups
 
 
 class HelpScreen(ModalScreen[None]):

@@ -17,15 +17,15 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 from textual.worker import Worker, get_current_worker
 
-from kore_cli.glyphs import fit, padded
-from kore_cli.keys import KNOWLEDGE, bindings
-from kore_cli.library import REJECTED, TREES, Entry, Index, image_of, read, tree_folder
-from kore_cli.pictures import Picture
+from kore_cli.dashboard.tree_index import REJECTED, TREES, Entry, Index, image_of, read, tree_folder
 from kore_cli.screens.parts import Box
 from kore_cli.screens.view import View
+from kore_cli.widgets.formatting import fit, padded
+from kore_cli.widgets.image import Picture
+from kore_cli.widgets.keys import KNOWLEDGE, bindings
 
 if TYPE_CHECKING:
-    from kore_cli.source import Snapshot
+    from kore_cli.dashboard.watcher import Snapshot
 
 LISTED = 2000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.content import Content
 
 from kore.telemetry import Device, Telemetry, gib
-from kore_cli.glyphs import fit, spark
+from kore_cli.widgets.formatting import fit, spark
 
 Readings = tuple[tuple[float, Telemetry], ...]
 

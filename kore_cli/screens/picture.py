@@ -13,8 +13,8 @@ from textual.screen import ModalScreen
 from textual.suggester import Suggester
 from textual.widgets import Input
 
-from kore_cli.chat_paths import SUFFIXES, as_picture
-from kore_cli.pictures import Picture
+from kore_cli.chat.paths import SUFFIXES, as_picture
+from kore_cli.widgets.image import Picture
 
 
 class PathSuggester(Suggester):

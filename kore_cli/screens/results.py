@@ -11,15 +11,15 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kore_cli.glyphs import bar, fit, padded
-from kore_cli.keys import RESULTS, bindings
+from kore_cli.dashboard.store import EvalRow
+from kore_cli.render.summaries import OVERALL
 from kore_cli.screens.parts import Box
 from kore_cli.screens.view import View
-from kore_cli.state import EvalRow
-from kore_cli.summaries import OVERALL
+from kore_cli.widgets.formatting import bar, fit, padded
+from kore_cli.widgets.keys import RESULTS, bindings
 
 if TYPE_CHECKING:
-    from kore_cli.source import Snapshot
+    from kore_cli.dashboard.watcher import Snapshot
 
 BASE = "base"
 NARROW = 60

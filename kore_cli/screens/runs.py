@@ -16,11 +16,11 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 from textual.worker import Worker, get_current_worker
 
+from kore.artifacts.run import Run, RunState, all_runs, home, title_of
 from kore.errors import KoreError
-from kore.run import Run, RunState, all_runs, home, title_of
-from kore_cli.glyphs import duration, fit, padded
-from kore_cli.keys import RUNS, bindings
-from kore_cli.source import same
+from kore_cli.dashboard.watcher import same
+from kore_cli.widgets.formatting import duration, fit, padded
+from kore_cli.widgets.keys import RUNS, bindings
 
 
 class RunsScreen(ModalScreen[None]):
@@ -79,7 +79,7 @@ class RunsScreen(ModalScreen[None]):
         options.display = bool(runs)
 
     def _row(self, run: Run, state: RunState | None, width: int) -> Content:
-        from kore_cli.app import KoreApp
+        from kore_cli.dashboard.app import KoreApp
 
         assert isinstance(self.app, KoreApp)
         drawn = any(same(o.folder, run.folder) for o in self.app.others)
@@ -105,7 +105,7 @@ class RunsScreen(ModalScreen[None]):
 
     @on(OptionList.OptionSelected)
     def _picked(self, event: OptionList.OptionSelected) -> None:
-        from kore_cli.app import KoreApp
+        from kore_cli.dashboard.app import KoreApp
 
         assert isinstance(self.app, KoreApp) and event.option.id is not None
         self.dismiss()
@@ -113,7 +113,7 @@ class RunsScreen(ModalScreen[None]):
 
     def action_over(self) -> None:
         """Draw the marked run over the one watched."""
-        from kore_cli.app import KoreApp
+        from kore_cli.dashboard.app import KoreApp
 
         options = self.query_one(OptionList)
         if options.highlighted is not None and isinstance(self.app, KoreApp):

@@ -14,17 +14,17 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static, Tree
 
-from kore_cli.chart import Chart, Line
-from kore_cli.curve import Curve
-from kore_cli.glyphs import fit, short
-from kore_cli.heat import HeatMap
-from kore_cli.keys import SPECTRA, bindings
+from kore_cli.dashboard.spectra_reader import Site, SpectrumSet
 from kore_cli.screens.view import View
-from kore_cli.spectra import Site, SpectrumSet
-from kore_cli.themes import palette, styled
+from kore_cli.widgets.chart import Chart, Line
+from kore_cli.widgets.curve import Curve
+from kore_cli.widgets.formatting import fit, short
+from kore_cli.widgets.heatmap import HeatMap
+from kore_cli.widgets.keys import SPECTRA, bindings
+from kore_cli.widgets.themes import palette, styled
 
 if TYPE_CHECKING:
-    from kore_cli.source import Snapshot
+    from kore_cli.dashboard.watcher import Snapshot
 
 
 class SiteTree(Tree[str], inherit_bindings=False):

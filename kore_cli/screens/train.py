@@ -11,20 +11,20 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widget import Widget
 
-from kore.run import title_of
-from kore_cli.chart import Chart, Line, Notch
-from kore_cli.curve import Curve
-from kore_cli.glyphs import duration, fit, fit_ends, short, spark
-from kore_cli.keys import TRAIN, bindings
+from kore.artifacts.run import title_of
 from kore_cli.screens.machine import compact_machine, machine
 from kore_cli.screens.parts import Still
 from kore_cli.screens.verdicts import counts
 from kore_cli.screens.view import View
-from kore_cli.themes import palette, styled
+from kore_cli.widgets.chart import Chart, Line, Notch
+from kore_cli.widgets.curve import Curve
+from kore_cli.widgets.formatting import duration, fit, fit_ends, short, spark
+from kore_cli.widgets.keys import TRAIN, bindings
+from kore_cli.widgets.themes import palette, styled
 
 if TYPE_CHECKING:
-    from kore_cli.source import Snapshot
-    from kore_cli.state import DashboardState
+    from kore_cli.dashboard.store import DashboardState
+    from kore_cli.dashboard.watcher import Snapshot
 
 METRICS = (
     ("loss", "loss"),

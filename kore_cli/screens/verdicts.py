@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from textual.content import Content
 
-from kore_cli.glyphs import bar
-from kore_cli.state import DashboardState, Verdict
+from kore_cli.dashboard.store import DashboardState, Verdict
+from kore_cli.widgets.formatting import bar
 
 SIGNS: dict[Verdict, tuple[str, str]] = {
     "adapted": ("✔", "$success"),

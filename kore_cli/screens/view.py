@@ -14,15 +14,15 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
 
-from kore.run import title_of
-from kore_cli.chart import Chart
-from kore_cli.glyphs import bar, duration, fit, fit_ends, short
-from kore_cli.liveness import Liveness
+from kore.artifacts.run import title_of
+from kore_cli.dashboard.run_status import Liveness
 from kore_cli.screens.parts import KeyBar, Still
+from kore_cli.widgets.chart import Chart
+from kore_cli.widgets.formatting import bar, duration, fit, fit_ends, short
 
 if TYPE_CHECKING:
-    from kore_cli.app import KoreApp
-    from kore_cli.source import Snapshot
+    from kore_cli.dashboard.app import KoreApp
+    from kore_cli.dashboard.watcher import Snapshot
 
 TABS = (
     ("train", "Train"),
@@ -85,7 +85,7 @@ class View(Screen[None]):
     @property
     def kore(self) -> KoreApp:
         """The app, by its own type."""
-        from kore_cli.app import KoreApp
+        from kore_cli.dashboard.app import KoreApp
 
         assert isinstance(self.app, KoreApp)
         return self.app

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from kore.config.resolve import CalibrateSection, ModelSection
+from kore.data.records import Sample
 from kore.nullspace.calibrate import calibrate
 from kore.nullspace.covariance import Covariance
 from kore.nullspace.heatmaps import chosen, maps, open_covariances
-from kore.profile import CalibrateSection, ModelSection
-from kore.records import Sample
 from tests.cli.command import kore, said
 
 STUDY = [
@@ -79,7 +79,7 @@ def test_a_study_of_the_embedded_model_is_one_object_in_a_pipe(tmp_path: Path) -
 def test_bad_input_is_one_error_with_its_exit_code(
     options: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kore_cli.ending import ended
+    from kore_cli.errors import ended
     from kore_cli.main import app
 
     assert ended(lambda: app([*STUDY, *options, "--dry-run"], standalone_mode=False)) == code
@@ -142,7 +142,7 @@ def test_a_map_is_the_mean_of_the_absolute_covariance_per_token(covariances: lis
 def test_bad_choices_of_maps_are_refused(
     covariances: list[Path], options: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kore_cli.ending import ended
+    from kore_cli.errors import ended
     from kore_cli.main import app
 
     arguments = ["analyze", "heatmap", *map(str, covariances), *options]
@@ -153,7 +153,7 @@ def test_bad_choices_of_maps_are_refused(
 def test_without_matplotlib_a_picture_is_refused_and_the_extra_named(
     covariances: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kore_cli.ending import ended
+    from kore_cli.errors import ended
     from kore_cli.main import app
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -163,7 +163,7 @@ def test_without_matplotlib_a_picture_is_refused_and_the_extra_named(
 
 
 def test_a_terminal_shows_maps_side_by_side_in_colours_or_shades() -> None:
-    from kore_cli.heat import side_by_side
+    from kore_cli.widgets.heatmap import side_by_side
 
     ramp = [[1.0, 2.0], [3.0, 4.0]]
     rows = side_by_side([("first", ramp), ("second", ramp)], 40)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from kore.errors import DataError
-from kore_cli.ending import ended
+from kore_cli.commands.show import show
+from kore_cli.errors import ended
 from kore_cli.main import app
-from kore_cli.show import show
 
 ITEM = {"id": "a", "kind": "entity", "type": "country", "title": "Peru", "text": "Its capital is Lima.",
         "facts": {"capital": "Lima"}, "image": "good.png"}  # fmt: skip

@@ -17,9 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from kore.jsonl import write_jsonl
+from kore.config.schema import ONEVISION_SUBSETS
+from kore.io.jsonl import write_jsonl
 from kore.nullspace.covariance import Covariance
-from kore.settings import ONEVISION_SUBSETS
 from tests.cli.command import kore as run_kore
 from tests.cli.command import said
 from tests.tiny import llava

@@ -43,9 +43,9 @@ def adapter(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """An adapter whose answers differ from its base's."""
     import torch
 
-    from kore.models.adapter import attach, save
+    from kore.adapters.lora import attach, save
+    from kore.config.resolve import ModelSection
     from kore.models.load import load
-    from kore.profile import ModelSection
 
     backbone = load(ModelSection(id=str(tiny_llava)))
     model = attach(backbone.model, backbone.family, rank=4)

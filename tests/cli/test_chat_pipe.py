@@ -15,7 +15,7 @@ from typing import IO, Any
 import pytest
 
 from kore.errors import DataError, Interrupted
-from kore_cli import chat_pipe
+from kore_cli.commands.chat import stdio as chat_pipe
 from kore_cli.main import main
 
 # the real command, whose model says what it was asked, slowly
@@ -90,7 +90,7 @@ def test_an_interrupted_command_does_not_wait_for_the_interpreters_own_end(
     code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[int] = []
-    monkeypatch.setattr("kore_cli.ending.ended", lambda command: code)
+    monkeypatch.setattr("kore_cli.errors.ended", lambda command: code)
     monkeypatch.setattr("kore_cli.main._leave", left.append)
     monkeypatch.setattr("kore_cli.output.keep_stdout_clean", lambda: None)
     with pytest.raises(SystemExit) as exit:

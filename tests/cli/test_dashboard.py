@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kore.events import EventWriter
-from kore.run import Run, RunState
+from kore.artifacts.events import EventWriter
+from kore.artifacts.run import Run, RunState
 
 
 def dashboard(*args: str) -> subprocess.CompletedProcess[str]:
@@ -62,8 +62,8 @@ HEAVY = ("torch", "transformers", "peft", "openai", "deepspeed")
 SCREENS = """
 import asyncio, sys
 from pathlib import Path
-from kore_cli.app import KoreApp
-from kore_cli.source import RunSource
+from kore_cli.dashboard.app import KoreApp
+from kore_cli.dashboard.watcher import RunSource
 from kore.telemetry import Monitor
 
 async def main():
@@ -76,7 +76,7 @@ async def main():
         await app.workers.wait_for_complete()
 
 asyncio.run(main())
-import kore_cli.chat_app, kore_cli.chat_client, kore_cli.chat_start, kore_cli.watching
+import kore_cli.chat.app, kore_cli.chat.child, kore_cli.chat.start, kore_cli.dashboard.train_and_watch
 print([name for name in sys.argv[2:] if name in sys.modules])
 """
 
@@ -91,7 +91,9 @@ def test_no_screen_of_dashboard_or_chat_ever_loads_torch(tmp_path: Path) -> None
 
 
 def test_watching_needs_a_terminal(tmp_path: Path) -> None:
-    code = "from pathlib import Path; from kore_cli.dashboard import watch; watch(['true'], Path('r'))"
+    code = (
+        "from pathlib import Path; from kore_cli.commands.dashboard import watch; watch(['true'], Path('r'))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path
     )

@@ -12,11 +12,11 @@ from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from kore.jsonl import write_jsonl
-from kore.models.adapter import load_adapter
+from kore.adapters.lora import load_adapter
+from kore.config.resolve import ModelSection
+from kore.io.jsonl import write_jsonl
 from kore.models.load import load
 from kore.nullspace.covariance import Covariance
-from kore.profile import ModelSection
 from tests.cli.command import kore
 
 

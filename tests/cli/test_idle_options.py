@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from kore.errors import MissingArtefact, UsageError
-from kore_cli import chat_pipe
-from kore_cli.calibrate import calibrate
+from kore_cli.commands.calibrate import calibrate
+from kore_cli.commands.chat import stdio as chat_pipe
+from kore_cli.commands.train import train
 from kore_cli.main import app
-from kore_cli.train import train
 
 NONE = Path("nowhere")
 
@@ -82,7 +82,9 @@ def test_what_fetching_a_model_does_not_heed_is_refused(options: list[str]) -> N
 
 def test_a_mirror_in_the_environment_is_no_option_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("kore.evaluate.library.Fetcher.fetch", lambda self, name: asked.append(name) or [])
+    monkeypatch.setattr(
+        "kore.evaluation.benchmark_files.Fetcher.fetch", lambda self, name: asked.append(name) or []
+    )
     done = CliRunner().invoke(app, ["data", "fetch", "org/model"], env={"HF_ENDPOINT": "http://x"})
     assert done.exit_code == 0 and asked == ["org/model"]
 

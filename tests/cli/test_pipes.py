@@ -19,7 +19,7 @@ from tests.cli.command import KORE, kore
 # commands of a test's own, ended as every command of KORE is
 HARNESS = """
 import sys, typer
-from kore_cli.ending import ended
+from kore_cli.errors import ended
 from kore_cli.output import Output, keep_stdout_clean
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 @app.command()

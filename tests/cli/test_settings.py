@@ -10,7 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from kore import profile, recorded
+from kore import recorded
+from kore.config import resolve as profile
 from kore_cli.main import app
 
 # with words that lead each command to its settings
@@ -104,7 +105,7 @@ def test_a_count_counts_each_of_onevisions_categories_and_no_other_source(
         kept.append(profile.calibrate.samples)
         raise Resolved
 
-    monkeypatch.setattr("kore.nullspace.job.CalibrateJob", stop)
+    monkeypatch.setattr("kore.workflows.calibrate_run.CalibrateJob", stop)
     words = ["calibrate", "-n", "2", "--samples", "onevision", "--samples", "demo"]
     for more, drawn in (
         ([], ["onevision:8", "demo"]),

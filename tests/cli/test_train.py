@@ -109,7 +109,7 @@ def test_bad_data_is_one_error_with_its_place(
     tiny_llava: Path, data: Path, tmp_path: Path, change: Any, message: str
 ) -> None:
     from kore.errors import DataError
-    from kore.train.data import read_training
+    from kore.training.dataset import read_training
 
     change(data)
     with pytest.raises(DataError) as caught:
@@ -121,10 +121,10 @@ def test_bad_data_is_one_error_with_its_place(
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_dry_run_refuses_what_the_run_would(tiny_llava: Path, data: Path, known: bool) -> None:
+    from kore.config.resolve import resolve
     from kore.errors import UsageError
-    from kore.pipeline.rehearsal import dry_run_training
-    from kore.pipeline.training import TrainRequest
-    from kore.profile import resolve
+    from kore.workflows.train_dry_run import dry_run_training
+    from kore.workflows.train_run import TrainRequest
 
     model = str(tiny_llava) if known else "somebody/else"
     chosen = {"model.id": model, "train.method": "lora", "train.keep": 0.9}
@@ -134,7 +134,7 @@ def test_a_dry_run_refuses_what_the_run_would(tiny_llava: Path, data: Path, know
 
 
 def test_a_sample_without_an_answer_is_reported_and_left_out(data: Path) -> None:
-    from kore.train.data import read_training
+    from kore.training.dataset import read_training
 
     line = {"id": "mute", "conversations": [{"from": "human", "value": "Hello?"}]}
     data.write_text(data.read_text() + json.dumps(line) + "\n")
@@ -292,9 +292,9 @@ def test_a_sharded_run_killed_on_all_processes_goes_on_and_ends_the_same(
 def test_a_covariance_that_the_method_does_not_use_is_named(
     tiny_llava: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kore.pipeline import training
-    from kore.pipeline.rehearsal import dry_run_training
-    from kore.profile import resolve
+    from kore.config.resolve import resolve
+    from kore.workflows import train_run as training
+    from kore.workflows.train_dry_run import dry_run_training
 
     monkeypatch.setattr(training, "_covariance", lambda folder: folder and object())
     request = training.TrainRequest(
@@ -308,9 +308,9 @@ def test_a_covariance_that_the_method_does_not_use_is_named(
 def test_signs_of_life_begin_before_the_model_is_loaded_and_the_run_names_both_covariances(
     tiny_llava: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kore.pipeline import training
-    from kore.profile import resolve
-    from kore.run import Run
+    from kore.artifacts.run import Run
+    from kore.config.resolve import resolve
+    from kore.workflows import train_run as training
 
     class Sums:
         class manifest:
@@ -331,8 +331,8 @@ def test_signs_of_life_begin_before_the_model_is_loaded_and_the_run_names_both_c
 
 
 def wanted(base: Path, data: Path, out: Path, **more: Any) -> Any:
-    from kore.pipeline.training import TrainRequest
-    from kore.profile import resolve
+    from kore.config.resolve import resolve
+    from kore.workflows.train_run import TrainRequest
 
     restart = more.pop("restart", False)
     chosen = {"train.max_steps": 1, "train.method": "lora", "model.id": str(base), "adapter.rank": 4}
@@ -343,7 +343,7 @@ def test_a_restart_discards_nothing_of_a_run_that_another_process_holds(
     tiny_llava: Path, data: Path, tmp_path: Path
 ) -> None:
     from kore.errors import DataError
-    from kore.pipeline.training import run_training
+    from kore.workflows.train_run import run_training
     from tests.held import held
 
     out = tmp_path / "run"
@@ -357,7 +357,7 @@ def test_a_restart_discards_nothing_of_a_run_that_another_process_holds(
 
 def test_a_demo_that_another_process_works_on_is_neither_discarded_nor_joined(tmp_path: Path) -> None:
     from kore.errors import DataError
-    from kore.pipeline.demo import run_demo
+    from kore.workflows.demo import run_demo
     from tests.held import held
 
     with held(tmp_path / "demo"), pytest.raises(DataError, match="is in use by process"):
@@ -368,8 +368,8 @@ def test_a_demo_that_another_process_works_on_is_neither_discarded_nor_joined(tm
 def test_a_stopped_run_takes_another_bar_but_no_other_settings(
     tiny_llava: Path, data: Path, tmp_path: Path
 ) -> None:
-    from kore.manifest import differences
-    from kore.pipeline.training import _describe, read_inputs
+    from kore.artifacts.manifest import differences
+    from kore.workflows.train_run import _describe, read_inputs
 
     def made(**more: Any) -> Any:
         request = wanted(tiny_llava, data, tmp_path / "run", **more)
@@ -384,7 +384,7 @@ def test_a_stopped_run_takes_another_bar_but_no_other_settings(
 
 def test_float16_is_refused_before_a_run_is_begun(tiny_llava: Path, data: Path, tmp_path: Path) -> None:
     from kore.errors import ProfileError
-    from kore.pipeline.training import run_training
+    from kore.workflows.train_run import run_training
 
     with pytest.raises(ProfileError, match=r"model\.dtype: float16 is not trained in"):
         run_training(wanted(tiny_llava, data, tmp_path / "run", **{"model.dtype": "float16"}))
@@ -398,7 +398,7 @@ def test_a_dry_run_of_piped_data_writes_nothing(
     from dataclasses import replace
     from types import SimpleNamespace
 
-    from kore.pipeline.rehearsal import dry_run_training
+    from kore.workflows.train_dry_run import dry_run_training
 
     text = data.read_text().replace('"image": "', f'"image": "{data.parent}/').encode()
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))

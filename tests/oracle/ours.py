@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kore.evaluate.bench import _REQUESTS, _SCORERS, load_benchmark
-from kore.evaluate.benchmarks import find
-from kore.evaluate.judge import JudgeRequest, Replies
-from kore.evaluate.rows import Row
-from kore.evaluate.runner import open_task_picture
-from kore.evaluate.scorers.sheet import Sheet
-from kore.evaluate.suites import Choice
-from kore.evaluate.task import Scored
-from kore.models.conversation import open_image
-from kore.records import IMAGE_MARK
+from kore.data.records import IMAGE_MARK
+from kore.evaluation.benchmark_suite import _REQUESTS, _SCORERS, load_benchmark
+from kore.evaluation.benchmarks import find
+from kore.evaluation.judge import JudgeRequest, Replies
+from kore.evaluation.rows import Row
+from kore.evaluation.runner import open_task_picture
+from kore.evaluation.scorers.scorer_context import Sheet
+from kore.evaluation.suites import Choice
+from kore.evaluation.types import Scored
+from kore.models.processing import open_image
 
 ABBREVIATED = {"coarse_perception": "CP", "logic_reasoning": "LR"}
 ALWAYS_JUDGED = ("MathVista_MINI", "MathVision_MINI", "MIA-Bench", "MMDU")

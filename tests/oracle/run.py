@@ -15,7 +15,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
-from kore.evaluate.values import equal
+from kore.evaluation.math_eval import equal
 from tests.oracle import ours
 from tests.oracle.cases import all_cases
 from tests.oracle.compare import differences

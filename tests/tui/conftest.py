@@ -9,10 +9,10 @@ from types import ModuleType
 
 import pytest
 
-from kore.run import RunState
+from kore.artifacts.run import RunState
 from kore.telemetry import Telemetry
-from kore_cli.app import KoreApp
-from kore_cli.source import RunSource
+from kore_cli.dashboard.app import KoreApp
+from kore_cli.dashboard.watcher import RunSource
 from tests.benchmark import script
 
 NOW = 1_800_000_000.0

@@ -14,13 +14,13 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
-from kore.events import EventWriter
-from kore.run import Run
-from kore_cli.app import KoreApp
-from kore_cli.chart import Chart
+from kore.artifacts.events import EventWriter
+from kore.artifacts.run import Run
+from kore_cli.dashboard.app import KoreApp
 from kore_cli.screens.answers import AnswersScreen
 from kore_cli.screens.runs import RunsScreen
 from kore_cli.screens.train import TrainScreen
+from kore_cli.widgets.chart import Chart
 from tests.tui.conftest import NOW
 
 Make, Open = Callable[..., Path], Callable[..., KoreApp]

@@ -9,11 +9,11 @@ from pathlib import Path
 from textual.widgets import Input, Tree
 from textual.widgets._toast import Toast
 
-from kore.events import EventWriter
-from kore.run import Run
-from kore_cli.app import KoreApp
-from kore_cli.chart import Chart
-from kore_cli.chat_app import ChatApp
+from kore.artifacts.events import EventWriter
+from kore.artifacts.run import Run
+from kore_cli.chat.app import ChatApp
+from kore_cli.dashboard.app import KoreApp
+from kore_cli.widgets.chart import Chart
 from tests.tui.test_behaviour import settle, text
 
 Make, Open = Callable[..., Path], Callable[..., KoreApp]

@@ -16,11 +16,11 @@ from textual.widgets import Input, Static
 from textual.widgets._footer import FooterKey
 
 from kore.errors import MissingArtefact
-from kore_cli.chat_app import ChatApp
-from kore_cli.chat_log import Exchange, markdown
-from kore_cli.chat_paths import as_picture, split_pictures
-from kore_cli.chat_pipe import Plan
-from kore_cli.chat_start import open_chat
+from kore_cli.chat.app import ChatApp
+from kore_cli.chat.paths import as_picture, split_pictures
+from kore_cli.chat.start import open_chat
+from kore_cli.chat.stdio import Plan
+from kore_cli.chat.transcript import Exchange, markdown
 from kore_cli.screens.picture import PathSuggester
 
 Event = dict[str, Any]

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from kore.run import Run, RunState
-from kore_cli import chat_pipe
-from kore_cli.chat_client import ChatClient
-from kore_cli.chat_pipe import Plan
-from kore_cli.chat_start import child_argv
+from kore.artifacts.run import Run, RunState
+from kore_cli.chat.child import ChatClient
+from kore_cli.chat.start import child_argv
+from kore_cli.chat.stdio import Plan
+from kore_cli.commands.chat import stdio as chat_pipe
 from kore_cli.main import app
 
 # the screen of a real chat, whose process tells in the end what it has loaded
@@ -24,8 +24,8 @@ SCREEN = """
 import asyncio, sys
 from textual.app import App
 from textual.widgets import Input
-from kore_cli.chat_pipe import Plan
-from kore_cli.chat_start import open_chat
+from kore_cli.chat.stdio import Plan
+from kore_cli.chat.start import open_chat
 
 async def talk(app):
     async with app.run_test(size=(100, 30)) as pilot:

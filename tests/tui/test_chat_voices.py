@@ -11,10 +11,10 @@ from textual.containers import VerticalScroll
 from textual.widgets import Input
 from textual.widgets._footer import FooterKey
 
-from kore.run import title_of
-from kore_cli.chat_client import ChatClient
-from kore_cli.chat_header import why_gone
-from kore_cli.chat_voices import Voices
+from kore.artifacts.run import title_of
+from kore_cli.chat.child import ChatClient
+from kore_cli.chat.header import why_gone
+from kore_cli.chat.speakers import Voices
 from tests.tui.test_chat import Chat
 
 
@@ -145,7 +145,7 @@ def child(tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "child"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
-    monkeypatch.setattr("kore_cli.chat_client.sys.executable", str(path))
+    monkeypatch.setattr("kore_cli.chat.child.sys.executable", str(path))
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
@@ -157,7 +157,7 @@ def test_a_child_is_ended_and_its_pipes_are_closed(
     client = ChatClient([], lambda event: started.set())
     assert started.wait(20)
     if stubborn:
-        monkeypatch.setattr("kore_cli.chat_client.PATIENCE", 0.2)
+        monkeypatch.setattr("kore_cli.chat.child.PATIENCE", 0.2)
     client.close()
     process = client._process
     assert process.returncode == (-9 if stubborn else 0)

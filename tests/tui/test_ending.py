@@ -11,16 +11,18 @@ from typing import Any
 import pytest
 from textual.app import App
 
+from kore.config.resolve import resolve
 from kore.errors import UsageError
-from kore.pipeline.training import TrainRequest
-from kore.profile import resolve
-from kore_cli import chat_app, chat_client, watching
-from kore_cli.app import KoreApp
-from kore_cli.chat_pipe import Plan
-from kore_cli.chat_start import open_chat
-from kore_cli.dashboard import open_dashboard, watch
-from kore_cli.ending import ended
-from kore_cli.train import _watched
+from kore.workflows.train_run import TrainRequest
+from kore_cli.chat.start import open_chat
+from kore_cli.chat.stdio import Plan
+from kore_cli.commands.chat import app as chat_app
+from kore_cli.commands.chat import child as chat_client
+from kore_cli.commands.dashboard import open_dashboard, watch
+from kore_cli.commands.dashboard import train_and_watch as watching
+from kore_cli.commands.train import _watched
+from kore_cli.dashboard.app import KoreApp
+from kore_cli.errors import ended
 
 
 class Nobody:
@@ -199,8 +201,10 @@ def test_watching_a_run_without_a_name_begins_anew_with_its_folder(monkeypatch: 
         raise SystemExit
 
     monkeypatch.setattr(watching, "need_terminal", lambda: None)
-    monkeypatch.setattr("kore.pipeline.training.run_folder", lambda request: request.out or Path("runs/x"))
-    monkeypatch.setattr("kore_cli.dashboard.watch", lambda argv, folder: begun.append([*argv[3:], folder]))
+    monkeypatch.setattr("kore.workflows.train_run.run_folder", lambda request: request.out or Path("runs/x"))
+    monkeypatch.setattr(
+        "kore_cli.commands.dashboard.watch", lambda argv, folder: begun.append([*argv[3:], folder])
+    )
     monkeypatch.setattr("os.execv", begin)
     request = TrainRequest(resolve("tiny"), "d")
     with pytest.raises(SystemExit):

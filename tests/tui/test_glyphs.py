@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from kore_cli.glyphs import fit, fit_ends, padded
-from kore_cli.library import Entry
+from kore_cli.dashboard.spectra_reader import Site
+from kore_cli.dashboard.tree_index import Entry
 from kore_cli.screens.knowledge import row, tree_text
 from kore_cli.screens.spectra import facts
-from kore_cli.spectra import Site
+from kore_cli.widgets.formatting import fit, fit_ends, padded
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input, OptionList
 
-from kore_cli.app import KoreApp
-from kore_cli.chart import Chart
-from kore_cli.chat_app import ChatApp
-from kore_cli.keys import ALL, Key, markdown
+from kore_cli.chat.app import ChatApp
+from kore_cli.dashboard.app import KoreApp
 from kore_cli.screens.runs import RunsScreen
 from kore_cli.screens.spectra import SiteTree, SpectraScreen
 from kore_cli.screens.view import View
+from kore_cli.widgets.chart import Chart
+from kore_cli.widgets.keys import ALL, Key, markdown
 
 PLACES = {
     "everywhere": (KoreApp, View),

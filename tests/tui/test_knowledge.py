@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from textual.widgets import OptionList
 
-from kore_cli import library
-from kore_cli.app import KoreApp
-from kore_cli.library import Entry, Index
+from kore_cli.commands.dashboard import tree_index as library
+from kore_cli.dashboard.app import KoreApp
+from kore_cli.dashboard.tree_index import Entry, Index
 from kore_cli.screens.knowledge import KnowledgeScreen, place
 from tests.tui.test_behaviour import settle, text
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from kore_cli import app
-from kore_cli.app import REDRAW, SELDOMEST, KoreApp, Pace
+from kore_cli.commands.dashboard import app
+from kore_cli.dashboard.app import REDRAW, SELDOMEST, KoreApp, Pace
 
 
 @pytest.mark.parametrize(("cost", "wait"), [(0.05, SELDOMEST), (0.004, 0.8), (0.0001, REDRAW)])

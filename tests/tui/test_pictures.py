@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from textual.app import App, ComposeResult
 
-from kore_cli import pictures
-from kore_cli.pictures import Picture
+from kore_cli.widgets import image as pictures
+from kore_cli.widgets.image import Picture
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from textual.widgets import OptionList
 
+from kore.artifacts.events import EventWriter
+from kore.artifacts.run import Run, all_runs
 from kore.errors import DataError
-from kore.events import EventWriter
-from kore.run import Run, all_runs
-from kore_cli.app import KoreApp
-from kore_cli.chart import Chart
+from kore_cli.dashboard.app import KoreApp
 from kore_cli.screens.runs import RunsScreen
+from kore_cli.widgets.chart import Chart
 from tests.tui.test_behaviour import settle, text
 
 Make, Open = Callable[..., Path], Callable[..., KoreApp]

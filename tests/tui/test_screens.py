@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from textual.widgets import OptionList, Tree
 
-from kore.run import Run
-from kore_cli.app import KoreApp
-from kore_cli.chart import Chart
-from kore_cli.heat import HeatMap, averaged
+from kore.artifacts.run import Run
+from kore_cli.dashboard.app import KoreApp
 from kore_cli.screens.runs import RunsScreen
 from kore_cli.screens.spectra import SpectraScreen
-from kore_cli.themes import palette
+from kore_cli.widgets.chart import Chart
+from kore_cli.widgets.heatmap import HeatMap, averaged
+from kore_cli.widgets.themes import palette
 from tests.tui.test_behaviour import settle, text
 
 Make, Open = Callable[..., Path], Callable[..., KoreApp]

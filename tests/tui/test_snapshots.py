@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from kore.telemetry import Telemetry
-from kore_cli.app import KoreApp
+from kore_cli.dashboard.app import KoreApp
 from tests.tui.conftest import NOW, FakeProbe
 from tests.tui.test_chat import Chat
 

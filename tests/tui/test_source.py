@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from kore.run import Run, boot_id, title_of
+from kore.artifacts.run import Run, boot_id, title_of
 from kore.telemetry import Telemetry
-from kore_cli.dashboard import dashboard
-from kore_cli.event_reader import TAIL, EventReader
+from kore_cli.commands.dashboard import dashboard
+from kore_cli.dashboard.event_reader import TAIL, EventReader
+from kore_cli.dashboard.watcher import RunSource
 from kore_cli.screens.machine import compact_machine, machine
-from kore_cli.source import RunSource
 from tests.tui.conftest import FakeProbe
 from tests.tui.test_state import run_state, step, write_log
 
@@ -135,7 +135,7 @@ def test_runs_are_looked_for_only_once_the_one_watched_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = []
-    monkeypatch.setattr("kore.run.all_runs", lambda: looked.append(1) or [Run(tmp_path / "r")])
+    monkeypatch.setattr("kore.artifacts.run.all_runs", lambda: looked.append(1) or [Run(tmp_path / "r")])
     write_log(tmp_path / "r", [step(1)])
     Run(tmp_path / "r").write(run_state())
     now, alive = [0.0], [True]

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kore.run import RunState
-from kore_cli.curve import LIMIT, Curve
-from kore_cli.event_reader import EventReader
-from kore_cli.liveness import judge
-from kore_cli.reduce import reduce
-from kore_cli.source import tail_lines
-from kore_cli.state import DashboardState
+from kore.artifacts.run import RunState
+from kore_cli.dashboard.event_reader import EventReader
+from kore_cli.dashboard.reducer import reduce
+from kore_cli.dashboard.run_status import judge
+from kore_cli.dashboard.store import DashboardState
+from kore_cli.dashboard.watcher import tail_lines
+from kore_cli.widgets.curve import LIMIT, Curve
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=32)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kore.run import Run
+from kore.artifacts.run import Run
 from tests.benchmark import script
 
 pytestmark = [

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from kore.adapters import lora as adapter
+from kore.config.resolve import ModelSection
 from kore.errors import DataError
-from kore.evaluate.runner import generation
-from kore.models import adapter, generate
+from kore.evaluation.runner import generation
+from kore.models import generate
 from kore.models.families import language_linears
 from kore.models.generate import Engine, Prompt
 from kore.models.load import Backbone, load
-from kore.profile import ModelSection
 
 
 def with_adapter(folder: Path, rank: int = 4) -> Backbone:

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import pytest
 
-from kore.evaluate.runner import Result
-from kore.evaluate.task import Outcome, Role, Scored, Verdict
-from kore.pipeline.answers import side_by_side
+from kore.evaluation.runner import Result
+from kore.evaluation.types import Outcome, Role, Scored, Verdict
+from kore.workflows.example_answers import side_by_side
 
 
 class Asked:

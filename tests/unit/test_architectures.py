@@ -10,7 +10,7 @@ from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
 
 from kore.errors import DataError
 from kore.models.families import family_of, language_layers, language_linears
-from kore.nullspace.passes import quiet_inference, run_layer, start
+from kore.nullspace.layerwise import quiet_inference, run_layer, start
 
 TEXT = {
     "hidden_size": 32,

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from kore.augment import grow
-from kore.augment.choose import choose_encoder
+from kore.augment.factory import choose_encoder
+from kore.config.schema import AugmentSection
+from kore.data.records import KnowledgeItem, KnowledgeTree, read_records
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.records import KnowledgeItem, KnowledgeTree, read_records
-from kore.settings import AugmentSection
 
 pytestmark = [
     pytest.mark.clip,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kore.augment.evoke import detect, read_items
+from kore.data.evoke import detect, read_items
 from kore.errors import DataError
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from kore.augment import grow
 from kore.augment.grounding import Source, check
-from kore.records import KnowledgeItem
-from kore.settings import AugmentSection
+from kore.config.schema import AugmentSection
+from kore.data.records import KnowledgeItem
 
 ROOT = Path(__file__).parents[2]
 ITEM = KnowledgeItem(

@@ -11,8 +11,8 @@ import pytest
 from kore.augment import grow
 from kore.augment.call import Reply, make_call
 from kore.augment.schemas import Summary
+from kore.config.schema import AugmentSection
 from kore.errors import DataError, MissingArtefact
-from kore.settings import AugmentSection
 from tests.augment_loopback import gadgets
 
 TEMPLATE = (

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from kore.augment import grow
-from kore.augment.choose import choose_encoder, choose_provider
+from kore.augment.factory import choose_encoder, choose_provider
 from kore.augment.images.commons import CommonsImages
 from kore.augment.images.download import Downloader
 from kore.augment.images.encoder import ClassicEncoder
@@ -30,9 +30,9 @@ from kore.augment.images.local import LocalImages
 from kore.augment.images.provider import NoImages
 from kore.augment.images.similar import most_similar
 from kore.augment.images.store import LARGEST, ImageStore, check_picture, sniff
+from kore.config.schema import AugmentSection, HttpImages
+from kore.data.records import KnowledgeItem, KnowledgeTree, Sample, read_records
 from kore.errors import DataError, MissingArtefact, ProfileError, ProviderError, UsageError
-from kore.records import KnowledgeItem, KnowledgeTree, Sample, read_records
-from kore.settings import AugmentSection, HttpImages
 
 
 @pytest.fixture(autouse=True)
@@ -346,7 +346,7 @@ def test_commons_gives_pictures_with_licence_credit_and_page(web: Any) -> None:
 def test_the_worked_profiles_find_pictures_and_keep_their_key_apart(
     web: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kore.profile import resolve
+    from kore.config.resolve import resolve
 
     address, pages, seen = web
     given = resolve(name, environ={}).profile.augment.http

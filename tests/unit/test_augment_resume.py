@@ -14,8 +14,8 @@ import pytest
 
 from kore.augment import grow
 from kore.augment.worklog import WorkLog
+from kore.config.schema import AugmentSection
 from kore.errors import DataError
-from kore.settings import AugmentSection
 from tests.augment_loopback import gadgets, loopback
 from tests.held import held
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from kore.augment import grow
-from kore.augment.shards import join
+from kore.augment.sharding import join
+from kore.config.schema import AugmentSection
+from kore.data.records import KnowledgeItem
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.records import KnowledgeItem
-from kore.settings import AugmentSection
 from tests.augment_loopback import gadgets
 from tests.held import held
 

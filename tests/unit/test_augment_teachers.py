@@ -12,15 +12,15 @@ import pytest
 from kore.augment import grow
 from kore.augment.asking import Asker, Usage
 from kore.augment.call import Busy, Call, Refused, Reply, Unusable, make_call
-from kore.augment.dry import estimate
+from kore.augment.cost_estimate import estimate
 from kore.augment.limits import Bucket, Cost
 from kore.augment.parse import parse
 from kore.augment.replies import ReplyStore
 from kore.augment.schemas import Answers, Questions, Summary, Verdict, schema_of
 from kore.augment.worklog import WorkLog
+from kore.config.schema import AugmentSection
+from kore.data.records import Sample, read_records
 from kore.errors import GateNotMet, ProviderError, UsageError
-from kore.records import Sample, read_records
-from kore.settings import AugmentSection
 from tests.augment_loopback import KEYS, Loopback, gadgets, loopback
 
 FILES = ("tree.jsonl", "samples.jsonl", "eval.jsonl", "rejected.jsonl", "report.json")

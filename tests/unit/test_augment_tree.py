@@ -11,17 +11,17 @@ from PIL import Image
 
 from kore.augment import grow
 from kore.augment.call import make_call
+from kore.augment.eval_questions import Overlap
 from kore.augment.prompts import load_prompts
-from kore.augment.questions import Overlap
 from kore.augment.schemas import Summary
-from kore.augment.subject import pattern_of, subject_faults
 from kore.augment.teachers.patterns import findings
 from kore.augment.templates import load_templates
 from kore.augment.text import fold, language, length, names, numbers, sentences, word_limit
+from kore.augment.vqa_checks import pattern_of, subject_faults
+from kore.config.schema import AugmentSection
+from kore.data.records import KnowledgeItem, KnowledgeTree, Question, Sample, read_records
 from kore.errors import DataError, UsageError
-from kore.jsonl import read_jsonl
-from kore.records import KnowledgeItem, KnowledgeTree, Question, Sample, read_records
-from kore.settings import AugmentSection
+from kore.io.jsonl import read_jsonl
 
 ITEMS = Path(__file__).parents[2] / "benchmarks" / "items" / "items.jsonl"
 

@@ -8,22 +8,22 @@ import pytest
 import torch
 from PIL import Image
 
+from kore.adapters import lora as adapter
+from kore.config.resolve import AdapterSection, CalibrateSection, ModelSection
+from kore.data.records import Sample
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.files import read_json
-from kore.models import adapter
-from kore.models.conversation import Encoder
+from kore.io.files import read_json
 from kore.models.families import language_linears
 from kore.models.load import Backbone, load
-from kore.models.shards import open_skeleton
+from kore.models.offload import open_skeleton
+from kore.models.processing import Encoder
+from kore.nullspace.adapter_init import build, factors
 from kore.nullspace.calibrate import Calibration, calibrate
 from kore.nullspace.covariance import Covariance, shard
-from kore.nullspace.factors import build, factors
-from kore.nullspace.kept import find, keep
+from kore.nullspace.factor_cache import find, keep
 from kore.nullspace.spectra import write_spectra
-from kore.pipeline.factors import run_factors
-from kore.pipeline.launch import Place
-from kore.profile import AdapterSection, CalibrateSection, ModelSection
-from kore.records import Sample
+from kore.workflows.launch import Place
+from kore.workflows.run_factors import run_factors
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +238,7 @@ def test_factors_kept_beside_a_covariance_are_those_that_training_takes(
     whole = load(model)
     computed = build(whole.model, covariance, section)
     assert find(covariance, AdapterSection(rank=2)) is None
-    monkeypatch.setattr("kore.nullspace.factors.build", None)  # nothing is computed again
+    monkeypatch.setattr("kore.nullspace.adapter_init.build", None)  # nothing is computed again
     (tmp_path / "run").mkdir()
     taken = run_factors(tmp_path / "run", whole, covariance, section, Place(0, 0, 1))
     assert taken.keys() == computed.a.keys()

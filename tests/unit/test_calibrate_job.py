@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from kore.config.resolve import Profile
 from kore.errors import DataError, ProfileError, UsageError
-from kore.files import read_json
-from kore.jsonl import write_jsonl
-from kore.nullspace import job as jobs
+from kore.io.files import read_json
+from kore.io.jsonl import write_jsonl
 from kore.nullspace.covariance import shard
-from kore.nullspace.job import HELD_OUT, INTERFERENCE, SPECTRA, CalibrateJob
 from kore.nullspace.parallel import Ranks
-from kore.profile import Profile
+from kore.workflows import calibrate_run as jobs
+from kore.workflows.calibrate_run import HELD_OUT, INTERFERENCE, SPECTRA, CalibrateJob
 from tests.held import held
 
 

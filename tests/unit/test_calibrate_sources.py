@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from kore.config.schema import ONEVISION_SUBSETS
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.jsonl import write_jsonl
+from kore.io.jsonl import write_jsonl
 from kore.nullspace import bench
 from kore.nullspace.sources import Source, collect, collect_others, parse_source
-from kore.settings import ONEVISION_SUBSETS
 
 
 def png(shade: int = 90) -> bytes:

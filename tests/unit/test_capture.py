@@ -15,13 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kore.config.resolve import ModelSection
 from kore.errors import DataError, KoreError, UsageError
-from kore.evaluate.command import Request
-from kore.files import hash_file
-from kore.jsonl import write_jsonl
+from kore.evaluation.run_eval import Request
+from kore.io.files import hash_file
+from kore.io.jsonl import write_jsonl
 from kore.models.families import language_linears
 from kore.models.load import load
-from kore.nullspace.capture import (
+from kore.studies.truncation_study.captured_energy import (
     DAMPING,
     METHODS,
     Drop,
@@ -32,11 +33,10 @@ from kore.nullspace.capture import (
     rebuild,
     smallest,
 )
-from kore.nullspace.cut import Cut
-from kore.pipeline.capture import run_capture
-from kore.pipeline.capture_plan import CapturePlan, CaptureRequest, parse_counts
-from kore.pipeline.capture_report import tables
-from kore.profile import ModelSection
+from kore.studies.truncation_study.plan import CapturePlan, CaptureRequest, parse_counts
+from kore.studies.truncation_study.report import tables
+from kore.studies.truncation_study.run import run_capture
+from kore.studies.truncation_study.weight_truncation import Cut
 from tests.held import held
 
 SHAPES = [(9, 9), (7, 12), (14, 8)]

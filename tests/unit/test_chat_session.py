@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from kore.adapters.lora import attach, save
 from kore.chat import Ask, Past, Session
+from kore.config.resolve import ModelSection
 from kore.errors import DataError, KoreError
-from kore.methods.method import Setup
-from kore.methods.table import make_method
-from kore.models.adapter import attach, save
-from kore.models.conversation import Encoder
+from kore.methods.base import Setup
+from kore.methods.registry import make_method
 from kore.models.load import load
-from kore.profile import ModelSection
+from kore.models.processing import Encoder
 
 METHODS = ("kore", "full", "moelora")
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
+from kore.config.resolve import ModelSection, TrainSection
+from kore.data.records import Sample
 from kore.errors import DataError
-from kore.methods.table import make_method
-from kore.models.conversation import IGNORED, Encoder, check_image, collate, open_image
+from kore.methods.registry import make_method
 from kore.models.generate import Engine, Prompt
 from kore.models.load import load
-from kore.models.marks import Marks
-from kore.profile import ModelSection, TrainSection
-from kore.records import Sample
-from kore.train.trainer import prepare
+from kore.models.processing import IGNORED, Encoder, check_image, collate, open_image
+from kore.models.special_tokens import Marks
+from kore.training.run import prepare
 from tests.tiny import idefics, llava
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from kore.artifacts.run import Run, all_runs
+from kore.config.resolve import Resolved
 from kore.errors import UsageError
-from kore.pipeline import demo
-from kore.pipeline.demo import run_demo
-from kore.profile import Resolved
-from kore.run import Run, all_runs
+from kore.workflows import demo
+from kore.workflows.demo import run_demo
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return [replace(s, questions=s.questions[:2]) for s in suites_of(bench, split)]  # type: ignore[type-var]
 
     monkeypatch.setattr(demo, "resolve", little)
-    monkeypatch.setattr("kore.pipeline.trial.resolve", little)
+    monkeypatch.setattr("kore.workflows.trial.resolve", little)
     monkeypatch.setattr(demo, "suites_of", few)
     monkeypatch.setattr(demo, "HELD_OUT", 4)
 

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 import kore.demo
-from kore.demo import gates, network
-from kore.demo.dataset import MORE, SUITES, open_picture, read_lines
-from kore.demo.drills import LENGTH, PAIRS, ROUNDS, repeat, same
-from kore.demo.tokens import Encoder
-from kore.demo.world import Turn
-from kore.files import hash_file
+from kore.io.files import hash_file
+from scripts.tiny_base import gates, network
+from scripts.tiny_base.dataset import MORE, SUITES, open_picture, read_lines
+from scripts.tiny_base.drills import LENGTH, PAIRS, ROUNDS, repeat, same
+from scripts.tiny_base.tokens import Encoder
+from scripts.tiny_base.world import Turn
 
 HOME = Path(kore.demo.__file__).parent
 BASE, DATA = HOME / "base", HOME / "data"

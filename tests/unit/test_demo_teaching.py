@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from kore.demo import teaching
-from kore.demo.network import load_checkpoint, save_checkpoint
-from kore.demo.teaching import Feed, Plan
+from scripts.tiny_base import teaching
+from scripts.tiny_base.network import load_checkpoint, save_checkpoint
+from scripts.tiny_base.teaching import Feed, Plan
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kore_cli.chart import dots
+from kore_cli.widgets.chart import dots
 
 SIZE = np.array([20, 12])
 

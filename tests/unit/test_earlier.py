@@ -11,24 +11,24 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 
+from kore.adapters import lora as adapter
+from kore.adapters.export import export
+from kore.adapters.lineage import Lineage, adapter_fingerprint, read_lineage
+from kore.adapters.lora_state import CONFIG, WEIGHTS, read_low_rank
+from kore.adapters.stacked import Earlier
+from kore.config.resolve import AdapterSection, CalibrateSection, ModelSection, resolve
+from kore.data.records import Sample
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.methods.table import make_method
-from kore.models import adapter
-from kore.models.earlier import Earlier
-from kore.models.export import export
+from kore.methods.registry import make_method
 from kore.models.families import language_linears
-from kore.models.lineage import Lineage, adapter_fingerprint, read_lineage
 from kore.models.load import Backbone, load
-from kore.models.low_rank import CONFIG, WEIGHTS, read_low_rank
+from kore.nullspace.adapter_init import build
 from kore.nullspace.calibrate import Calibration
 from kore.nullspace.combine import combine
 from kore.nullspace.covariance import Covariance
-from kore.nullspace.factors import build
-from kore.nullspace.job import CalibrateJob
-from kore.pipeline.after import read_earlier
-from kore.pipeline.factors import check_model
-from kore.profile import AdapterSection, CalibrateSection, ModelSection, resolve
-from kore.records import Sample
+from kore.workflows.calibrate_run import CalibrateJob
+from kore.workflows.run_factors import check_model
+from kore.workflows.sequential import read_earlier
 
 
 def open_base(folder: Path) -> Backbone:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from kore.errors import DataError
-from kore.evaluate.adaptation import cem, cem_clean, f1, f1_set, measure
-from kore.evaluate.questions import letter_of, load_questions, rule_of, yes_or_no
-from kore.evaluate.scores import hars, summarise, table
-from kore.evaluate.task import Role, Scored
+from kore.evaluation.metrics import cem, cem_clean, f1, f1_set, measure
+from kore.evaluation.questions import letter_of, load_questions, rule_of, yes_or_no
+from kore.evaluation.scores import hars, summarise, table
+from kore.evaluation.types import Role, Scored
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_only_the_wanted_split_is_read(tmp_path: Path) -> None:
 
 
 def test_own_questions_are_those_of_the_split_where_they_have_one(tmp_path: Path) -> None:
-    from kore.evaluate.suites import Choice, resolve_suites
+    from kore.evaluation.suites import Choice, resolve_suites
 
     rows = [
         {"question_id": i, "text": "Q", "answer": "x", "split": s}
@@ -231,7 +231,7 @@ def test_the_same_id_twice_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["", "imgs/evaluation"])
 def test_evoke_is_found_as_fetched_and_as_published(tmp_path: Path, place: str) -> None:
     from kore.errors import MissingArtefact
-    from kore.evaluate.suites import EVOKE, Choice, resolve_suites
+    from kore.evaluation.suites import EVOKE, Choice, resolve_suites
 
     with pytest.raises(MissingArtefact, match="evoke_evaluation_data") as caught:
         resolve_suites(["evoke"], Choice(data=tmp_path))

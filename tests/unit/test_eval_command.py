@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from kore.config.resolve import ModelSection
 from kore.errors import DataError, GateNotMet, MissingArtefact, UsageError
-from kore.evaluate.command import Outcome, Request, carry_out, plan
-from kore.evaluate.compare import all_flips, compare, open_side
-from kore.evaluate.report import item_words
-from kore.evaluate.target import find_target
-from kore.evaluate.task import Verdict
-from kore.profile import ModelSection
+from kore.evaluation.compare import all_flips, compare, open_side
+from kore.evaluation.report import item_words
+from kore.evaluation.run_eval import Outcome, Request, carry_out, plan
+from kore.evaluation.target import find_target
+from kore.evaluation.types import Verdict
 from tests.held import held
 from tests.tsv import write_all
 
@@ -24,9 +24,9 @@ def adapter(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter folder whose adapter changes answers."""
     import torch
 
-    from kore.models import adapter as adapters
+    from kore.adapters import lora as adapters
+    from kore.config.resolve import ModelSection
     from kore.models.load import load
-    from kore.profile import ModelSection
 
     backbone = load(ModelSection(id=str(tiny_llava), device="cpu"))
     torch.manual_seed(1)
@@ -121,7 +121,7 @@ def test_the_outputs_are_whole(outcome: Outcome, request_: Request) -> None:
 def test_the_same_command_again_asks_nothing_and_rescoring_needs_no_model(
     outcome: Outcome, request_: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import kore.evaluate.command as command
+    import kore.evaluation.run_eval as command
 
     again = carry_out(replace(request_, export=None))
     assert again.summary["table"] == outcome.summary["table"]
@@ -143,7 +143,7 @@ def test_other_settings_in_the_same_folder_are_refused(outcome: Outcome, request
 
 
 def test_gates_fail_on_what_is_low_or_not_scored(outcome: Outcome, request_: Request) -> None:
-    from kore.evaluate.gate import check_gates, parse_gates
+    from kore.evaluation.gates import check_gates, parse_gates
 
     table = [
         {"method": "base", "k_r": 80.0, "k_a": 1.0, "per_suite": {"a": 50.0}},

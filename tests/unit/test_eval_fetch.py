@@ -13,10 +13,10 @@ from typing import ClassVar
 
 import pytest
 
+from kore.config.schema import ONEVISION_SUBSETS
 from kore.errors import DataError, ProviderError, UsageError
-from kore.evaluate.fetch import Limits, check_address, download, get_json
-from kore.evaluate.library import Fetcher, unpack
-from kore.settings import ONEVISION_SUBSETS
+from kore.evaluation.benchmark_files import Fetcher, unpack
+from kore.evaluation.fetch import Limits, check_address, download, get_json
 
 DATA = bytes(range(256)) * 4000
 LOCAL = Limits(private=True, seconds=5)
@@ -176,7 +176,7 @@ def test_private_addresses_and_other_schemes_are_refused(url: str) -> None:
 def test_a_redirect_is_checked_like_the_first_address(
     mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import kore.evaluate.fetch as fetch
+    import kore.evaluation.fetch as fetch
 
     seen: list[str] = []
     original = check_address

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import pytest
 
 from kore.errors import DataError, MissingArtefact, ProviderError, UsageError
-from kore.evaluate.judge import JudgeRequest, RecordedJudge, make_judge
-from kore.evaluate.judge_prompts import FIELDS, load_prompts
-from kore.evaluate.suites import Choice, resolve_suites
-from kore.evaluate.task import Picture
-from kore.jsonl import read_log
+from kore.evaluation.judge import JudgeRequest, RecordedJudge, make_judge
+from kore.evaluation.judge_prompts import FIELDS, load_prompts
+from kore.evaluation.suites import Choice, resolve_suites
+from kore.evaluation.types import Picture
+from kore.io.jsonl import read_log
 from tests.tsv import write_all
 
 PNG = b"\x89PNG" + b"x" * 20

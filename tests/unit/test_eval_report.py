@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from kore.evaluate.bench import BenchSuite
-from kore.evaluate.export import export_results
-from kore.evaluate.page import write_page
-from kore.evaluate.report import as_csv, as_markdown, k_r_words, summary
-from kore.evaluate.runner import Result
-from kore.evaluate.suites import Choice, resolve_suites
+from kore.evaluation.benchmark_suite import BenchSuite
+from kore.evaluation.export import export_results
+from kore.evaluation.html_report import write_page
+from kore.evaluation.report import as_csv, as_markdown, k_r_words, summary
+from kore.evaluation.runner import Result
+from kore.evaluation.suites import Choice, resolve_suites
 from tests.tsv import write_all
 
 HEAVY = ("torch", "transformers", "peft", "openai", "pandas", "numpy", "sympy", "httpx", "PIL")
@@ -23,7 +23,7 @@ HEAVY = ("torch", "transformers", "peft", "openai", "pandas", "numpy", "sympy", 
 
 def test_scoring_a_benchmark_imports_no_model_stack() -> None:
     code = (
-        "import sys; from kore.evaluate import bench, scores, report, compare; "
+        "import sys; from kore.evaluation import bench, scores, report, compare; "
         f"print([m for m in {HEAVY!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.evaluate.bench import load_benchmark, load_own, narrow
-from kore.evaluate.benchmarks import ALL, NAMES, find
-from kore.evaluate.rows import read_rows
-from kore.evaluate.suites import Choice, resolve_suites
-from kore.evaluate.wording import task_of
+from kore.evaluation.benchmark_suite import load_benchmark, load_own, narrow
+from kore.evaluation.benchmarks import ALL, NAMES, find
+from kore.evaluation.prompt_formats import task_of
+from kore.evaluation.rows import read_rows
+from kore.evaluation.suites import Choice, resolve_suites
 from tests.tsv import picture, write_all, write_tsv
 
 ROW = {"index": "1", "question": "What?", "answer": "A", "A": "cat", "B": "dog", "image": picture(1)}
@@ -103,7 +103,7 @@ def test_the_same_index_twice_and_text_that_is_not_utf8_are_errors(tmp_path: Pat
 
 
 def test_a_truncated_picture_names_the_sample_when_it_is_opened(tmp_path: Path) -> None:
-    from kore.evaluate.runner import build_prompt
+    from kore.evaluation.runner import build_prompt
 
     data = base64.b64decode(picture(1))[:60] + b"\x00" * 40
     path = write_tsv(tmp_path / "t.tsv", [{**ROW, "image": base64.b64encode(data).decode()}])

@@ -6,15 +6,15 @@ import time
 
 import pytest
 
-from kore.evaluate.options import infer
-from kore.evaluate.rows import Row
-from kore.evaluate.scorers.choice import native_letter
-from kore.evaluate.scorers.judged import rating, ratings
-from kore.evaluate.scorers.mathematics import extract
-from kore.evaluate.scorers.sheet import Sheet
-from kore.evaluate.scorers.yesno import extract as yes_or_no
-from kore.evaluate.scorers.yesno import mme, native_mme, native_pope, pope
-from kore.evaluate.values import NoValue, equal, latex_value, plain_value
+from kore.evaluation.math_eval import NoValue, equal, latex_value, plain_value
+from kore.evaluation.option_matching import infer
+from kore.evaluation.rows import Row
+from kore.evaluation.scorers.choice import native_letter
+from kore.evaluation.scorers.judged import rating, ratings
+from kore.evaluation.scorers.mathematics import extract
+from kore.evaluation.scorers.scorer_context import Sheet
+from kore.evaluation.scorers.yesno import extract as yes_or_no
+from kore.evaluation.scorers.yesno import mme, native_mme, native_pope, pope
 
 OPTIONS = {"A": "cat", "B": "dog", "C": "bird", "D": "fish"}
 
@@ -85,7 +85,7 @@ def _sheet(name: str, rows: list[dict[str, str]], said: list[str]) -> Sheet:
 
 
 def test_always_yes_gives_mme_500_and_200() -> None:
-    from kore.evaluate.scorers.yesno import PERCEPTION, REASONING
+    from kore.evaluation.scorers.yesno import PERCEPTION, REASONING
 
     rows = [
         {"category": category, "image_path": f"{category}.png", "answer": answer}

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
+from kore.config.resolve import ModelSection
 from kore.errors import DataError
-from kore.evaluate.agreement import load_agreement
-from kore.evaluate.predictions import Key, Predictions
-from kore.evaluate.questions import load_questions
-from kore.evaluate.runner import World, evaluate
-from kore.evaluate.task import Ask, Picture, Task
+from kore.evaluation.agreement import load_agreement
+from kore.evaluation.predictions import Key, Predictions
+from kore.evaluation.questions import load_questions
+from kore.evaluation.runner import World, evaluate
+from kore.evaluation.types import Ask, Picture, Task
 from kore.models.generate import Engine, Prompt
 from kore.models.load import Backbone, load
-from kore.profile import ModelSection
 
 
 class Parrot:
@@ -155,7 +155,7 @@ def test_a_missing_picture_names_file_and_sample(tmp_path: Path) -> None:
 
 
 def test_a_picture_counts_by_its_content_not_its_name(tmp_path: Path) -> None:
-    from kore.evaluate.predictions import prompt_hash
+    from kore.evaluation.predictions import prompt_hash
 
     (tmp_path / "a.png").write_bytes(b"1")
     (tmp_path / "b.png").write_bytes(b"1")
@@ -177,7 +177,7 @@ def adapted(tiny_llava: Path) -> Backbone:
     """The tiny model with an adapter that changes its answers."""
     import torch
 
-    from kore.models.adapter import attach
+    from kore.adapters.lora import attach
 
     backbone = load(ModelSection(id=str(tiny_llava), device="cpu"))
     torch.manual_seed(1)
@@ -210,7 +210,7 @@ def test_base_and_tuned_answer_from_one_copy_and_agreement_is_measured(
 
 
 def test_a_silent_adapter_agrees_fully(tiny_llava: Path, tmp_path: Path) -> None:
-    from kore.models.adapter import attach
+    from kore.adapters.lora import attach
 
     backbone = load(ModelSection(id=str(tiny_llava), device="cpu"))
     backbone.model = attach(backbone.model, backbone.family, rank=2)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kore.events import EventTail, EventWriter, segments
+from kore.artifacts.events import EventTail, EventWriter, segments
 
 
 def test_events_are_read_once_and_in_order_over_several_segments(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_two_writers_at_once_never_share_a_segment(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as one, EventWriter(tmp_path) as two:
         assert one.path != two.path
     code = (
-        "import sys; from pathlib import Path; from kore.events import EventWriter\n"
+        "import sys; from pathlib import Path; from kore.artifacts.events import EventWriter\n"
         "for i in range(20): EventWriter(Path(sys.argv[1])).write('step', step=i)"
     )
     others = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
@@ -142,7 +142,7 @@ def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
 
 def test_what_was_written_before_a_kill_is_there(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from kore.events import EventWriter\n"
+        "import os, sys; from pathlib import Path; from kore.artifacts.events import EventWriter\n"
         "w = EventWriter(Path(sys.argv[1])); n = 0\n"
         "while True:\n"
         "    w.write('step', step=n); n += 1\n"

@@ -10,15 +10,15 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
+from kore.adapters import lora as adapter
+from kore.adapters.export import Check, export, refuse_bad
+from kore.adapters.lineage import read_lineage
+from kore.adapters.lora_state import WEIGHTS
+from kore.adapters.vllm import padded_rank
+from kore.config.resolve import ModelSection
 from kore.errors import DataError, UsageError
-from kore.models import adapter
-from kore.models.export import Check, export, refuse_bad
 from kore.models.families import language_linears
-from kore.models.lineage import read_lineage
 from kore.models.load import Backbone, load
-from kore.models.low_rank import WEIGHTS
-from kore.models.vllm import padded_rank
-from kore.profile import ModelSection
 from tests.held import held
 
 

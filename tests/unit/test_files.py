@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from kore.errors import DataError
-from kore.files import (
+from kore.io.files import (
     atomic_write,
     hash_folder,
     hash_json,
@@ -40,7 +40,7 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file(tmp_path: Path) -> 
     path = tmp_path / "a.txt"
     path.write_text("old")
     code = (
-        "import os, sys, signal; from pathlib import Path; from kore.files import atomic_write\n"
+        "import os, sys, signal; from pathlib import Path; from kore.io.files import atomic_write\n"
         "with atomic_write(Path(sys.argv[1])) as s:\n"
         "    s.write('x' * 100000); s.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kore.evaluate.frontier import area, pareto, retention_at
+from kore.evaluation.frontier import area, pareto, retention_at
 from tests.benchmark import script
 
 CURVE = [(0.0, 100.0), (50.0, 90.0), (40.0, 80.0), (80.0, 50.0)]
@@ -38,7 +38,7 @@ def made(
     method: str, rate: float, validation: tuple[float, float], test: tuple[float, float]
 ) -> dict[str, Any]:
     """A row with one figure for all old suites of a split."""
-    from kore.evaluate.demo import FAR, NEAR
+    from kore.evaluation.demo_suites import FAR, NEAR
 
     row: dict[str, Any] = {"method": method, "rate": rate, "seed": 0}
     for split, (k_a, k_r) in (("validation", validation), ("test", test)):

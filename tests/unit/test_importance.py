@@ -8,17 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
+from kore.adapters.lora import attach
+from kore.config.resolve import AdapterSection, CalibrateSection, ModelSection, Profile
+from kore.data.records import Sample
 from kore.errors import UsageError
-from kore.models.adapter import attach
-from kore.models.conversation import Encoder
 from kore.models.families import language_layers, language_linears
 from kore.models.load import Backbone, load
+from kore.models.processing import Encoder
+from kore.nullspace.adapter_init import build, chosen_sites
 from kore.nullspace.calibrate import Calibration
-from kore.nullspace.factors import build, chosen_sites
-from kore.nullspace.importance import SiteScore, choose_sites, score_sites
-from kore.nullspace.job import CalibrateJob
-from kore.profile import AdapterSection, CalibrateSection, ModelSection, Profile
-from kore.records import Sample
+from kore.nullspace.site_selection import SiteScore, choose_sites, score_sites
+from kore.workflows.calibrate_run import CalibrateJob
 
 
 def some(folder: Path, count: int, answer: str) -> list[Sample]:

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from kore.artifacts.events import EventTail, segments
+from kore.artifacts.run import Run, run_at
+from kore.config.resolve import resolve
 from kore.errors import DataError, KoreError, MissingArtefact, UsageError
-from kore.evaluate.agreement import load_agreement
-from kore.evaluate.suites import resolve_suites
-from kore.events import EventTail, segments
-from kore.pipeline import inject
-from kore.pipeline.inject import Request, choice, plan, run_inject
-from kore.pipeline.old import PROTECTED, old_samples
-from kore.profile import resolve
-from kore.run import Run, run_at
+from kore.evaluation.agreement import load_agreement
+from kore.evaluation.suites import resolve_suites
+from kore.workflows import inject
+from kore.workflows.inject import Request, choice, plan, run_inject
+from kore.workflows.retention_samples import PROTECTED, old_samples
 from kore_cli.main import app
 from tests.held import held
 
@@ -341,9 +341,9 @@ def test_a_folder_in_which_another_injection_works_is_refused(tmp_path: Path, ti
 
 
 def test_the_embedded_base_is_told_apart_from_what_it_never_met(tmp_path: Path) -> None:
-    from kore.demo.reach import beyond
+    from kore.data.records import KnowledgeItem
+    from kore.demo.vocabulary_check import beyond
     from kore.models.load import embedded_base
-    from kore.records import KnowledgeItem
 
     base = embedded_base()
     known = KnowledgeItem(

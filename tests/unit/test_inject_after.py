@@ -12,18 +12,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from kore.adapters.lineage import adapter_fingerprint
+from kore.adapters.lora_state import WEIGHTS
+from kore.artifacts.run import Run
+from kore.config.resolve import resolve
 from kore.errors import DataError, KoreError, MissingArtefact, UsageError
-from kore.files import read_json
-from kore.models.lineage import adapter_fingerprint
-from kore.models.low_rank import WEIGHTS
+from kore.io.files import read_json
 from kore.nullspace.covariance import Covariance
-from kore.pipeline import exporting
-from kore.pipeline.after import Batch, find_run, protect
-from kore.pipeline.exporting import export_run
-from kore.pipeline.inject import Request, plan, run_inject
-from kore.profile import resolve
 from kore.progress import silent
-from kore.run import Run
+from kore.workflows import export_run as exporting
+from kore.workflows.export_run import export_run
+from kore.workflows.inject import Request, plan, run_inject
+from kore.workflows.sequential import Batch, find_run, protect
 
 CAPITALS = {"Peru": "Lima", "Kenya": "Nairobi", "Nepal": "Kathmandu"}
 

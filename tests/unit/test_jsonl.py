@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kore.errors import DataError
-from kore.jsonl import dump_line, mend_log, read_jsonl, read_log, write_jsonl
+from kore.io.jsonl import dump_line, mend_log, read_jsonl, read_log, write_jsonl
 
 values = st.recursive(
     st.none()

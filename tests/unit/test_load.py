@@ -9,15 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from kore.adapters.lineage import Lineage
+from kore.config.resolve import CalibrateSection, ModelSection
+from kore.data.records import Sample
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.models import load as loading
-from kore.models.lineage import Lineage
 from kore.models.load import fingerprint, load
 from kore.nullspace.calibrate import calibrate
 from kore.nullspace.combine import combine
-from kore.pipeline.factors import check_model
-from kore.profile import CalibrateSection, ModelSection
-from kore.records import Sample
+from kore.workflows.run_factors import check_model
 
 
 def folder_of(folder: Path, middle: float, *, lineage: str | None = None) -> Path:

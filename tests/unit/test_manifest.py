@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kore.artifacts.manifest import NAME, Manifest, claim, claimed, differences, locked, read_manifest
 from kore.errors import DataError, KoreError, MissingArtefact, UsageError
-from kore.manifest import NAME, Manifest, claim, claimed, differences, locked, read_manifest
 from tests.held import held
 
 
@@ -99,7 +99,7 @@ def test_a_folder_with_other_files_and_a_file_are_refused(tmp_path: Path) -> Non
 def test_a_kill_before_the_first_manifest_leaves_a_folder_that_is_fresh(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     code = (
-        "import os, signal, sys; from pathlib import Path; import kore.files as f, kore.manifest as m\n"
+        "import os, signal, sys; from pathlib import Path; import kore.io.files as f, kore.artifacts.manifest as m\n"
         "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
         "m.claim(Path(sys.argv[1]), m.Manifest('tree', {}, {}))"
     )

@@ -12,23 +12,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from kore.adapters.lora import adapter_off, load_adapter
+from kore.adapters.lora_layers import delta, lora_layers
+from kore.artifacts.events import EventWriter
+from kore.artifacts.run import Run
+from kore.config.resolve import ModelSection, TrainSection
+from kore.data.records import Sample
 from kore.errors import ProfileError, UsageError
-from kore.events import EventWriter
 from kore.methods import cia, ewc, moelora, olora, sefe
+from kore.methods.base import Method, Setup, require
 from kore.methods.ewc import Ewc
-from kore.methods.layers import delta, lora_layers
 from kore.methods.lwf import Lwf
-from kore.methods.method import Method, Setup, require
 from kore.methods.olora import OLora, overlap
-from kore.methods.table import METHODS, make_method, method_class
-from kore.models.adapter import adapter_off, load_adapter
-from kore.models.conversation import Encoder, collate
+from kore.methods.registry import METHODS, make_method, method_class
 from kore.models.families import language_linears
 from kore.models.load import Backbone, load
-from kore.profile import ModelSection, TrainSection
-from kore.records import Sample
-from kore.run import Run
-from kore.train.trainer import prepare, train
+from kore.models.processing import Encoder, collate
+from kore.training.run import prepare, train
 
 
 def talk(folder: Path, name: str, question: str, answer: str) -> Sample:
@@ -440,7 +440,7 @@ def test_methods_with_state_resume_bit_for_bit(
     old: list[Sample],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from kore.train.loop import Loop
+    from kore.training.trainer import Loop
 
     quick = {"old_steps": 2} if name == "sefe" else {}
     whole = run(tiny_llava, tmp_path / "whole", new, make_method(name, quick), old, max_steps=6)

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from kore.chat import Ask, Session
-from kore.evaluate.command import Request, carry_out
+from kore.config.resolve import ModelSection
+from kore.data.records import KnowledgeItem, KnowledgeTree, encode
+from kore.evaluation.run_eval import Request, carry_out
 from kore.methods.rag import RagEngine, Retriever, read_items
 from kore.models.generate import Engine, Prompt
 from kore.models.load import load
-from kore.profile import ModelSection
-from kore.records import KnowledgeItem, KnowledgeTree, encode
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kore.errors import DataError
 from kore.nullspace.basis import adapter_factors, null_basis
-from kore.nullspace.contrast import contrast_basis
+from kore.nullspace.contrastive_basis import contrast_basis
 
 
 def spectrum(d: int, decay: float = 0.1, seed: int = 0) -> Tensor:

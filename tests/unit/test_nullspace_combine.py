@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from kore.adapters.lineage import Lineage, read_lineage
+from kore.artifacts.manifest import Manifest
+from kore.config.resolve import AdapterSection, resolve
 from kore.errors import DataError, UsageError
-from kore.manifest import Manifest
-from kore.models.lineage import Lineage, read_lineage
 from kore.nullspace.accumulator import Accumulator
+from kore.nullspace.adapter_init import build
 from kore.nullspace.combine import combine
 from kore.nullspace.covariance import KIND, Covariance, Site, write_shard
-from kore.nullspace.factors import build
 from kore.nullspace.interference import interference, summary
-from kore.nullspace.ranks import choose_ranks
+from kore.nullspace.rank_selection import choose_ranks
 from kore.nullspace.report import report
-from kore.pipeline.rehearsal import dry_run_training
-from kore.pipeline.training import TrainRequest
-from kore.profile import AdapterSection, resolve
+from kore.workflows.train_dry_run import dry_run_training
+from kore.workflows.train_run import TrainRequest
 from tests.held import held
 
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kore.config.resolve import AdapterSection
 from kore.errors import DataError, UsageError
 from kore.nullspace import accumulator
 from kore.nullspace.accumulator import Accumulator, unpack
-from kore.nullspace.factors import adapted
+from kore.nullspace.activation_hooks import LayerTaps, site_name
+from kore.nullspace.adapter_init import adapted
 from kore.nullspace.group import Group
-from kore.nullspace.layers import parse_layers, parse_share
-from kore.nullspace.passes import HiddenCache
-from kore.nullspace.plan import check_room, make_plan, parse_bytes
-from kore.nullspace.sites import LayerTaps, site_name
-from kore.profile import AdapterSection
+from kore.nullspace.layer_selection import parse_layers, parse_share
+from kore.nullspace.layerwise import HiddenCache
+from kore.nullspace.memory_plan import check_room, make_plan, parse_bytes
 
 
 def rows(n: int, d: int, seed: int = 0) -> Tensor:

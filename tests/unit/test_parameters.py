@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from kore.adapters import param_count as parameters
+from kore.adapters.param_count import parse_count, table, total
+from kore.config.resolve import Profile
 from kore.errors import MissingArtefact, ProfileError
-from kore.models import parameters
-from kore.models.parameters import parse_count, table, total
-from kore.profile import Profile
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -77,10 +77,10 @@ def test_moelora_counts_its_experts_routers_and_projector() -> None:
 
 
 def test_the_count_of_moelora_is_what_it_trains(tiny_llava: Path) -> None:
-    from kore.methods.method import Setup
-    from kore.methods.table import make_method
-    from kore.models.conversation import Encoder
+    from kore.methods.base import Setup
+    from kore.methods.registry import make_method
     from kore.models.load import load
+    from kore.models.processing import Encoder
 
     values = {"model": {"id": str(tiny_llava)}, "adapter": {"rank": 12}}
     chosen = Profile.model_validate({**values, "train": {"method": "moelora", "projector": 1e-3}})

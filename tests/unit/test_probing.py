@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kore.pipeline.probing import NEW, find_probes
-from kore.profile import TrainSection
-from kore.records import Question, Sample, encode
+from kore.config.resolve import TrainSection
+from kore.data.records import Question, Sample, encode
+from kore.workflows.probe_selection import NEW, find_probes
 
 TYPES = ("name", "capital", "continent", "currency", "language")
 

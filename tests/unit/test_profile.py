@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from kore.config.resolve import all_keys, resolve, shipped_names
 from kore.errors import ProfileError
-from kore.profile import all_keys, resolve, shipped_names
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_a_byte_order_mark_in_the_file_is_passed_over(toml: Any) -> None:
 
 
 def test_every_setting_is_documented() -> None:
-    from kore.settings import Profile
+    from kore.config.schema import Profile
 
     def walk(model: Any, prefix: str = "") -> list[str]:
         missing = []

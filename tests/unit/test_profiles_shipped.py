@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from kore.config.resolve import resolve, shipped_names
 from kore.errors import ProfileError
-from kore.pipeline.profiles import check
-from kore.profile import resolve, shipped_names
+from kore.workflows.validate import check
 
 PAPER = {  # rank, epochs, batch, lr, warm-up, the projector's rate, trainable
     "llava-v1.5-7b": (235, 6, 54, 2e-4, 0.03, 2e-5, 340_549_632),

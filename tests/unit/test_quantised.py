@@ -9,17 +9,17 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
+from kore.adapters.lora import attach
+from kore.config.resolve import AdapterSection, CalibrateSection, ModelSection
+from kore.data.records import Sample
 from kore.errors import DataError, MissingArtefact, UsageError
-from kore.methods.method import require
-from kore.methods.table import make_method
+from kore.methods.base import require
+from kore.methods.registry import make_method
 from kore.models import load as loading
-from kore.models.adapter import attach
 from kore.models.families import language_linears
 from kore.models.load import dense, load
+from kore.nullspace.adapter_init import build
 from kore.nullspace.calibrate import calibrate
-from kore.nullspace.factors import build
-from kore.profile import AdapterSection, CalibrateSection, ModelSection
-from kore.records import Sample
 from tests.tiny import llava
 
 

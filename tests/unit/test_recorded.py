@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from kore.evaluate.target import find_target
-from kore.profile import ModelSection
+from kore.artifacts.run import Run, RunState, home
+from kore.config.resolve import ModelSection
+from kore.evaluation.target import find_target
 from kore.recorded import resolve_for
-from kore.run import Run, RunState, home
 
 
 def made(folder: Path, **sections: dict[str, Any]) -> Path:

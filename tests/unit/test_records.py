@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from kore.errors import DataError
-from kore.records import (
+from kore.data.records import (
     KnowledgeItem,
     KnowledgeTree,
     Question,
@@ -22,6 +21,7 @@ from kore.records import (
     read_records,
     relative_to,
 )
+from kore.errors import DataError
 
 ITEM: dict[str, Any] = {
     "id": "n1",

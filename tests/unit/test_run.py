@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from kore.artifacts.run import NAME, Run, RunState, all_runs, home, leave_pointer, process_alive
 from kore.errors import DataError, MissingArtefact
-from kore.files import write_json
-from kore.run import NAME, Run, RunState, all_runs, home, leave_pointer, process_alive
+from kore.io.files import write_json
 from tests.held import held
 
 

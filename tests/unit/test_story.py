@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from kore.run import Run, RunState
-from kore_cli import story
-from kore_cli.show import show
+from kore.artifacts.run import Run, RunState
+from kore_cli.commands.show import show
+from kore_cli.render import progress_display as story
 
 
 def test_a_long_stage_says_how_far_it_is_and_a_short_one_only_that_it_is_done(

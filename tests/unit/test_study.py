@@ -12,22 +12,22 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from kore.artifacts.events import EventWriter
+from kore.artifacts.manifest import Manifest, read_manifest
+from kore.artifacts.run import Run
+from kore.config.resolve import shipped
 from kore.errors import DataError, Interrupted, MissingArtefact, ProfileError, UsageError
-from kore.events import EventWriter
-from kore.files import write_json
-from kore.manifest import Manifest, read_manifest
-from kore.pipeline import stages
-from kore.pipeline.study import Study, beyond, choose, run_study, trainings, unmatched
-from kore.pipeline.study_arms import arms
-from kore.pipeline.study_check import check_data
-from kore.pipeline.study_data import layout, suites
-from kore.pipeline.study_plan import StudyPlan, read_plan
-from kore.pipeline.study_plot import marks_of, named, text_losses
-from kore.pipeline.study_report import _case, _penalised, _tried, in_turn
-from kore.pipeline.study_tables import gains, summary
-from kore.pipeline.study_trials import NOT_YET, Bench, Spec, _losses
-from kore.profile import shipped
-from kore.run import Run
+from kore.io.files import write_json
+from kore.studies.method_study.arms import arms
+from kore.studies.method_study.data import layout, suites
+from kore.studies.method_study.plan import StudyPlan, read_plan
+from kore.studies.method_study.plot import marks_of, named, text_losses
+from kore.studies.method_study.report import _case, _penalised, _tried, in_turn
+from kore.studies.method_study.run import Study, beyond, choose, run_study, trainings, unmatched
+from kore.studies.method_study.tables import gains, summary
+from kore.studies.method_study.trials import NOT_YET, Bench, Spec, _losses
+from kore.studies.method_study.validate import check_data
+from kore.workflows import stages
 from kore_cli.main import app
 from tests.held import held
 

@@ -8,20 +8,20 @@ import pytest
 import torch
 from PIL import Image
 
+from kore.config.resolve import ModelSection, TrainSection
+from kore.data.records import Sample
 from kore.errors import UsageError
-from kore.evaluate.command import join_world
+from kore.evaluation.run_eval import join_world
 from kore.methods.overview import markdown
-from kore.models.conversation import IGNORED, Encoder
 from kore.models.load import load
+from kore.models.processing import IGNORED, Encoder
 from kore.nullspace.parallel import Ranks
 from kore.patience import PATIENCE
-from kore.pipeline.launch import Place, _join
-from kore.profile import ModelSection, TrainSection
-from kore.records import Sample
-from kore.train.arguments import Split, arguments, deepspeed_config, split
-from kore.train.data import check_alike, data_hash, located
-from kore.train.features import Features, Stream
-from kore.train.order import EMPTY, draw, placed, step_count
+from kore.training.dataset import check_alike, data_hash, located
+from kore.training.features import Features, Stream
+from kore.training.hf_args import Split, arguments, deepspeed_config, split
+from kore.training.sampler import EMPTY, draw, placed, step_count
+from kore.workflows.launch import Place, _join
 
 LLAVA = """USER: <image>
 What is the capital? ASSISTANT:| Lima</s>|USER: And the currency? ASSISTANT:| Sol. Yes!</s>|"""

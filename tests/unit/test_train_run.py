@@ -11,21 +11,21 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from kore.artifacts.events import EventTail, EventWriter
+from kore.artifacts.run import Run
+from kore.config.resolve import ModelSection, TrainSection
+from kore.data.records import Message, Sample
 from kore.errors import DataError, GateNotMet, Interrupted, MissingArtefact, UsageError
-from kore.events import EventTail, EventWriter
-from kore.files import is_leftover
+from kore.io.files import is_leftover
 from kore.methods.lora import Lora
-from kore.methods.table import make_method
-from kore.models.conversation import collate
+from kore.methods.registry import make_method
 from kore.models.families import language_linears
 from kore.models.generate import Engine, Prompt
 from kore.models.load import Backbone, load
-from kore.profile import ModelSection, TrainSection
-from kore.records import Message, Sample
-from kore.run import Run
-from kore.train.loop import Loop, NonFinite
-from kore.train.probes import Probe, Probing
-from kore.train.trainer import TrainResult, prepare, train
+from kore.models.processing import collate
+from kore.training.probes import Probe, Probing
+from kore.training.run import TrainResult, prepare, train
+from kore.training.trainer import Loop, NonFinite
 
 QUICK: dict[str, Any] = {"lr": 1e-2, "epochs": 4, "batch": 4, "save_steps": 3}
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from kore.augment.images.provider import Found, ImageProvider
 from kore.augment.images.store import ImageStore
 from kore.errors import DataError, ProviderError
-from kore.files import hash_json
+from kore.io.files import hash_json
 
 
 class Fetcher(Protocol):

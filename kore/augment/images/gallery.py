@@ -13,8 +13,8 @@ from kore.augment.images.finder import Finder
 from kore.augment.images.provider import Found
 from kore.augment.images.similar import Scored, most_similar
 from kore.augment.text import contains, fold
+from kore.data.records import KnowledgeItem
 from kore.errors import DataError, ProviderError
-from kore.records import KnowledgeItem
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from urllib.parse import quote, urlsplit
 
 from kore.augment.images.download import Downloader
 from kore.augment.images.provider import Found
+from kore.config.schema import HttpImages
 from kore.errors import ProfileError, ProviderError, UsageError
-from kore.files import hash_json
-from kore.settings import HttpImages
+from kore.io.files import hash_json
 
 MOST = 4 << 20
 

@@ -12,7 +12,7 @@ from kore.augment.images.provider import Found
 from kore.augment.lexicon import STOP_WORDS
 from kore.augment.text import fold, words
 from kore.errors import MissingArtefact
-from kore.jsonl import read_jsonl
+from kore.io.jsonl import read_jsonl
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
 CAPTIONS = "captions.jsonl"

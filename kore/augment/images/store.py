@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from kore.errors import DataError
-from kore.files import MOST_PIXELS, hash_bytes
+from kore.io.files import MOST_PIXELS, hash_bytes
 
 SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tiff"}
 LARGEST = 20 << 20  # bytes

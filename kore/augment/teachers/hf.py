@@ -10,9 +10,9 @@ from typing import Any
 
 from kore.augment.call import Call, Reply
 from kore.augment.limits import EXPECTED_OUT
+from kore.config.schema import AugmentSection
 from kore.errors import DataError, MissingArtefact
-from kore.files import hash_file
-from kore.settings import AugmentSection
+from kore.io.files import hash_file
 
 
 class HFTeacher:

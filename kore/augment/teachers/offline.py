@@ -24,8 +24,8 @@ from kore.augment.schemas import (
 from kore.augment.teachers.patterns import Finding, findings, summary
 from kore.augment.templates import Templates, Tier, draw, fill
 from kore.augment.text import contains, language
+from kore.data.records import KnowledgeItem
 from kore.errors import UsageError
-from kore.records import KnowledgeItem
 
 NOTE = "the offline teacher asks only what simple rules find: weaker data than a model's"
 

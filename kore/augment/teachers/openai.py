@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from kore.augment.call import Busy, Call, Lasting, Refused, Reply
 from kore.augment.limits import EXPECTED_OUT, estimate_tokens
+from kore.config.schema import AugmentSection
 from kore.errors import ProviderError, UsageError
-from kore.settings import AugmentSection
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI

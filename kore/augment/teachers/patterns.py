@@ -20,7 +20,7 @@ from kore.augment.text import (
     sentences,
     word_limit,
 )
-from kore.records import KnowledgeItem
+from kore.data.records import KnowledgeItem
 
 BLANK = "____"
 _MONTH = "|".join(m.capitalize() for m in MONTHS)

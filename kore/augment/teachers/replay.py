@@ -8,7 +8,7 @@ from typing import Any
 
 from kore.augment.call import Call, Reply
 from kore.errors import DataError, ProviderError
-from kore.jsonl import read_jsonl
+from kore.io.jsonl import read_jsonl
 
 
 class ReplayTeacher:

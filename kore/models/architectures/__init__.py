@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kore.errors import DataError, MissingArtefact
 
 if TYPE_CHECKING:
-    from kore.profile import ModelSection
+    from kore.config.resolve import ModelSection
 
 
 def names() -> list[str]:

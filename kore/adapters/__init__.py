@@ -1,0 +1,1 @@
+"""LoRA adapters: wrapping, loading, saving, counting, exporting."""

@@ -1,0 +1,202 @@
+"""The KORE adapter: a plain LoRA whose A is given and frozen, whose B starts at zero.
+
+W* = W0 - B0 A + B A = W0 + (B - B0) A, so with A frozen the residual form and this one follow the same
+path, and the base stays untouched (docs/architecture.md). PEFT makes a frozen A trainable again in
+several places; `freeze_a` and `assert_frozen` are the only ways in and out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kore.errors import DataError, MissingArtefact
+from kore.io.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kore.models.families import Family
+    from kore.models.load import Backbone
+
+FACTS = "kore.json"
+NAME = "default"
+
+
+def attach(
+    model: Any,
+    family: Family,
+    *,
+    rank: int | Mapping[str, int],
+    a: Mapping[str, Tensor] | None = None,
+    projector: bool = False,
+) -> Any:
+    """Wrap `model` in a LoRA on its language linears, exactly the identity at first.
+
+    Args:
+        rank: r, or r per linear's full name.
+        a: linear's full name -> (r, d_in); given: frozen A of KORE, only these linears are adapted.
+            None: plain LoRA, random A, both factors trained.
+        projector: train the projector too, in full (PEFT's modules_to_save).
+
+    Returns:
+        The PeftModel; B = 0, alpha = r, dropout 0.
+    """
+    from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora import LoraLayer
+
+    per_name = dict(rank) if isinstance(rank, Mapping) else {}
+    names = list(a) if a is not None else list(per_name)
+    single = rank if isinstance(rank, int) else max(per_name.values())
+    different = {n: r for n, r in per_name.items() if r != single}
+    config = LoraConfig(
+        r=single,
+        lora_alpha=single,
+        lora_dropout=0.0,
+        target_modules=_exactly(names) if names else family.targets,
+        rank_pattern=different,
+        alpha_pattern=different,
+        modules_to_save=[family.projector] if projector and family.projector else None,
+        init_lora_weights=True,
+    )
+    peft_model: Any = get_peft_model(model, config)
+    if a is None:
+        return peft_model
+    left = dict(a)
+    for name, module in peft_model.base_model.model.named_modules():
+        if isinstance(module, LoraLayer) and name in left:
+            weight: Any = module.lora_A[NAME].weight
+            value = left.pop(name)
+            if tuple(weight.shape) != tuple(value.shape):
+                raise DataError(
+                    f"A is {tuple(value.shape)}, the layer wants {tuple(weight.shape)}", where=name
+                )
+            with torch.no_grad():
+                weight.copy_(value)
+    if left:
+        raise DataError(f"{len(left)} linears of the adapter are not in the model", where=next(iter(left)))
+    freeze_a(peft_model)
+    assert_frozen(peft_model)
+    return peft_model
+
+
+def _exactly(names: list[str]) -> str:
+    import re
+
+    return "|".join(re.escape(name) for name in names)
+
+
+def freeze_a(model: Any) -> None:
+    """Freeze every lora_A, and tell PEFT so that its own calls keep it frozen."""
+    from peft.tuners.lora import LoraLayer
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.frozen_peft_weight_names = {NAME: ("lora_A",)}
+            for factor in module.lora_A.values():
+                factor.weight.requires_grad_(False)
+
+
+def assert_frozen(model: Any) -> None:
+    """Raise unless no lora_A is trainable and some lora_B is.
+
+    Called before the optimiser is built, at each checkpoint and after a resume.
+    """
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    thawed = [name for name in trainable if "lora_A" in name]
+    if thawed:
+        raise AssertionError(f"{len(thawed)} frozen A matrices became trainable, first {thawed[0]}")
+    if not any("lora_B" in name for name in trainable):
+        raise AssertionError("no lora_B is trainable")
+
+
+@contextmanager
+def adapter_off(model: Any) -> Iterator[None]:
+    """The base model inside the block; what was trainable before is trainable after, nothing else."""
+    if not hasattr(model, "disable_adapter"):
+        yield
+        return
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for name, p in model.named_parameters():
+            p.requires_grad_(before[name])
+
+
+def save(model: Any, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write a PEFT folder plus kore.json (base fingerprint, method, covariance, lineage)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    write_json(folder / FACTS, dict(facts))
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """kore.json of an adapter folder.
+
+    Raises:
+        MissingArtefact: not an adapter folder.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise MissingArtefact(f"no adapter here: {folder}", hint="make one with: kore train")
+    path = folder / FACTS
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def load_adapter(backbone: Backbone, folder: Path) -> None:
+    """Put a saved adapter on the backbone, strictly; nothing of it is trainable.
+
+    Raises:
+        DataError: made for another base, or keys missing from or unknown to the model.
+        MissingArtefact: no adapter, or one without weights.
+    """
+    from peft import LoraConfig, get_peft_model
+    from peft.utils import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    facts = read_facts(folder)
+    base = facts.get("base")
+    form = facts.get("format", "peft")
+    if backbone.earlier is not None:  # a saved adapter holds those that came before it
+        backbone.earlier.take_off(backbone)
+    if form != "peft" and base in (None, backbone.fingerprint):
+        # whole weights or layers that PEFT has not: their method knows how
+        from kore.methods.registry import make_method
+
+        make_method(form).load(backbone, folder)
+        return
+    if base and base != backbone.fingerprint:
+        raise DataError(
+            f"this adapter belongs to base {base}, the model is {backbone.fingerprint}", where=str(folder)
+        )
+    config = LoraConfig.from_pretrained(str(folder))
+    config.inference_mode = True
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise MissingArtefact(f"no weights here: {folder}", hint="make them with: kore train")
+    weights = load_file(path)
+    # on the backbone at once, so that a load that fails halfway can be undone
+    model = backbone.model = get_peft_model(backbone.model, config)
+    result: Any = set_peft_model_state_dict(model, weights)
+    adapted = {
+        n.replace(f".{NAME}", "")
+        for n, _ in model.named_parameters()
+        if ".lora_" in n or "modules_to_save" in n
+    }
+    missing = sorted(adapted - {n.replace(".modules_to_save", "") for n in weights} - set(weights))
+    missing = [n for n in missing if n.replace(".modules_to_save", "") not in weights]
+    if result.unexpected_keys or missing:
+        raise DataError(
+            f"adapter and model do not fit: {len(missing)} keys missing, "
+            f"{len(result.unexpected_keys)} unknown",
+            where=(missing or result.unexpected_keys)[0],
+        )
+    if facts.get("frozen_a"):
+        freeze_a(model)
+    model.requires_grad_(False)
+    model.eval()

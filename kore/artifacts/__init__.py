@@ -1,0 +1,1 @@
+"""What runs and stages leave on disk: manifests, run folders, event logs."""

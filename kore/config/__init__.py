@@ -1,0 +1,1 @@
+"""Settings: the schema, and how profiles, flags and the environment are resolved."""

@@ -1,0 +1,1 @@
+"""Records and the sources they are read from."""

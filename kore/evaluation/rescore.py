@@ -1,0 +1,74 @@
+"""Score stored answers again, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kore.errors import MissingArtefact
+from kore.evaluation.agreement import AgreementSuite
+from kore.evaluation.predictions import Predictions, prompt_hash
+from kore.evaluation.runner import BASE, Result, write_result
+from kore.evaluation.types import Suite, Task
+from kore.io.files import read_json
+
+
+def rescore(out: Path, suites: Sequence[Suite], notes: tuple[str, ...] = ()) -> dict[str, Result]:
+    """Score what `out` holds of `suites`, for every model that answered there.
+
+    An answer counts only if it was given to the very prompt that the suite asks now.
+
+    Raises:
+        MissingArtefact: no answers there.
+    """
+    folders = sorted(p for p in (out / "answers").glob("*") if p.is_dir()) if out.is_dir() else []
+    if not folders:
+        raise MissingArtefact(
+            f"no answers under {out}", hint="answer first: kore eval MODEL --suite ... -o " + str(out)
+        )
+    labels = sorted((f.name for f in folders), key=lambda name: name != BASE)
+    results: dict[str, Result] = {}
+    base: dict[str, dict[str, list[str]]] = {}
+    for label in labels:
+        path = out / "scores" / f"{label}.json"
+        before = read_json(path) if path.is_file() else {}
+        result = Result(label, before.get("model", "unknown"), {}, generation=before.get("generation", {}))
+        for suite in suites:
+            folder = out / "answers" / label / suite.name
+            if not folder.is_dir():
+                continue
+            store = Predictions(folder)
+            answers = {t.id: found for t in suite.tasks() if (found := _replies(store, t))}
+            if label == BASE:
+                base[suite.name] = answers
+            if isinstance(suite, AgreementSuite):
+                kl = {
+                    v["id"]: v["parts"]["kl"] for v in _earlier(out, label, suite.name) if "kl" in v["parts"]
+                }
+                scored = suite.against(answers, base.get(suite.name, {}), kl)
+            else:
+                scored = suite.score(answers)
+            result.scored[suite.name] = scored.noted(*notes)
+            result.facts[suite.name] = dict(suite.facts)
+            result.answers[suite.name] = answers
+        for name in result.scored:
+            write_result(result, name, out)
+        results[label] = result
+    return results
+
+
+def _replies(store: Predictions, task: Task) -> list[str]:
+    replies: list[str] = []
+    for turn in range(len(task.asks)):
+        found = store.latest(task.id, turn)
+        if found is None or found[0] != prompt_hash(task.asks[: turn + 1], tuple(replies), store.pictures):
+            break
+        replies.append(found[1])
+    return replies
+
+
+def _earlier(out: Path, label: str, name: str) -> list[dict[str, Any]]:
+    from kore.io.jsonl import read_log
+
+    return read_log(out / "samples" / label / f"{name}.jsonl")

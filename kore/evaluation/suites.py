@@ -1,0 +1,168 @@
+"""From the words of ``--suite`` to suites.
+
+``demo`` (the embedded retention suites), ``evoke`` (under the data folder), ``FILE.jsonl`` (anyone's own
+questions: adaptation; ``FILE.jsonl:retention`` for old knowledge), ``agreement:FILE``, a benchmark's
+name, ``benchmarks`` (all twelve), ``FILE.tsv:mcq|yorn|vqa``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kore.artifacts.run import data_root
+from kore.errors import MissingArtefact, UsageError
+from kore.evaluation.agreement import AgreementSuite, load_agreement
+from kore.evaluation.demo_suites import FAR, NEAR, demo_suites
+from kore.evaluation.questions import QuestionSuite, load_questions
+from kore.evaluation.types import Role, Suite
+from kore.io.jsonl import read_jsonl
+
+if TYPE_CHECKING:
+    from kore.evaluation.judge import Judge
+    from kore.evaluation.option_matching import Compat
+    from kore.evaluation.prompt_formats import Style
+
+EVOKE = "evoke_evaluation_data.jsonl"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How suites are read.
+
+    Attributes:
+        data: folder of benchmark files; the one that every command looks in, unless another is named.
+        style: form of multiple-choice prompts: LLaVA models have their own.
+        split: of the demo's and own suites.
+        limit: only the first so many samples of each suite.
+        ids: only these samples.
+        max_new_tokens: longest answer, where the user named one.
+        role: of a question file that does not name one.
+    """
+
+    data: Path = field(default_factory=data_root)
+    protocol: str = "vlmeval"
+    compat: Compat = "vlmeval-688e9da"
+    style: Style = "default"
+    split: str = "test"
+    judge: Judge | None = None
+    limit: int | None = None
+    ids: frozenset[str] = frozenset()
+    image_root: Path | None = None
+    max_new_tokens: int | None = None
+    role: Role = "adaptation"
+
+
+def resolve_suites(names: Iterable[str], choice: Choice) -> list[Suite]:
+    """Read every named suite.
+
+    Raises:
+        UsageError: an unknown name (with the nearest), or the same suite twice.
+        MissingArtefact: a file that is not there.
+        DataError: a bad file.
+    """
+    suites: list[Suite] = []
+    for name in names:
+        suites += _resolve(name.strip(), choice)
+    seen: set[str] = set()
+    for suite in suites:
+        if suite.name in seen:
+            raise UsageError(f"suite {suite.name} is named twice", hint="rename one of the files")
+        seen.add(suite.name)
+    chosen = [narrow(suite, choice) for suite in suites]
+    if choice.ids and not any(len(s) for s in chosen):
+        raise UsageError("--ids names no sample of these suites")
+    return [s for s in chosen if len(s)]
+
+
+def _resolve(name: str, choice: Choice) -> Sequence[Suite]:
+    from kore.evaluation import benchmark_suite as bench
+    from kore.evaluation import benchmarks
+
+    if name == "demo":
+        return demo_suites(choice.split)
+    if name in FAR + NEAR:
+        return demo_suites(choice.split, (name,))
+    if name == "evoke":
+        evoke = _evoke(choice.data)
+        return [load_questions(evoke, name="evoke", image_root=choice.image_root or _evoke_pictures(evoke))]
+    if name.startswith("agreement:"):
+        return [load_agreement(_present(Path(name.partition(":")[2])))]
+    if name == "benchmarks":
+        return [bench.load_benchmark(found, choice) for found in benchmarks.NAMES]
+    if benchmarks.known(name):
+        return [bench.load_benchmark(name, choice)]
+    path, _, kind = name.rpartition(":") if name.rsplit(":", 1)[-1] in _KINDS else (name, "", "")
+    if path.endswith(".tsv"):
+        return [bench.load_own(_present(Path(path)), kind, choice)]
+    if path.endswith((".jsonl", ".json")):
+        named: dict[str, Role] = {"": choice.role, "adaptation": "adaptation"}
+        role = named.get(kind, "retention")
+        return [_questions(_present(Path(path)), role, kind == "near", choice)]
+    known = ["demo", "evoke", "benchmarks", *FAR, *NEAR, *benchmarks.NAMES]
+    close = difflib.get_close_matches(name, known, n=1)
+    raise UsageError(
+        f"unknown suite: {name}" + (f" (did you mean {close[0]}?)" if close else ""),
+        hint="demo, evoke, FILE.jsonl, FILE.tsv:mcq|yorn|vqa, or a benchmark (kore data check lists them)",
+    )
+
+
+_KINDS = ("mcq", "yorn", "vqa", "retention", "near", "adaptation")
+
+
+def _questions(path: Path, role: Role, near: bool, choice: Choice) -> QuestionSuite:
+    """The questions of the chosen split; of a file that has no such split, all."""
+    suite = load_questions(path, role=role, near=near, image_root=choice.image_root)
+    own = [q for q in suite.questions if q.extra.get("split") in (None, choice.split)]
+    divided = any(q.extra.get("split") == choice.split for q in own)
+    return replace(suite, questions=own, split=choice.split) if divided else suite
+
+
+def _present(path: Path) -> Path:
+    if not path.is_file():
+        raise MissingArtefact(
+            f"no such file: {path}", hint="kore augment writes eval.jsonl beside its samples"
+        )
+    return path
+
+
+def _evoke(base: Path) -> Path:
+    for path in (base / EVOKE, base / "json" / "jsonl" / EVOKE, base / "evoke" / EVOKE):
+        if path.is_file():
+            return path
+    raise MissingArtefact(
+        f"no {EVOKE} under {base}", hint=f"fetch it with: kore data fetch evoke --data-dir {base}"
+    )
+
+
+def _evoke_pictures(path: Path) -> Path:
+    """Where EVOKE's pictures were unpacked: beside the questions, or where its own archive has them."""
+    first = next(iter(read_jsonl(path)), (None, {}))[1].get("image")
+    name = first[0] if isinstance(first, list) and first else first
+    places = [
+        path.parent,
+        path.parent / "imgs",
+        *(p / "imgs" / "evaluation" for p in [path.parent, *path.parents[1:3]]),
+    ]
+    for place in places:
+        if isinstance(name, str) and (place / name).is_file():
+            return place
+    return path.parent
+
+
+def narrow(suite: Suite, choice: Choice) -> Suite:
+    """The suite's chosen samples only; the result is then marked a subset."""
+    if choice.limit is None and not choice.ids:
+        return suite
+    if isinstance(suite, QuestionSuite):
+        kept = [q for q in suite.questions if not choice.ids or q.question_id in choice.ids][: choice.limit]
+        return replace(suite, questions=kept)
+    if isinstance(suite, AgreementSuite):
+        tasks = [t for t in suite.prompts if not choice.ids or t.id in choice.ids][: choice.limit]
+        return replace(suite, prompts=tasks)
+    from kore.evaluation import benchmark_suite as bench
+
+    return bench.narrow(suite, choice) if isinstance(suite, bench.BenchSuite) else suite

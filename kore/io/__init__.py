@@ -1,0 +1,1 @@
+"""Files, JSON Lines, images and downloads."""

@@ -1,0 +1,331 @@
+"""From conversations to tensors: chat template, pictures, and labels on the assistant's tokens only.
+
+Works with any processor of transformers that has a chat template; the template is the processor's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from kore.data.records import IMAGE_MARK, Message, Sample
+from kore.errors import DataError
+from kore.io.files import MOST_PIXELS
+from kore.models.special_tokens import missing_marks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORED = -100  # cross entropy skips this label
+_ROLE = {"human": "user", "gpt": "assistant", "system": "system"}
+
+
+def open_image(path: str | Path | Image.Image, where: str | None = None) -> Image.Image:
+    """Open a picture as RGB.
+
+    Raises:
+        DataError: missing, unreadable, broken or huge; names the file.
+    """
+    if isinstance(path, Image.Image):
+        return path.convert("RGB")
+    with _opened(path, where) as image:
+        return image.convert("RGB")
+
+
+def check_image(path: str | Path, where: str | None = None) -> None:
+    """Refuse what is no picture by its first bytes, without decoding it.
+
+    Raises:
+        DataError: missing, unreadable, no picture or huge; names the file.
+    """
+    with _opened(path, where):
+        return
+
+
+@contextmanager
+def _opened(path: str | Path, where: str | None) -> Iterator[Image.Image]:
+    """A picture's file; what fails at it, also inside the block, is a DataError that names it."""
+    try:
+        with _open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise Image.DecompressionBombError
+            yield image
+    except FileNotFoundError as error:
+        hint = "relative paths start from the file that names them, or --image-root"
+        raise DataError(f"no such picture: {path}", where=where, hint=hint) from error
+    except Image.DecompressionBombError as error:
+        hint = f"make it smaller: at most {MOST_PIXELS:,} pixels"
+        raise DataError(f"too large a picture: {path}", where=where, hint=hint) from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"broken picture: {path}", where=where, hint=str(error)) from error
+
+
+def _open(path: str | Path) -> Image.Image:
+    """Pillow's open, without its warning: what it warns of is refused."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(path)
+
+
+def to_chat(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """LLaVA turns as the chat form of transformers, picture marks as content parts."""
+    chat = []
+    for message in messages:
+        pieces = message.value.split(IMAGE_MARK)
+        content: list[dict[str, str]] = []
+        for index, piece in enumerate(pieces):
+            if index:
+                content.append({"type": "image"})
+            if text := piece.strip("\n"):
+                content.append({"type": "text", "text": text})
+        chat.append({"role": _ROLE[message.from_], "content": content})
+    return chat
+
+
+class Encoder:
+    """Turns samples into model inputs.
+
+    Args:
+        processor: tokenizer, image processor and chat template in one.
+        max_length: longest sequence in tokens; a longer one is an error that names the sample.
+        cached_pixels: how many pixels of opened pictures to keep, by path (3 bytes each).
+    """
+
+    def __init__(self, processor: Any, max_length: int | None = None, cached_pixels: int = 1 << 26) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.marks = missing_marks(processor)
+        self.max_length = max_length
+        self._images: OrderedDict[str, Image.Image] = OrderedDict()
+        self._room = cached_pixels
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills up shorter sequences."""
+        return int(self.tokenizer.pad_token_id)
+
+    def training(self, sample: Sample) -> dict[str, Tensor]:
+        """Inputs with labels: everything but the assistant's words and their end mark is ignored.
+
+        Returns:
+            input_ids, attention_mask, labels (T,), and the processor's picture tensors.
+
+        Raises:
+            DataError: a broken picture, too long, or no assistant token to learn from.
+        """
+        chat = to_chat(sample.conversations)
+        text = self._render(chat)
+        features = self._process(text, sample.images, sample.id)
+        spans = self._assistant_spans(chat, text, sample.id)
+        features["labels"] = self._labels(text, spans, features["input_ids"], sample)
+        if not bool((features["labels"] != IGNORED).any()):
+            raise DataError("no assistant token to learn from", where=f"sample {sample.id}")
+        return features
+
+    def prompt(self, messages: Sequence[Message], images: Sequence[Any], name: str = "") -> dict[str, Tensor]:
+        """Inputs that end with the open generation prompt: for generation and calibration."""
+        return self._process(self._render(to_chat(messages), open_prompt=True), images, name)
+
+    def _render(self, chat: list[dict[str, Any]], open_prompt: bool = False) -> str:
+        """The template's text; where it ends replies with white space, their end mark stands for that."""
+        text = self._template(chat, open_prompt)
+        made, place = "", 0
+        for index, turn in enumerate(chat if self.marks.end else ()):
+            if turn["role"] == "assistant":
+                until = self._template(chat[: index + 1])
+                if not text.startswith(until):
+                    raise DataError("the chat template rewrites earlier turns, so their ends are not known")
+                said = max(len(until.rstrip()), len(self._template(chat[:index], open_prompt=True)))
+                made += text[place : min(said, len(until))] + self.marks.end
+                place = len(until)
+        return made + text[place:]
+
+    def _template(self, chat: list[dict[str, Any]], open_prompt: bool = False) -> str:
+        text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=open_prompt)
+        assert isinstance(text, str)
+        return text
+
+    def _process(self, text: str, images: Sequence[Any], name: str) -> dict[str, Tensor]:
+        where = f"sample {name}" if name else None
+        opened = [self._open(image, where) for image in images]
+        batch = self.processor(text=[text], images=opened or None, return_tensors="pt", **self._special)
+        features: dict[str, Tensor] = dict(batch)
+        length = features["input_ids"].shape[1]
+        if self.max_length and length > self.max_length:
+            raise DataError(f"{length} tokens, more than max_length {self.max_length}", where=where)
+        return {k: v[0] if _is_sequence(v, length) else v for k, v in features.items()}
+
+    @property
+    def _special(self) -> dict[str, bool]:
+        """The tokenizer adds its mark only where the template has not written it already."""
+        return {"add_special_tokens": bool(self.marks.begin)}
+
+    def _open(self, image: Any, where: str | None) -> Image.Image:
+        if isinstance(image, Image.Image):
+            return image.convert("RGB")
+        key = str(image)
+        if key in self._images:
+            self._images.move_to_end(key)
+        else:
+            self._images[key] = open_image(image, where)
+            self._room -= _pixels(self._images[key])
+            while self._room < 0 and len(self._images) > 1:
+                self._room += _pixels(self._images.popitem(last=False)[1])
+        return self._images[key]
+
+    def _assistant_spans(self, chat: list[dict[str, Any]], text: str, name: str) -> list[tuple[int, int]]:
+        """Character spans of the assistant's replies in `text`, end mark included."""
+        spans = []
+        for index, turn in enumerate(chat):
+            if turn["role"] != "assistant":
+                continue
+            before = self._render(chat[:index], open_prompt=True)
+            until = self._render(chat[: index + 1])
+            if not (text.startswith(before) and text.startswith(until)):
+                raise DataError(
+                    "the chat template rewrites earlier turns, so labels cannot be placed",
+                    where=f"sample {name}",
+                )
+            end = len(until)
+            while end > len(before) and text[end - 1] in "\n ":
+                end -= 1
+            spans.append((len(before), end))
+        return spans
+
+    def _labels(self, text: str, spans: list[tuple[int, int]], ids: Tensor, sample: Sample) -> Tensor:
+        """Map character spans to tokens, (T,) int64."""
+        wanted = ids.tolist()
+        expanded, moved = self._expand_images(text, spans, ids)
+        encoded = self.tokenizer(expanded, return_offsets_mapping=True, **self._special)
+        if encoded["input_ids"] != wanted:
+            expanded, moved = self._replaced(text, spans, sample)
+            encoded = self.tokenizer(expanded, return_offsets_mapping=True, **self._special)
+        if encoded["input_ids"] != wanted:
+            raise DataError(
+                "the processor's tokens cannot be mapped to its text", where=f"sample {sample.id}"
+            )
+        labels = torch.full_like(ids, IGNORED)
+        for position, (start, end) in enumerate(encoded["offset_mapping"]):
+            if end > start and any((a <= start and end <= b) or a < end <= b for a, b in moved):
+                labels[position] = ids[position]
+        return labels
+
+    def _expand_images(
+        self, text: str, spans: list[tuple[int, int]], ids: Tensor
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """Repeat each picture's mark as often as the processor did, moving the spans along."""
+        token_id = getattr(self.processor, "image_token_id", None)
+        mark = getattr(self.processor, "image_token", IMAGE_MARK)
+        if token_id is None:
+            token_id = self.tokenizer.convert_tokens_to_ids(mark)
+        is_mark = (ids == token_id).tolist()
+        marks = text.count(mark)
+        if not marks or sum(is_mark) == marks:
+            return text, spans
+        runs = _runs(is_mark) if marks > 1 else [sum(is_mark)]
+        if len(runs) != marks:
+            runs = [sum(is_mark) // marks] * marks
+        pieces = text.split(mark)
+        expanded, moved, new = pieces[0], list(spans), len(pieces[0])
+        for run, piece in zip(runs, pieces[1:], strict=True):
+            shift = (run - 1) * len(mark)
+            moved = [(a + shift, b + shift) if a >= new else (a, b) for a, b in moved]
+            expanded += mark * run + piece
+            new = len(expanded)
+        return expanded, moved
+
+    def _replaced(
+        self, text: str, spans: list[tuple[int, int]], sample: Sample
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """As `_expand_images`, where a picture becomes more than its mark repeated (rows, columns, frames):
+        the processor is asked what it wrote, which reads the pictures once more."""
+        images = [self._open(image, f"sample {sample.id}") for image in sample.images]
+        made = self.processor(
+            text=[text], images=images or None, return_text_replacement_offsets=True, **self._special
+        )
+        expanded, moved, place = "", list(spans), 0
+        for part in made.get("text_replacement_offsets", [[]])[0]:
+            (first, last), written = part["span"], part["replacement"]
+            expanded += text[place:first] + written
+            shift = len(written) - (last - first)
+            moved = [
+                (a + shift, b + shift) if old >= last else (a, b)
+                for (a, b), (old, _) in zip(moved, spans, strict=True)
+            ]
+            place = last
+        return expanded + text[place:], moved
+
+
+def _pixels(image: Image.Image) -> int:
+    return image.width * image.height
+
+
+def _runs(flags: list[bool]) -> list[int]:
+    runs: list[int] = []
+    inside = False
+    for flag in flags:
+        if flag and not inside:
+            runs.append(0)
+        if flag:
+            runs[-1] += 1
+        inside = flag
+    return runs
+
+
+def _is_sequence(value: Tensor, length: int) -> bool:
+    return value.dim() == 2 and value.shape[0] == 1 and value.shape[1] == length
+
+
+_FILL = {"labels": IGNORED, "attention_mask": 0, "mm_token_type_ids": 0, "token_type_ids": 0}
+
+
+def collate(features: Iterable[dict[str, Tensor]], pad_id: int, side: str = "right") -> dict[str, Tensor]:
+    """Pad sequences to the longest and stack pictures.
+
+    Args:
+        features: outputs of `Encoder`.
+        side: right for training, left for generation.
+
+    Returns:
+        input_ids, attention_mask (, labels): (B, T); picture tensors concatenated along dim 0, smaller ones
+        filled up with zeros.
+    """
+    rows = list(features)
+    length = max(len(row["input_ids"]) for row in rows)
+    batch: dict[str, Tensor] = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        values = [row[key] for row in rows if key in row]
+        if values[0].dim() == 1 and len(values) == len(rows) and len(values[0]) == len(rows[0]["input_ids"]):
+            fill = _FILL.get(key, pad_id)
+            out = values[0].new_full((len(rows), length), fill)
+            for index, value in enumerate(values):
+                part = slice(0, len(value)) if side == "right" else slice(length - len(value), length)
+                out[index, part] = value
+            batch[key] = out
+        else:
+            batch[key] = _joined(values)
+    return batch
+
+
+def _joined(values: list[Tensor]) -> Tensor:
+    """Along the first axis. A picture of fewer tiles, or a smaller one, is filled up with zeros at its end,
+    as processors do with the pictures of one call: models leave out such tiles, and what a mask is zero at.
+    """
+    most = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+    if all(list(value.shape[1:]) == most for value in values):
+        return torch.cat(values, dim=0)
+    out = values[0].new_zeros((sum(map(len, values)), *most))
+    place = 0
+    for value in values:
+        out[(slice(place, place + len(value)), *map(slice, value.shape[1:]))] = value
+        place += len(value)
+    return out

@@ -1,0 +1,1 @@
+"""Studies over many runs. Nothing in the library imports this package."""

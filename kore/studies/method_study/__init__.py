@@ -1,0 +1,1 @@
+"""`kore study`: methods compared on the same data, seeds and budget."""

@@ -1,0 +1,1 @@
+"""`kore analyze capture`: what a model still does without its smallest components."""

@@ -1,0 +1,285 @@
+"""The work behind `kore calibrate`: sources, model and output folder from a profile."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from kore.adapters.param_count import net_section
+from kore.artifacts.manifest import Manifest, State, claimed
+from kore.artifacts.run import home
+from kore.errors import MissingArtefact, UsageError
+from kore.io.files import hash_json, read_json, write_json
+from kore.nullspace.adapter_init import adapted, build
+from kore.nullspace.calibrate import Calibration, LayerDone
+from kore.nullspace.covariance import Covariance, Site
+from kore.nullspace.factor_cache import keep
+from kore.nullspace.interference import interference, summary
+from kore.nullspace.layer_selection import parse_share
+from kore.nullspace.parallel import Ranks
+from kore.nullspace.rank_selection import one_rank
+from kore.nullspace.site_selection import Choice, choose_sites, score_sites
+from kore.nullspace.sources import Source, collect, collect_others, parse_source
+from kore.nullspace.spectra import write_spectra
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kore.adapters.stacked import Earlier
+    from kore.config.resolve import AdapterSection, Profile
+    from kore.data.records import Sample
+    from kore.models.load import Backbone
+
+SPECTRA = "spectra.json"
+HELD_OUT = "held-out"
+INTERFERENCE = "interference.json"
+
+
+class CalibrateJob:
+    """One calibration as a profile describes it, checked and planned, ready to run.
+
+    Args:
+        out: where to write; default ``$KORE_HOME/covariance/LABEL-FINGERPRINT``.
+        offload: read weights from disk, one decoder layer at a time.
+        on_note: told about skipped samples, and where they are too few for a null space.
+        backbone: the model, if it is loaded already.
+        samples: the samples, if they are drawn already.
+        earlier: an adapter to put on the model first, so that its inputs are those of the model as it
+            now is.
+        new: samples to learn, if the profile's layers are auto and it names none.
+        factors: `keep_factors` will be asked for, so refuse now what it could not do.
+
+    Raises:
+        DataError, UsageError: what the sums alone or with the adapter's frozen A could not end well with.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        out: Path | None = None,
+        *,
+        download: bool = False,
+        offload: bool = False,
+        on_note: Callable[[str], None] | None = None,
+        backbone: Backbone | None = None,
+        samples: list[Sample] | None = None,
+        earlier: Earlier | None = None,
+        new: Path | None = None,
+        factors: bool = False,
+    ) -> None:
+        section = profile.calibrate
+        self.profile = profile
+        if factors and profile.adapter.basis != "paper":
+            raise UsageError(
+                "--factors makes the paper's basis; a contrast needs a covariance of the new samples too",
+                hint="leave --factors out: kore train makes A from both",
+            )
+        share = parse_share(section.layers)
+        if offload and share is not None:
+            raise UsageError(
+                "layers = auto follows gradients through the whole model", hint="leave --offload out"
+            )
+        wanted = read_new(Path(section.new) if section.new else new) if share is not None else []
+        self.sources: list[Source] = [parse_source(text, section.count) for text in section.samples]
+        self._pictures = Path(tempfile.mkdtemp(prefix="kore-samples-"))
+        self._remove = weakref.finalize(self, shutil.rmtree, self._pictures, ignore_errors=True)
+        Ranks.join()
+        drawn = samples or collect(
+            self.sources,
+            section.seed,
+            self._pictures,
+            onevision=section.onevision,
+            on_skip=on_note,
+        )
+        others: list[Sample] = []
+        if section.held_out:
+            others = collect_others(
+                self.sources,
+                section.seed,
+                self._pictures / HELD_OUT,
+                drawn,
+                section.held_out,
+                onevision=section.onevision,
+                on_skip=on_note,
+            )
+            if not others:
+                raise UsageError(
+                    "no sample is left to hold out: all are in the sums",
+                    hint="ask for fewer samples (--samples SOURCE:COUNT), or leave --held-out out",
+                )
+        options: dict[str, Any] = {}
+        if offload and backbone is None:
+            from kore.models.offload import open_skeleton
+
+            backbone, options["weights"] = open_skeleton(profile.model, download=download)
+        if backbone is None:
+            from kore.models.load import load
+
+            backbone = load(profile.model, download=download)
+        if earlier is not None:
+            earlier.stack_on(backbone)
+            if (weights := options.get("weights")) is not None:
+                weights.then = partial(earlier.put_whole, backbone.model)
+        label = " + ".join(f"{s.label} {s.count}" for s in self.sources)
+        self.choice: Choice | None = None
+        if share is not None:
+            began = time.monotonic()
+            scores = Ranks.current().first(
+                lambda: score_sites(backbone, drawn, wanted, with_answers=section.with_answers)
+            )
+            seconds = round(time.monotonic() - began, 2)
+            self.choice = options["choice"] = replace(choose_sites(scores, share), seconds=seconds)
+        self.calibration = Calibration(backbone, drawn, section, label=label, **options)
+        if factors or others:
+            self._check_adapter()
+        self.held = self._beside(others) if others else None
+        self.plan = self.calibration.plan
+        self.manifest: Manifest = self.calibration.manifest()
+        self.out = out or default_folder(self.sources, self.manifest)
+        tokens, widest = self.plan.tokens, self.calibration.widest
+        if on_note is not None and tokens < widest:
+            on_note(f"{tokens:,} tokens for inputs of width {widest:,}: take more samples")
+
+    def lines(self) -> list[str]:
+        """What will be summed, and what that takes, for people."""
+        return [*([self.choice.line()] if self.choice else []), *self.plan.lines()]
+
+    def close(self) -> None:
+        """Remove the pictures that were unpacked for this job."""
+        self._remove()
+
+    def run(
+        self, *, restart: bool = False, on_layer: Callable[[LayerDone], None] | None = None
+    ) -> Covariance:
+        """Sum, write, and draw the spectra."""
+        spectra = self.out / SPECTRA
+        if self.held is not None:
+            with ExitStack() as claims:
+                state = self._claim_both(self.held, restart, claims)
+                covariance = self.calibration.fill(self.out, state, on_layer)
+                self._measure(covariance, self.held.run(self.out / HELD_OUT), spectra)
+            return covariance
+        covariance = self.calibration.run(self.out, restart=restart, on_layer=on_layer)
+        if self.calibration.ranks.rank == 0 and not spectra.exists():
+            write_spectra(covariance, spectra, self.profile.adapter)
+        return covariance
+
+    def check_room(self) -> None:
+        """Refuse before starting what could not finish; see `Calibration.check_room`."""
+        self.calibration.check_room(self.out)
+        if self.held is not None:
+            self.held.check_room(self.out / HELD_OUT)
+
+    def _beside(self, others: list[Sample]) -> Calibration:
+        """The calibration of the held-out samples."""
+        return Calibration(
+            self.calibration.backbone,
+            others,
+            self.profile.calibrate,
+            label=f"{len(others)} held out",
+            weights=self.calibration.weights,
+            choice=self.choice,
+        )
+
+    def _claim_both(self, held: Calibration, restart: bool, claims: ExitStack) -> State:
+        """Hold the folder; find out before anything is summed whether the held-out samples can be, too."""
+
+        def both() -> tuple[State, State]:
+            own = claims.enter_context(claimed(self.out, self.manifest, restart=restart, always=True))
+            try:
+                with claimed(self.out / HELD_OUT, held.manifest()) as state:
+                    return own, state
+            except UsageError as error:
+                # --restart would discard the sums beside it, too
+                hint = f"discard the held-out ones with: rm -r {self.out / HELD_OUT}"
+                raise UsageError(error.message, hint=hint) from error
+
+        own, beside = self.calibration.ranks.first(both)
+        if beside != "done":
+            held.check_room(self.out / HELD_OUT)
+        return own
+
+    def _measure(self, covariance: Covariance, held: Covariance, spectra: Path) -> None:
+        """What an adapter would do to the held-out samples, for its settings as they are now."""
+        # the contrast basis needs the new samples too: what is measured is the paper's
+        adapter = self.adapter.model_copy(update={"basis": "paper"})
+        identity = hash_json([adapter.model_dump(mode="json"), held.manifest.fingerprint])
+        path = self.out / INTERFERENCE
+        if self.calibration.ranks.rank != 0 or (spectra.exists() and _measured(path) == identity):
+            return
+        made = build(self.weight_of, covariance, adapter)
+        rows = interference(self.weight_of, made.a, held, own=covariance)
+        energy = {row["site"]: row["energy"] for row in rows}
+        write_spectra(covariance, spectra, adapter, report=made.report, held_out=energy)
+        # last: a kill before it makes both again
+        write_json(path, {"adapter": identity, "summary": summary(rows), "linears": rows})
+
+    @property
+    def adapter(self) -> AdapterSection:
+        """The adapter's settings as training will take them."""
+        backbone = self.calibration.backbone
+        return net_section(self.profile, backbone.model, backbone.family)
+
+    def _check_adapter(self) -> None:
+        """Refuse a rank that does not fit the model's linears, without their sums."""
+        linears = [
+            (layer, name, linear)
+            for layer, each in self.calibration.linears.items()
+            for name, linear in each.items()
+        ]
+        sites = [Site(name, layer, "", (name,), x.in_features, 0, 0.0, 0.0) for layer, name, x in linears]
+        section = self.adapter
+        one_rank(adapted(sites, section), {name: x.out_features for _, name, x in linears}, section)
+
+    def keep_factors(
+        self, covariance: Covariance, on_site: Callable[[int, int], None] | None = None
+    ) -> Path | None:
+        """Make the adapter's frozen A too, and keep it beside the covariance (first process only)."""
+        if self.calibration.ranks.rank != 0:
+            return None
+        return keep(self.weight_of, covariance, self.adapter, on_site=on_site)
+
+    def weight_of(self, linear: str) -> Tensor:
+        """W0 of a linear of the calibrated model, wherever its weights lie."""
+        backbone = self.calibration.backbone
+        shards = getattr(self.calibration.weights, "shards", None)
+        if shards is None:
+            return backbone.weight(linear)
+        weight = cast("Tensor", shards.weight(linear))
+        return backbone.earlier.weight(linear, weight) if backbone.earlier else weight
+
+
+def _measured(path: Path) -> str | None:
+    """What the file's measures are of: an adapter's settings and held-out samples."""
+    return read_json(path).get("adapter") if path.is_file() else None
+
+
+def default_folder(sources: list[Source], manifest: Manifest) -> Path:
+    """A folder of its own for each distinct calibration, so that the same command finds it again."""
+    name = "-".join(source.label.replace(" ", "-") for source in sources)
+    return home() / "covariance" / f"{name}-{manifest.fingerprint[:8]}"
+
+
+def read_new(path: Path | None) -> list[Sample]:
+    """The samples to learn, for layers = auto.
+
+    Raises:
+        UsageError: none named. MissingArtefact: no such file.
+    """
+    from kore.data.records import Sample, read_records
+
+    if path is None:
+        raise UsageError(
+            "layers = auto weighs new samples against old ones", hint="name the new ones: --new FILE.jsonl"
+        )
+    if not path.is_file():
+        raise MissingArtefact(f"no such file: {path}", hint="make samples with: kore augment ITEMS -o FOLDER")
+    return list(read_records(Sample, path))

@@ -1,0 +1,379 @@
+"""kore inject: items of anyone's own, through every stage, into one run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kore.artifacts.events import EventWriter
+from kore.artifacts.manifest import locked
+from kore.artifacts.run import Run, data_root, home
+from kore.errors import DataError, UsageError
+from kore.io.files import check_place, hash_json
+from kore.io.jsonl import STDIO
+from kore.progress import Progress, silent
+from kore.workflows import stages
+from kore.workflows.example_answers import side_by_side
+from kore.workflows.result import Outcome
+from kore.workflows.retention_samples import ASKED, PROTECTED, Old, old_samples, rehearse_old
+from kore.workflows.run_events import accounted, begun, state_of
+from kore.workflows.sequential import Batch, batches, find_run, protect, read_earlier
+
+if TYPE_CHECKING:
+    from kore.config.resolve import Profile, Resolved
+    from kore.data.records import KnowledgeItem
+    from kore.evaluation.suites import Choice
+    from kore.evaluation.types import Suite
+
+BEFORE = "before"  # the row of the model that the earlier run left
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of ``kore inject``.
+
+    Attributes:
+        items: KnowledgeItem records, or ``-``.
+        suites: retention suites besides the items' own questions; without any, agreement with the
+            untouched base on held-out old prompts stands in for them.
+        after: a finished run whose model the items are taught to, its own items protected.
+        command: the command line that goes on with it.
+    """
+
+    items: str
+    resolved: Resolved
+    out: Path | None = None
+    suites: Sequence[str] = ()
+    after: Path | None = None
+    data_dir: Path | None = None
+    image_root: Path | None = None
+    restart: bool = False
+    command: tuple[str, ...] = ("kore", "inject")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was read and checked before anything runs.
+
+    Attributes:
+        notes: what the model will probably not understand of the items.
+        earlier: the runs that came before, oldest first.
+    """
+
+    request: Request
+    items: list[KnowledgeItem]
+    folder: Path
+    model: Path
+    notes: list[str] = field(default_factory=list)
+    earlier: list[Batch] = field(default_factory=list)
+
+    @property
+    def constrained(self) -> bool:
+        """Whether the adapter keeps what a covariance says."""
+        train = self.request.resolved.profile.train
+        return train.method == "kore" and train.constraint
+
+    @property
+    def needs_old(self) -> bool:
+        """Whether the method trains with old samples."""
+        from kore.methods.registry import method_class
+
+        return method_class(self.request.resolved.profile.train.method).traits.needs_old
+
+    @property
+    def draws_old(self) -> bool:
+        """Whether old samples are wanted: to protect, to train with, to be asked or to keep watch on."""
+        watched = self.request.resolved.profile.train.keep is not None
+        return self.constrained or self.needs_old or watched or not self.request.suites
+
+    def rehearse(self) -> dict[str, Any]:
+        """What ``--dry-run`` prints, after the checks that the stages would make; nothing is written.
+
+        Raises:
+            DataError, UsageError, MissingArtefact: what a stage would end with before its work.
+        """
+        from kore.adapters.param_count import TOTAL, table
+        from kore.augment.cost_estimate import estimate
+
+        profile = self.request.resolved.profile
+        drawn = rehearse_old(profile.calibrate, needed=self.needs_old) if self.draws_old else None
+        rows = [] if self.constrained and _needs_covariance(profile) else table(profile)
+        return {
+            "v": 1,
+            "items": len(self.items),
+            "folder": str(self.folder),
+            "model": str(self.model),
+            "method": profile.train.method,
+            "teacher": profile.augment.teacher,
+            "augment": estimate(self.items, profile.augment, profile.train.seed).to_json(),
+            "samples": list(profile.calibrate.samples),
+            "samples_drawn": drawn,
+            "rank": profile.adapter.rank,
+            "trainable": next((row["trainable"] for row in rows if row["part"] == TOTAL), None),
+            "batch": profile.train.batch,
+            "after": [batch.to_json() for batch in self.earlier],
+            "notes": self.notes,
+        }
+
+
+def plan(request: Request) -> Plan:
+    """Read the items, find the model, and say what will not be understood.
+
+    Raises:
+        DataError: a bad record or picture, with its place, or a run of another base to go on from.
+        MissingArtefact: the model or the earlier run is not here, or not finished.
+        UsageError: a method that cannot be chained, or settings that do not go together.
+        ProfileError: an unknown suite, method or setting of a method.
+    """
+    from kore.augment.inputs import check_ids
+    from kore.data.records import KnowledgeItem, read_records
+    from kore.evaluation.run_eval import check_pictures
+    from kore.evaluation.suites import resolve_suites
+    from kore.models.load import EMBEDDED, model_folder
+    from kore.models.processing import open_image
+    from kore.workflows.validate import check_training
+
+    check_training(request.resolved.profile)
+    items = list(read_records(KnowledgeItem, request.items, image_root=request.image_root))
+    check_ids(items)
+    for item in items:
+        if not item.images:
+            raise DataError("an item needs a picture", where=f"item {item.id}", hint='add "image": "FILE"')
+        for image in item.images:
+            if "://" not in image:
+                open_image(image, where=f"item {item.id}")
+    for suite in resolve_suites(request.suites, choice(request)):
+        if suite.role == "adaptation":
+            raise UsageError(
+                f"suite {suite.name} asks for new knowledge, which here is your items'",
+                hint=f"ask it afterwards: kore eval RUN --suite {suite.name}",
+            )
+        check_pictures(suite)
+    model = model_folder(request.resolved.profile.model.id)
+    earlier = check_after(request, model) if request.after else []
+    for suite in earlier_suites(earlier):
+        check_pictures(suite)
+    stem = "stdin" if request.items == STDIO else Path(request.items).stem
+    name = f"{stem}-{hash_json([item.to_json() for item in items])[:8]}"
+    notes = []
+    if request.resolved.profile.model.id == EMBEDDED:
+        from kore.demo.vocabulary_check import beyond
+
+        notes = beyond(items, model)
+    folder = request.out or home() / name
+    if any(folder.resolve() in (b.run.resolve(), b.run.resolve().parent) for b in earlier):
+        raise UsageError(f"{folder} holds the earlier run", hint="choose another folder with -o")
+    check_place(folder)
+    if not request.restart:
+        check_items(folder, items)
+    return Plan(request, items, folder, model, notes, earlier)
+
+
+def _needs_covariance(profile: Profile) -> bool:
+    """Whether only a covariance can tell how many parameters are trained."""
+    adapter = profile.adapter
+    everywhere = adapter.layers == profile.calibrate.layers == "all"
+    return adapter.known_rank is None or not everywhere
+
+
+def check_items(folder: Path, items: Sequence[KnowledgeItem]) -> None:
+    """Refuse a folder in which other items were taught, and say how these can come after them."""
+    from kore.artifacts.manifest import NAME, read_manifest
+    from kore.augment.inputs import input_hashes
+
+    tree = folder / "tree"
+    if (tree / NAME).exists() and read_manifest(tree).inputs != input_hashes(items):
+        raise UsageError(
+            f"{folder} holds other items",
+            hint=f"choose another folder with -o; teach these after those with --after {folder}; "
+            "or discard it with --restart",
+        )
+
+
+def check_after(request: Request, model: Path) -> list[Batch]:
+    """The chain that a request goes on from, oldest first, checked against its model and method."""
+    from kore.methods.registry import make_method
+    from kore.models.load import fingerprint
+
+    assert request.after is not None
+    train = request.resolved.profile.train
+    method = make_method(train.method, thaw_a=train.thaw_a, constraint=train.constraint)
+    run = find_run(request.after)
+    read_earlier(run.folder, method).check(fingerprint(model))
+    return list(batches(run.folder))[::-1]
+
+
+def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
+    """All stages, each resumed or skipped where its output is there already.
+
+    Raises:
+        DataError: another process works in the folder. KoreError: what the stages raise.
+    """
+    with locked(planned.folder, hint=f"watch it with: kore dashboard {planned.folder}"):
+        return _injected(planned, progress)
+
+
+def _injected(planned: Plan, progress: Progress) -> Outcome:
+    from kore.evaluation.report import summary, write_summary
+    from kore.evaluation.scores import table
+
+    request, resolved, folder = planned.request, planned.request.resolved, planned.folder
+    profile, seed = resolved.profile, resolved.profile.train.seed
+    clock = time.monotonic()
+    seconds: dict[str, float] = {}
+
+    def lap(name: str) -> None:
+        nonlocal clock
+        seconds[name] = round(time.monotonic() - clock, 1)
+        clock = time.monotonic()
+
+    restart = request.restart
+    tree = folder / "tree"
+    # what cannot be drawn is told before hours of training
+    constrained = planned.constrained
+    old: Old | None = None
+    if planned.draws_old:
+        old = old_samples(profile.calibrate, folder, needed=planned.needs_old, restart=restart)
+    sources = {"items": request.items}
+    covariance = folder / "covariance" if constrained else None
+    contrasted = constrained and profile.adapter.basis == "contrast"
+    new_covariance = folder / "new-covariance" if contrasted else None
+    run, samples = Run(folder / "run"), tree / "samples.jsonl"
+    earlier = None if restart else state_of(run)
+    early: AbstractContextManager[Progress] = nullcontext(progress)
+    if earlier is None or earlier.status != "finished":
+        inputs = {"data": samples, **({"covariance": covariance} if covariance else {})}
+        early = begun(run, profile, request.command, inputs, progress, restart=restart)
+    with accounted(run, earlier):
+        with early as tell:
+            stages.augment(planned.items, profile, tree, tell, seed=seed, restart=restart, sources=sources)
+            lap("augment")
+            if covariance and request.after is not None:
+                protect(resolved, request.after, folder, tell, new=samples, restart=restart)
+            elif covariance:
+                stages.calibrate(resolved, covariance, tell, new=samples, restart=restart)
+            if new_covariance:
+                stages.calibrate_new(
+                    resolved, samples, new_covariance, tell, restart=restart, adapter=request.after
+                )
+            if covariance:
+                lap("calibrate")
+        run = stages.train(
+            resolved,
+            samples,
+            run.folder,
+            progress,
+            covariance=covariance,
+            after=request.after,
+            new_covariance=new_covariance,
+            old=(old.given or old.asked) if old else None,
+            command=request.command,
+        )
+    lap("train")
+    suites, label = suites_for(request, tree, old.asked if old else None), profile.train.method
+    before = earlier_suites(planned.earlier)
+    models: dict[str, Run | None] = {stages.BASE: None, label: run}
+    if request.after is not None:
+        models = {stages.BASE: None, BEFORE: find_run(request.after), label: run}
+    asked = (run.evals / "inject" / "summary.json").is_file()
+    with nullcontext() if asked else EventWriter(run.folder) as events:
+        results = {
+            name: stages.evaluate(
+                resolved, model, [*suites, *before], folder / "eval", name, progress, events=events
+            )
+            for name, model in models.items()
+        }
+        if events:
+            events.write("status", phase="finished", text="evaluated")
+    lap("evaluate")
+    now = {name: {s.name: result.scored[s.name] for s in suites} for name, result in results.items()}
+    rows = table(now.pop(stages.BASE), now)
+    rows[-1]["params"] = run.state().result.get("trainable")
+    for row in rows:
+        headlines = [results[row["method"]].scored[s.name].headline or 0.0 for s in before]
+        row["k_a_earlier"] = sum(headlines) / len(headlines) if headlines else None
+    verdicts = list(results[label].scored[suites[0].name].items.values())
+    counts = {verdict: verdicts.count(verdict) for verdict in ("learned", "partly", "not")}
+    write_summary({**summary(results), "table": rows}, run.evals / "inject")
+    return Outcome(
+        folder=folder,
+        table=rows,
+        legend=legend(suites, counts, len(before), asked_as_trained(tree)),
+        retention=[s.name for s in suites[1:]],
+        answers=side_by_side(suites, results, (stages.BASE, label), failures=1),
+        items=counts,
+        next=[
+            f"kore chat {run.folder} --compare",
+            f"kore dashboard {run.folder}",
+            f"kore export {run.folder} --to peft -o {folder / 'peft'}",
+            f"kore inject next-items.jsonl --after {run.folder}",
+        ],
+        seconds=seconds,
+    )
+
+
+def suites_for(request: Request, tree: Path, old: Path | None) -> list[Suite]:
+    """The items' own questions, then the named suites, else agreement with the base on old prompts."""
+    from kore.evaluation.agreement import load_agreement
+    from kore.evaluation.questions import load_questions
+    from kore.evaluation.suites import resolve_suites
+
+    own: list[Suite] = [load_questions(tree / "eval.jsonl", name="items")]
+    if request.suites:
+        return own + resolve_suites(request.suites, choice(request))
+    assert old is not None
+    return [*own, load_agreement(old, limit=ASKED)]
+
+
+def choice(request: Request) -> Choice:
+    """Where suites are looked for; what is new is the items' own questions alone."""
+    from kore.evaluation.suites import Choice
+
+    return Choice(data=request.data_dir or data_root(), role="retention")
+
+
+def earlier_suites(earlier: Sequence[Batch]) -> list[Suite]:
+    """The questions on every earlier batch's items, as far as they are there."""
+    from kore.evaluation.questions import load_questions
+
+    return [
+        load_questions(batch.questions, name=f"batch {number}")
+        for number, batch in enumerate(earlier, 1)
+        if batch.questions is not None and batch.questions.is_file()
+    ]
+
+
+def asked_as_trained(tree: Path) -> int:
+    """Questions on a picture that training shows, too: for want of other pictures of the item."""
+    from kore.data.records import Sample, read_records
+    from kore.evaluation.questions import load_questions
+
+    shown = {image for sample in read_records(Sample, tree / "samples.jsonl") for image in sample.images}
+    questions = load_questions(tree / "eval.jsonl", name="items").questions
+    return sum(any(image in shown for image in question.images) for question in questions)
+
+
+def legend(suites: Sequence[Suite], counts: dict[str, int], before: int = 0, seen_pictures: int = 0) -> str:
+    """What the table's columns are over, and how the items fared."""
+    from kore.evaluation.agreement import AgreementSuite
+
+    far = [s.name for s in suites[1:] if not getattr(s, "near", False)]
+    old = f"mean over {len(far)} suites ({', '.join(far)})" if len(far) > 1 else ", ".join(far)
+    pictures = f"; {seen_pictures} of {len(suites[0])} questions on pictures it trained on" * bool(
+        seen_pictures
+    )
+    fared = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    fared += "; learned: every question right" if counts.get("partly") else ""
+    agreed = any(isinstance(s, AgreementSuite) for s in suites)
+    among = any(Path(str(s.facts.get("file", ""))).name.startswith(PROTECTED) for s in suites[1:])
+    seen = ", the very ones that were protected: the sources hold no others" if among else ""
+    return (
+        f"K.A: your items, in wordings that training never used ({fared}{pictures}). K.R: {old}"
+        + (f" (agreement: the same answers as the untouched base on old prompts{seen})" * agreed)
+        + "."
+        + (f" earlier: K.A of the {before} earlier batch{'es' * (before > 1)}." if before else "")
+    )

@@ -1,0 +1,110 @@
+"""Old samples for an injection: those that a method trains with, and others on which it is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from kore.errors import UsageError
+from kore.io.files import hash_json
+from kore.io.jsonl import write_jsonl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kore.config.schema import CalibrateSection
+    from kore.data.records import Sample
+
+ASKED = 120  # old prompts for the agreement with the base
+PROTECTED = "protected"  # the file of old prompts that are in the covariance, for want of others
+
+
+@dataclass(frozen=True)
+class Old:
+    """Files of old samples.
+
+    Attributes:
+        asked: prompts for agreement and probes; of none that the method is given, where it is given some.
+        given: what a method that needs old samples trains with; None for one that needs none.
+    """
+
+    asked: Path
+    given: Path | None = None
+
+
+def old_samples(section: CalibrateSection, folder: Path, *, needed: bool, restart: bool = False) -> Old:
+    """Draw old samples once, from the sources of the covariance, into files of `folder`.
+
+    Args:
+        needed: the method trains with old samples. It is given those that a covariance would protect.
+
+    Raises:
+        UsageError: too few for both files. MissingArtefact, DataError: see `kore.nullspace.sources.collect`.
+    """
+    from kore.data.records import relative_to
+
+    key = hash_json([section.samples, section.count, section.seed, section.onevision])[:8]
+    apart, protected, given = (folder / f"{n}-{key}.jsonl" for n in ("held_out", PROTECTED, "given"))
+    if restart:
+        for path in (apart, protected, given):
+            path.unlink(missing_ok=True)
+    if needed and given.exists() and apart.exists():
+        return Old(apart, given)
+    if not needed and (found := next((path for path in (apart, protected) if path.exists()), None)):
+        return Old(found)
+
+    def write(path: Path, samples: Sequence[Sample]) -> None:
+        # two sources may use the same ids
+        named = [s.model_copy(update={"id": f"{number}-{s.id}"}) for number, s in enumerate(samples)]
+        write_jsonl(path, [relative_to(s, folder).to_json() for s in named])
+
+    used, others = draw_old(section, folder / "held_out")
+    if not needed:
+        path = apart if others else protected
+        write(path, others or used[:: max(1, len(used) // ASKED)])
+        return Old(path)
+    mine, asked = divide(used, others, section.seed)
+    write(apart, asked)
+    write(given, mine)
+    return Old(apart, given)
+
+
+def divide(used: Sequence[Sample], others: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Sample]]:
+    """What a method is given, in a seeded order, as some take the first of them; and what it is asked.
+
+    Where the sources hold no `others`, a part of `used` is asked instead, and not given.
+
+    Raises:
+        UsageError: there is a single sample.
+    """
+    from kore.nullspace.sources import shuffled
+
+    mine, asked = list(shuffled(used, seed)), list(others)
+    if not asked:
+        if len(mine) < 2:
+            raise UsageError(
+                "this method needs old samples, and others to be asked: there is one",
+                hint="name more with --samples, or --set calibrate.count=N",
+            )
+        count = min(ASKED, len(mine) // 2)
+        mine, asked = mine[count:], mine[:count]
+    return mine, asked
+
+
+def rehearse_old(section: CalibrateSection, *, needed: bool) -> int:
+    """How many samples are drawn to be protected, or to be given, after the checks of `old_samples`."""
+    with TemporaryDirectory(prefix="kore-samples-") as place:
+        used, others = draw_old(section, Path(place))
+    return len(divide(used, others, section.seed)[0]) if needed else len(used)
+
+
+def draw_old(section: CalibrateSection, work: Path) -> tuple[list[Sample], list[Sample]]:
+    """The samples that the covariance is summed over, and others of the same sources."""
+    from kore.nullspace.sources import collect, collect_others, parse_source
+
+    sources = [parse_source(text, section.count) for text in section.samples]
+    used = collect(sources, section.seed, work, onevision=section.onevision)
+    each = max(1, ASKED // len(sources))
+    return used, collect_others(sources, section.seed, work, used, each, onevision=section.onevision)

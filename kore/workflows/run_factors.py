@@ -1,0 +1,102 @@
+"""The frozen A of a run: made once from the covariance, kept in the run, read by every process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kore.errors import DataError
+from kore.io.files import atomic_write, read_json, write_json
+from kore.workflows.launch import Place, wait
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kore.config.resolve import AdapterSection
+    from kore.models.load import Backbone
+    from kore.nullspace.covariance import Covariance
+
+NAME = "factors.safetensors"
+REPORT = "factors.json"
+
+
+def identity(
+    covariance: Covariance, section: AdapterSection, new: Covariance | None = None
+) -> dict[str, Any]:
+    """What the factors are made from: part of a run's identity."""
+    found: dict[str, Any] = {
+        "covariance": covariance.manifest.fingerprint,
+        "adapter": section.model_dump(mode="json"),
+    }
+    return {**found, "new_covariance": new.manifest.fingerprint} if new else found
+
+
+def check_model(covariance: Covariance, backbone: Backbone) -> None:
+    """Refuse a covariance of another model, or of inputs that this one reads otherwise.
+
+    Raises:
+        DataError: names both.
+    """
+    if covariance.model == backbone.identity:
+        covariance.check_reads(backbone.reads)
+        return
+    command, earlier = f"kore calibrate --model {backbone.path}", backbone.earlier
+    if earlier is not None:
+        command += f" --adapter {earlier.folder}"
+        if covariance.lineage.leads_to(backbone.lineage):
+            raise DataError(
+                f"this covariance ends before the adapter {earlier.folder}: what that taught is not in it",
+                where=str(covariance.folder),
+                hint=f"add it: {command} --with-answers --samples ITS-SAMPLES, then kore combine both",
+            )
+    raise DataError(
+        f"this covariance belongs to model {covariance.model}, the model here is {backbone.identity}",
+        where=str(covariance.folder),
+        hint=f"make one with: {command}",
+    )
+
+
+def run_factors(
+    folder: Path,
+    backbone: Backbone,
+    covariance: Covariance,
+    section: AdapterSection,
+    here: Place,
+    new: Covariance | None = None,
+) -> dict[str, Tensor]:
+    """Linear's full name -> A (r, d_in): computed by the first process, read from the run by the others
+    and by a resumed run, so that all see the same bits."""
+    from safetensors.torch import load_file, save
+
+    path = folder / NAME
+    if here.first and not path.is_file():
+        from kore.nullspace.adapter_init import build
+        from kore.nullspace.factor_cache import find
+
+        check_model(covariance, backbone)
+        kept = find(covariance, section) if section.basis == "paper" else None
+        made = kept or build(backbone.weight, covariance, section, new=new)
+        write_json(folder / REPORT, made.report)
+        with atomic_write(path, "wb") as stream:
+            stream.write(save({name: a.contiguous() for name, a in made.a.items()}))
+    wait()
+    return dict(load_file(path))
+
+
+def read_report(folder: Path) -> list[dict[str, Any]] | None:
+    """Per site: rank, old energy in it, solver, residual and orthonormality; None without a null space."""
+    path = folder / REPORT
+    return list(read_json(path)) if path.is_file() else None
+
+
+def copy_spectra(covariance: Covariance, folder: Path, target: Path) -> None:
+    """The covariance's spectra beside the run, marked with the ranks that this run took."""
+    source = covariance.folder / "spectra.json"
+    if target.exists() or not source.is_file():
+        return
+    taken = {row["site"]: row for row in read_report(folder) or []}
+    value = read_json(source)
+    for site in value["sites"]:
+        row = taken.get(site["name"])
+        site["rank"], site["energy_left"] = (row["rank"], row["energy_left"]) if row else (None, None)
+    write_json(target, value)

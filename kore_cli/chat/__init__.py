@@ -1,0 +1,1 @@
+"""The chat: on a terminal, in pipes, and the child process that holds the model."""

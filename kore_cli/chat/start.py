@@ -1,0 +1,66 @@
+"""Opens the chat screen: decides who can be asked, starts the child that holds the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kore.errors import MissingArtefact
+
+if TYPE_CHECKING:
+    from kore_cli.chat.stdio import Plan
+
+
+def child_argv(plan: Plan, name: str) -> list[str]:
+    """The child's arguments: the plan's own, less those that go with each question."""
+    argv = [name, *(("--profile", plan.profile) if plan.profile else ())]
+    for key, value in plan.settings.items():
+        argv += ["--set", f"{key}={value}"]
+    if plan.max_new_tokens:
+        argv += ["--max-new-tokens", str(plan.max_new_tokens)]
+    if plan.rag:
+        argv += ["--rag", str(plan.rag)]
+    if plan.download:
+        argv.append("--download")
+    return argv
+
+
+def open_chat(plan: Plan, adapters: list[str], *, context: bool | None, theme: str, images: str) -> None:
+    """Run the chat until the user leaves it.
+
+    Raises:
+        MissingArtefact: the model or run is not there (told before the screen opens).
+    """
+    from kore.artifacts.run import home, title_of
+    from kore_cli.chat.header import EMBEDDED
+    from kore_cli.widgets.image import prepare
+
+    name = plan.name
+    for given in [name, *adapters]:
+        local = Path(given).exists() or (home() / given).exists() or given == EMBEDDED
+        if not local and not _may_be_on_the_hub(given):
+            raise MissingArtefact(f"no run, adapter or model here: {given}", hint="kore dashboard lists runs")
+    prepare(images)
+    from kore_cli.chat.app import ChatApp
+    from kore_cli.chat.child import ChatClient
+
+    argv = child_argv(plan, name)
+    app = ChatApp(
+        lambda listen: ChatClient(argv, listen),
+        title=title_of(name),
+        target=name,
+        pictures=[str(Path(p).resolve()) for p in plan.images],
+        compare=plan.compare,
+        who=plan.model,
+        temperature=plan.temperature,
+        adapters=adapters,
+        context=context,
+        theme=theme,
+        images=images,
+    )
+    app.until_left()
+
+
+def _may_be_on_the_hub(name: str) -> bool:
+    """Whether it looks like ORG/NAME, and not like what is missing in a folder that is here."""
+    return name.count("/") == 1 and not name.startswith((".", "/")) and not Path(name).parent.is_dir()

@@ -1,0 +1,93 @@
+"""The kore show command: tells what an artefact is, by its manifest or its first record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kore_cli.options import Json
+
+SHOWN = "it shows items, trees, samples, covariances, adapters, runs and evaluations"
+
+
+def show(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder or file that KORE made or reads.")],
+    id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="One item, sample or question of it.")
+    ] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            "--rank", metavar="R", min=1, help="Of a covariance: the energy in the R smallest directions."
+        ),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Tell what any artefact is: items, tree, samples, covariance, adapter, run, result."""
+    from kore.artifacts.run import run_at
+    from kore.errors import DataError, MissingArtefact
+    from kore_cli.output import Output
+
+    output = Output(json_mode=json_)
+    if not path.exists():
+        raise MissingArtefact(f"no such file or folder: {path}")
+    kind = kind_of(path)
+    if kind is None and (run := run_at(path)) is not None:
+        path, kind = run.folder, "run"
+    match kind:
+        case "tree":
+            from kore_cli.render.tree import show_tree
+
+            show_tree(path, output, id)
+        case "covariance":
+            from kore_cli.render.covariance import show as show_covariance
+
+            show_covariance(path, output, rank)
+        case "records":
+            from kore_cli.render.records import show_records
+
+            show_records(path, output, id)
+        case "capture":
+            from kore_cli.render.truncation_study import show_capture
+
+            show_capture(path, output)
+        case "study":
+            from kore_cli.render.study import show_study
+
+            show_study(path, output)
+        case "run" | "adapter" | "eval" | "export":
+            from kore_cli.render.result import show_result
+
+            show_result(path, kind, output)
+        case _:
+            inside = [p.name for p in sorted(path.iterdir()) if _has_one(p)] if path.is_dir() else []
+            hint = f"it holds some: {', '.join(inside[:8])}" if inside else SHOWN
+            raise DataError(f"not an artefact of KORE: {path}", hint=hint)
+
+
+def _has_one(path: Path) -> bool:
+    """Whether an artefact lies there, whatever state it is in."""
+    from kore.artifacts.manifest import NAME
+    from kore.artifacts.run import ADAPTER
+    from kore.artifacts.run import NAME as RUN
+
+    return any((path / name).is_file() for name in (RUN, NAME, ADAPTER))
+
+
+def kind_of(path: Path) -> str | None:
+    """Which kind of artefact lies at `path`; None if none that is known."""
+    from kore.artifacts.manifest import NAME, read_manifest
+    from kore.artifacts.run import ADAPTER
+    from kore.artifacts.run import NAME as RUN
+
+    if path.is_file():
+        return "records" if path.suffix in (".jsonl", ".json", ".tsv") else None
+    if (path / RUN).exists():
+        return "run"
+    if (path / NAME).exists():
+        return read_manifest(path).kind
+    if (path / ADAPTER).exists():
+        return "adapter"
+    return None

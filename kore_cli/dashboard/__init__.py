@@ -1,0 +1,1 @@
+"""The dashboard: watches a run folder and shows it. Never imports torch."""

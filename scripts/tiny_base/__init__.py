@@ -1,0 +1,1 @@
+"""Builds the embedded base kore-tiny and the demo data from nothing."""
