@@ -44,14 +44,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from kore.config.resolve import ModelSection
     from kore.evaluation.benchmark_suite import load_own
     from kore.evaluation.runner import build_prompt
-    from kore.evaluation.suites import Choice
+    from kore.evaluation.suite_options import SuiteOptions
     from kore.models.generate import Engine
     from kore.models.load import load
 
     backbone = load(ModelSection(id=args.model, device=args.device, dtype=args.dtype))
     with tempfile.TemporaryDirectory() as folder:
         path = write_questions(Path(folder) / "questions.tsv", args.questions)
-        suite = load_own(path, "vqa", Choice())
+        suite = load_own(path, "vqa", SuiteOptions())
         prompts = [build_prompt(task, []) for task in suite.tasks()]
     single = Engine(backbone, batch=1, max_new_tokens=args.max_new_tokens)
     batched = Engine(backbone, batch=args.batch, max_new_tokens=args.max_new_tokens)

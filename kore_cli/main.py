@@ -6,21 +6,51 @@ Imports nothing heavy: torch, transformers, openai and textual are loaded by the
 from __future__ import annotations
 
 import atexit
-import importlib
 import os
 import sys
 import threading
 from contextlib import suppress
-from typing import Annotated, NoReturn
+from typing import Annotated, ClassVar, NoReturn
 
 import typer
 
-MAKERS = ("augment", "calibrate", "train", "eval", "chat", "dashboard", "inject", "demo", "export", "study")
-TELLERS = ("show", "combine", "compare")
-NOUNS = ("profiles", "data", "analyze")
+from kore_cli.help import LazyGroup
+
+
+class Kore(LazyGroup):
+    """Every command, by what it is for, in the order in which a newcomer meets them."""
+
+    sections: ClassVar[dict[str, dict[str, str]]] = {
+        "Start": {
+            "demo": "Teach the built-in model new countries and compare methods.",
+            "inject": "Teach a model your own items, from data to scores.",
+            "chat": "Ask the base and the taught model, with images.",
+            "dashboard": "Watch a run: loss, answers, scores, knowledge, spectra.",
+        },
+        "Build": {
+            "augment": "Turn items into knowledge trees and training samples.",
+            "calibrate": "Collect the covariance of what the model already knows.",
+            "train": "Train one adapter with KORE or another method.",
+            "eval": "Score what a model learned and what it kept.",
+            "export": "Write an adapter for PEFT, vLLM, or as a merged model.",
+            "study": "Compare methods over seeds and rates on the same data.",
+        },
+        "Look": {
+            "show": "Describe a run, a model, samples, or any other artifact.",
+            "compare": "Compare evaluation results with confidence intervals.",
+            "analyze": "Measure and draw what covariances capture.",
+        },
+        "Tools": {
+            "profiles": "List, show, check and copy settings for models.",
+            "data": "Check for benchmark files and download them.",
+            "combine": "Join augmentation shards or add covariances.",
+        },
+    }
+
 
 app = typer.Typer(
     name="kore",
+    cls=Kore,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -46,18 +76,6 @@ def root(
     ] = False,
 ) -> None:
     """Teach a vision-language model new facts without making it forget what it knows."""
-
-
-def _register() -> None:
-    for name in MAKERS + TELLERS:
-        module = importlib.import_module(f"kore_cli.commands.{name}")
-        app.command(name)(getattr(module, name))
-    for name in NOUNS:
-        module = importlib.import_module(f"kore_cli.commands.{name}")
-        app.add_typer(module.app, name=name)
-
-
-_register()
 
 
 def main() -> None:

@@ -6,9 +6,7 @@ python -m scripts.write_docs [--check]     # --check only says whether they are 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import typer
 from typer.testing import CliRunner
@@ -49,19 +47,13 @@ Completion: `kore --install-completion` for the shell you are in. To write the s
 """
 
 
-def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The words of every command, a group before its own commands."""
-    yield path
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from commands(inner, (*path, name))
-
-
 def cli_page() -> str:
     """The whole text of docs/cli.md."""
+    from kore_cli.help import walk
     from kore_cli.main import app
 
     runner, parts = CliRunner(), [HEAD]
-    for path in commands(typer.main.get_command(app)):
+    for path, _ in walk(typer.main.get_command(app)):
         done = runner.invoke(app, [*path, "--help"], prog_name="kore", terminal_width=WIDTH)
         if done.exit_code:
             raise SystemExit(f"kore {' '.join(path)} --help failed: {done.output}")

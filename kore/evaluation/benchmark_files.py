@@ -53,7 +53,7 @@ class Found:
 
 def check(data: Path, names: tuple[str, ...] = NAMES) -> Iterator[Found]:
     """Look at each benchmark's file: path, rows, size, MD5, and whether its structure holds."""
-    from kore.evaluation.suites import Choice
+    from kore.evaluation.suite_options import SuiteOptions
 
     for name in names:
         benchmark = find(name)
@@ -64,7 +64,7 @@ def check(data: Path, names: tuple[str, ...] = NAMES) -> Iterator[Found]:
             continue
         md5, size = md5_of(path), path.stat().st_size
         try:
-            rows = len(load_benchmark(benchmark.name, Choice(data=data)).rows)
+            rows = len(load_benchmark(benchmark.name, SuiteOptions(data=data)).rows)
         except DataError as error:
             yield Found(benchmark.name, "bad", path, None, size, md5, benchmark.md5, str(error))
             continue

@@ -20,7 +20,7 @@ from kore.evaluation.types import Answers, Role, Scored, Task
 from kore.io.files import hash_file
 
 if TYPE_CHECKING:
-    from kore.evaluation.suites import Choice
+    from kore.evaluation.suite_options import SuiteOptions
 
 LONGEST = 2048  # new tokens: the original's setting for the models of the paper
 NATIVE_LONGEST = 128
@@ -94,7 +94,7 @@ class BenchSuite:
         return _SCORERS[self.kind](sheet)
 
 
-def load_benchmark(name: str, choice: Choice) -> BenchSuite:
+def load_benchmark(name: str, choice: SuiteOptions) -> BenchSuite:
     """Read one of the twelve from the data folder.
 
     Raises:
@@ -118,7 +118,7 @@ def load_benchmark(name: str, choice: Choice) -> BenchSuite:
     )  # fmt: skip
 
 
-def load_own(path: Path, kind: str, choice: Choice) -> BenchSuite:
+def load_own(path: Path, kind: str, choice: SuiteOptions) -> BenchSuite:
     """Read anyone's own TSV: ``mcq`` (options A, B, ...), ``yorn`` (Yes or No), ``vqa`` (short answers)."""
     if kind not in OWN:
         raise UsageError(f"{path}: say what it is", hint=f"{path}:mcq, {path}:yorn or {path}:vqa")
@@ -133,7 +133,7 @@ def load_own(path: Path, kind: str, choice: Choice) -> BenchSuite:
     )  # fmt: skip
 
 
-def narrow(suite: BenchSuite, choice: Choice) -> BenchSuite:
+def narrow(suite: BenchSuite, choice: SuiteOptions) -> BenchSuite:
     """Only the chosen rows; with ``--ids``, a circular question brings all its rolled copies."""
     rows = suite.rows
     if choice.ids:

@@ -19,7 +19,8 @@ from kore.evaluation.prompt_formats import Style
 from kore.evaluation.report import summary, write_summary
 from kore.evaluation.rescore import rescore
 from kore.evaluation.runner import BASE, Progress, Result, World, evaluate
-from kore.evaluation.suites import Choice, resolve_suites
+from kore.evaluation.suite_options import SuiteOptions
+from kore.evaluation.suites import resolve_suites
 from kore.evaluation.target import Target, find_target, load_target
 from kore.evaluation.types import Suite
 from kore.io.files import check_place, read_json
@@ -175,7 +176,7 @@ def plan(request: Request) -> Plan:
     else:
         style = "llava" if target and model_type(target.model) == "llava" else "default"
         protocol = profile.eval.protocol
-    choice = Choice(
+    choice = SuiteOptions(
         data=request.data or data_root(),
         protocol=protocol,
         compat=compat_of(request.compat),

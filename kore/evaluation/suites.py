@@ -9,54 +9,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from kore.artifacts.run import data_root
 from kore.errors import MissingArtefact, UsageError
+from kore.evaluation import benchmark_suite as bench
+from kore.evaluation import benchmarks
 from kore.evaluation.agreement import AgreementSuite, load_agreement
 from kore.evaluation.demo_suites import FAR, NEAR, demo_suites
 from kore.evaluation.questions import QuestionSuite, load_questions
+from kore.evaluation.suite_options import SuiteOptions
 from kore.evaluation.types import Role, Suite
 from kore.io.jsonl import read_jsonl
-
-if TYPE_CHECKING:
-    from kore.evaluation.judge import Judge
-    from kore.evaluation.option_matching import Compat
-    from kore.evaluation.prompt_formats import Style
 
 EVOKE = "evoke_evaluation_data.jsonl"
 
 
-@dataclass(frozen=True)
-class Choice:
-    """How suites are read.
-
-    Attributes:
-        data: folder of benchmark files; the one that every command looks in, unless another is named.
-        style: form of multiple-choice prompts: LLaVA models have their own.
-        split: of the demo's and own suites.
-        limit: only the first so many samples of each suite.
-        ids: only these samples.
-        max_new_tokens: longest answer, where the user named one.
-        role: of a question file that does not name one.
-    """
-
-    data: Path = field(default_factory=data_root)
-    protocol: str = "vlmeval"
-    compat: Compat = "vlmeval-688e9da"
-    style: Style = "default"
-    split: str = "test"
-    judge: Judge | None = None
-    limit: int | None = None
-    ids: frozenset[str] = frozenset()
-    image_root: Path | None = None
-    max_new_tokens: int | None = None
-    role: Role = "adaptation"
-
-
-def resolve_suites(names: Iterable[str], choice: Choice) -> list[Suite]:
+def resolve_suites(names: Iterable[str], choice: SuiteOptions) -> list[Suite]:
     """Read every named suite.
 
     Raises:
@@ -78,10 +47,7 @@ def resolve_suites(names: Iterable[str], choice: Choice) -> list[Suite]:
     return [s for s in chosen if len(s)]
 
 
-def _resolve(name: str, choice: Choice) -> Sequence[Suite]:
-    from kore.evaluation import benchmark_suite as bench
-    from kore.evaluation import benchmarks
-
+def _resolve(name: str, choice: SuiteOptions) -> Sequence[Suite]:
     if name == "demo":
         return demo_suites(choice.split)
     if name in FAR + NEAR:
@@ -113,7 +79,7 @@ def _resolve(name: str, choice: Choice) -> Sequence[Suite]:
 _KINDS = ("mcq", "yorn", "vqa", "retention", "near", "adaptation")
 
 
-def _questions(path: Path, role: Role, near: bool, choice: Choice) -> QuestionSuite:
+def _questions(path: Path, role: Role, near: bool, choice: SuiteOptions) -> QuestionSuite:
     """The questions of the chosen split; of a file that has no such split, all."""
     suite = load_questions(path, role=role, near=near, image_root=choice.image_root)
     own = [q for q in suite.questions if q.extra.get("split") in (None, choice.split)]
@@ -153,7 +119,7 @@ def _evoke_pictures(path: Path) -> Path:
     return path.parent
 
 
-def narrow(suite: Suite, choice: Choice) -> Suite:
+def narrow(suite: Suite, choice: SuiteOptions) -> Suite:
     """The suite's chosen samples only; the result is then marked a subset."""
     if choice.limit is None and not choice.ids:
         return suite
@@ -163,6 +129,4 @@ def narrow(suite: Suite, choice: Choice) -> Suite:
     if isinstance(suite, AgreementSuite):
         tasks = [t for t in suite.prompts if not choice.ids or t.id in choice.ids][: choice.limit]
         return replace(suite, prompts=tasks)
-    from kore.evaluation import benchmark_suite as bench
-
     return bench.narrow(suite, choice) if isinstance(suite, bench.BenchSuite) else suite

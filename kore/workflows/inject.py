@@ -26,7 +26,7 @@ from kore.workflows.sequential import Batch, batches, find_run, protect, read_ea
 if TYPE_CHECKING:
     from kore.config.resolve import Profile, Resolved
     from kore.data.records import KnowledgeItem
-    from kore.evaluation.suites import Choice
+    from kore.evaluation.suite_options import SuiteOptions
     from kore.evaluation.types import Suite
 
 BEFORE = "before"  # the row of the model that the earlier run left
@@ -329,11 +329,11 @@ def suites_for(request: Request, tree: Path, old: Path | None) -> list[Suite]:
     return [*own, load_agreement(old, limit=ASKED)]
 
 
-def choice(request: Request) -> Choice:
+def choice(request: Request) -> SuiteOptions:
     """Where suites are looked for; what is new is the items' own questions alone."""
-    from kore.evaluation.suites import Choice
+    from kore.evaluation.suite_options import SuiteOptions
 
-    return Choice(data=request.data_dir or data_root(), role="retention")
+    return SuiteOptions(data=request.data_dir or data_root(), role="retention")
 
 
 def earlier_suites(earlier: Sequence[Batch]) -> list[Suite]:

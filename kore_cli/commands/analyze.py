@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from kore_cli import options
+from kore_cli.help import KoreGroup
 
 app = typer.Typer(
     help="What covariances capture of old knowledge: a study, and heat maps.",
     no_args_is_help=True,
+    cls=KoreGroup,
     rich_markup_mode=None,
 )
 

@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from kore_cli import options
+from kore_cli.help import KoreGroup
 
 app = typer.Typer(
     help="Benchmark data: check what is here, fetch what is asked for.",
     no_args_is_help=True,
+    cls=KoreGroup,
     rich_markup_mode=None,
 )
 DataDir = Annotated[

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from kore_cli import options
+from kore_cli.help import KoreGroup
 
 app = typer.Typer(
     help="Settings for models and machines: list, show, validate, copy.",
     no_args_is_help=True,
+    cls=KoreGroup,
     rich_markup_mode=None,
 )
 Name = Annotated[str, typer.Argument(help="A shipped profile's name, or a TOML file.")]

@@ -49,11 +49,11 @@ def study(
     import shlex
     import sys
 
-    from kore.studies.method_study.plan import read_plan
     from kore.studies.method_study.plot import named, text_losses
-    from kore.studies.method_study.run import run_study, trainings
+    from kore.studies.method_study.run import run_study
+    from kore.studies.method_study.study import trainings
     from kore.studies.method_study.tables import PARTS
-    from kore.studies.method_study.validate import check_data
+    from kore.studies.method_study.validate import check_data, read_plan
     from kore_cli.output import Output
     from kore_cli.render.progress_display import story
 

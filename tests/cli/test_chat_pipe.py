@@ -15,14 +15,14 @@ from typing import IO, Any
 import pytest
 
 from kore.errors import DataError, Interrupted
-from kore_cli.commands.chat import stdio as chat_pipe
+from kore_cli.chat import stdio as chat_pipe
 from kore_cli.main import main
 
 # the real command, whose model says what it was asked, slowly
 PARROT = """
 import sys, time, types
 from kore.chat import Reply
-from kore_cli import chat_pipe
+from kore_cli.chat import stdio as chat_pipe
 
 class Parrot:
     models = ["base"]

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
 
 from kore import __version__
+from kore_cli.help import walk
 from tests.cli.command import KORE, kore, loaded
 
 # Typer itself takes pydantic as soon as an option has a value
@@ -36,12 +36,7 @@ HEAVY = {
 def command_paths() -> Iterator[tuple[str, ...]]:
     from kore_cli.main import app
 
-    def walk(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-        yield path
-        for name, inner in getattr(command, "commands", {}).items():
-            yield from walk(inner, (*path, name))
-
-    yield from walk(typer.main.get_command(app), ())
+    yield from (path for path, _ in walk(typer.main.get_command(app)))
 
 
 PATHS = list(command_paths())
@@ -76,17 +71,26 @@ def test_help_is_on_stdout_and_loads_nothing_heavy(tmp_path: Path, path: tuple[s
 def test_every_command_and_option_says_what_it_does() -> None:
     from kore_cli.main import app
 
-    def walk(command: Any, path: str) -> Iterator[str]:
-        text = command.help or ""
-        if not text.strip() or "being built" in text:
-            yield path
-        for parameter in command.params:
-            if not getattr(parameter, "help", None):
-                yield f"{path} {parameter.name}"
-        for name, inner in getattr(command, "commands", {}).items():
-            yield from walk(inner, f"{path} {name}")
+    silent = []
+    for path, command in walk(typer.main.get_command(app)):
+        if not (command.help or "").strip():
+            silent.append(path)
+        silent += [(*path, p.name) for p in command.params if not getattr(p, "help", None)]
+    assert silent == []
 
-    assert list(walk(typer.main.get_command(app), "kore")) == []
+
+def test_the_overview_is_grouped_and_no_line_is_cut_at_80_columns() -> None:
+    shown = kore("--help", COLUMNS="80").stdout
+    for title in ("Start:", "Build:", "Look:", "Tools:"):
+        assert f"\n{title}\n" in shown
+    assert "..." not in shown.replace("[ARGS]...", "")
+    assert all(len(line) <= 80 for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: " ".join(path) or "kore")
+def test_types_in_help_are_readable(path: tuple[str, ...]) -> None:
+    shown = kore(*path, "--help").stdout
+    assert "<list" not in shown and "<str>" not in shown and "<path>" not in shown
 
 
 def test_version_is_the_packages_and_loads_nothing_heavy(tmp_path: Path) -> None:

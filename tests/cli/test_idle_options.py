@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from kore.errors import MissingArtefact, UsageError
+from kore_cli.chat import stdio as chat_pipe
 from kore_cli.commands.calibrate import calibrate
-from kore_cli.commands.chat import stdio as chat_pipe
 from kore_cli.commands.train import train
 from kore_cli.main import app
 

@@ -15,7 +15,7 @@ from kore.evaluation.judge import JudgeRequest, Replies
 from kore.evaluation.rows import Row
 from kore.evaluation.runner import open_task_picture
 from kore.evaluation.scorers.scorer_context import Sheet
-from kore.evaluation.suites import Choice
+from kore.evaluation.suite_options import SuiteOptions
 from kore.evaluation.types import Scored
 from kore.models.processing import open_image
 
@@ -118,7 +118,7 @@ def _strip(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
 
 def prompts(name: str, folder: Path) -> dict[str, list[list[str]]]:
     """The messages that we build for each row of a file, in the original's form."""
-    suite = load_benchmark(name, Choice(data=folder))
+    suite = load_benchmark(name, SuiteOptions(data=folder))
     told = {}
     for task in suite.tasks():
         parts: list[list[str]] = []

@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from kore.artifacts.run import Run, RunState
+from kore_cli.chat import stdio as chat_pipe
 from kore_cli.chat.child import ChatClient
 from kore_cli.chat.start import child_argv
 from kore_cli.chat.stdio import Plan
-from kore_cli.commands.chat import stdio as chat_pipe
 from kore_cli.main import app
 
 # the screen of a real chat, whose process tells in the end what it has loaded

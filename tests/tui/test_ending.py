@@ -14,13 +14,13 @@ from textual.app import App
 from kore.config.resolve import resolve
 from kore.errors import UsageError
 from kore.workflows.train_run import TrainRequest
+from kore_cli.chat import app as chat_app
+from kore_cli.chat import child as chat_client
 from kore_cli.chat.start import open_chat
 from kore_cli.chat.stdio import Plan
-from kore_cli.commands.chat import app as chat_app
-from kore_cli.commands.chat import child as chat_client
 from kore_cli.commands.dashboard import open_dashboard, watch
-from kore_cli.commands.dashboard import train_and_watch as watching
 from kore_cli.commands.train import _watched
+from kore_cli.dashboard import train_and_watch as watching
 from kore_cli.dashboard.app import KoreApp
 from kore_cli.errors import ended
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from textual.widgets import OptionList
 
-from kore_cli.commands.dashboard import tree_index as library
+from kore_cli.dashboard import tree_index as library
 from kore_cli.dashboard.app import KoreApp
 from kore_cli.dashboard.tree_index import Entry, Index
 from kore_cli.screens.knowledge import KnowledgeScreen, place

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from kore.artifacts.run import Run, boot_id
+from kore_cli.commands import dashboard
 from kore_cli.dashboard.app import KoreApp
-from kore_cli.dashboard.palette import dashboard
 from tests.tui.test_state import run_state
 
 

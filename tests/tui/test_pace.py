@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kore_cli.commands.dashboard import app
+from kore_cli.dashboard import app
 from kore_cli.dashboard.app import REDRAW, SELDOMEST, KoreApp, Pace
 
 

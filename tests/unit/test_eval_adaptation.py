@@ -209,7 +209,8 @@ def test_only_the_wanted_split_is_read(tmp_path: Path) -> None:
 
 
 def test_own_questions_are_those_of_the_split_where_they_have_one(tmp_path: Path) -> None:
-    from kore.evaluation.suites import Choice, resolve_suites
+    from kore.evaluation.suite_options import SuiteOptions
+    from kore.evaluation.suites import resolve_suites
 
     rows = [
         {"question_id": i, "text": "Q", "answer": "x", "split": s}
@@ -217,7 +218,7 @@ def test_own_questions_are_those_of_the_split_where_they_have_one(tmp_path: Path
     ]
     divided = _write(tmp_path / "d.jsonl", *rows)
     plain = _write(tmp_path / "p.jsonl", *({k: v for k, v in row.items() if k != "split"} for row in rows))
-    suites = resolve_suites([str(divided), str(plain)], Choice())
+    suites = resolve_suites([str(divided), str(plain)], SuiteOptions())
     assert [len(s) for s in suites] == [1, 2]
     assert [s.facts["split"] for s in suites] == ["test", None]
 
@@ -231,10 +232,11 @@ def test_the_same_id_twice_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["", "imgs/evaluation"])
 def test_evoke_is_found_as_fetched_and_as_published(tmp_path: Path, place: str) -> None:
     from kore.errors import MissingArtefact
-    from kore.evaluation.suites import EVOKE, Choice, resolve_suites
+    from kore.evaluation.suite_options import SuiteOptions
+    from kore.evaluation.suites import EVOKE, resolve_suites
 
     with pytest.raises(MissingArtefact, match="evoke_evaluation_data") as caught:
-        resolve_suites(["evoke"], Choice(data=tmp_path))
+        resolve_suites(["evoke"], SuiteOptions(data=tmp_path))
     assert "kore data fetch evoke" in str(caught.value.hint)
     folder = tmp_path / "json" / "jsonl" if place else tmp_path / "evoke"
     folder.mkdir(parents=True)
@@ -246,5 +248,5 @@ def test_evoke_is_found_as_fetched_and_as_published(tmp_path: Path, place: str) 
     picture = (tmp_path / place if place else folder) / name
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"x")
-    (suite,) = resolve_suites(["evoke"], Choice(data=tmp_path))
+    (suite,) = resolve_suites(["evoke"], SuiteOptions(data=tmp_path))
     assert next(iter(suite.tasks())).asks[0].pictures[0].path == str(picture)

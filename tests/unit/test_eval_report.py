@@ -15,7 +15,8 @@ from kore.evaluation.export import export_results
 from kore.evaluation.html_report import write_page
 from kore.evaluation.report import as_csv, as_markdown, k_r_words, summary
 from kore.evaluation.runner import Result
-from kore.evaluation.suites import Choice, resolve_suites
+from kore.evaluation.suite_options import SuiteOptions
+from kore.evaluation.suites import resolve_suites
 from tests.tsv import write_all
 
 HEAVY = ("torch", "transformers", "peft", "openai", "pandas", "numpy", "sympy", "httpx", "PIL")
@@ -23,7 +24,7 @@ HEAVY = ("torch", "transformers", "peft", "openai", "pandas", "numpy", "sympy", 
 
 def test_scoring_a_benchmark_imports_no_model_stack() -> None:
     code = (
-        "import sys; from kore.evaluation import bench, scores, report, compare; "
+        "import sys; from kore.evaluation import benchmark_suite, scores, report, compare; "
         f"print([m for m in {HEAVY!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -33,7 +34,7 @@ def test_scoring_a_benchmark_imports_no_model_stack() -> None:
 @pytest.fixture
 def results(tmp_path: Path) -> tuple[list[BenchSuite], dict[str, Result]]:
     """MME answered right by the base, wrong by the tuned model."""
-    (suite,) = resolve_suites(["MME"], Choice(data=write_all(tmp_path / "data")))
+    (suite,) = resolve_suites(["MME"], SuiteOptions(data=write_all(tmp_path / "data")))
     assert isinstance(suite, BenchSuite)
     right = {row.index: [row.get("answer")] for row in suite.rows}
     wrong = {key: ["=maybe", *rest] for key, (_, *rest) in right.items()}

@@ -14,7 +14,8 @@ from kore.evaluation.benchmark_suite import load_benchmark, load_own, narrow
 from kore.evaluation.benchmarks import ALL, NAMES, find
 from kore.evaluation.prompt_formats import task_of
 from kore.evaluation.rows import read_rows
-from kore.evaluation.suites import Choice, resolve_suites
+from kore.evaluation.suite_options import SuiteOptions
+from kore.evaluation.suites import resolve_suites
 from tests.tsv import picture, write_all, write_tsv
 
 ROW = {"index": "1", "question": "What?", "answer": "A", "A": "cat", "B": "dog", "image": picture(1)}
@@ -69,7 +70,7 @@ def test_a_defect_names_file_and_line(
 ) -> None:
     path = write_tsv(tmp_path / "t.tsv", [{**ROW, **change}])
     with pytest.raises(DataError, match=words) as caught:
-        load_own(path, "mcq", Choice())
+        load_own(path, "mcq", SuiteOptions())
     where = str(path) if line is None else f"{path}:{line}"
     assert caught.value.where == where and caught.value.exit_code == 3
 
@@ -89,7 +90,7 @@ def test_a_file_of_another_shape_is_one_error(tmp_path: Path, text: str, words: 
     path = tmp_path / "t.tsv"
     path.write_text(text)
     with pytest.raises(DataError, match=words) as caught:
-        load_own(path, "mcq", Choice())
+        load_own(path, "mcq", SuiteOptions())
     assert str(path) in str(caught.value)
 
 
@@ -108,7 +109,7 @@ def test_a_truncated_picture_names_the_sample_when_it_is_opened(tmp_path: Path) 
     data = base64.b64decode(picture(1))[:60] + b"\x00" * 40
     path = write_tsv(tmp_path / "t.tsv", [{**ROW, "image": base64.b64encode(data).decode()}])
     with pytest.raises(DataError, match="broken picture") as caught:
-        build_prompt(next(load_own(path, "mcq", Choice()).tasks()), [])
+        build_prompt(next(load_own(path, "mcq", SuiteOptions()).tasks()), [])
     assert "t.tsv:2" in str(caught.value)
 
 
@@ -153,23 +154,23 @@ def test_a_dialogue_takes_its_pictures_in_order(tmp_path: Path) -> None:
 
 
 def test_all_twelve_are_read_and_narrowed(tmp_path: Path) -> None:
-    choice = Choice(data=write_all(tmp_path))
+    choice = SuiteOptions(data=write_all(tmp_path))
     suites = resolve_suites(["benchmarks"], choice)
     assert [s.name for s in suites] == list(NAMES)
     assert all(s.facts["warnings"] for s in suites)
     circular = load_benchmark("MMBench", choice)
-    one = narrow(circular, Choice(limit=1))
+    one = narrow(circular, SuiteOptions(limit=1))
     assert len(one.rows) > 1 and len({int(r.index) % 1_000_000 for r in one.rows}) == 1
 
 
 def test_unknown_and_missing_suites_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(MissingArtefact, match=r"no MME.tsv") as caught:
-        resolve_suites(["MME"], Choice(data=tmp_path))
+        resolve_suites(["MME"], SuiteOptions(data=tmp_path))
     assert "kore data fetch MME" in str(caught.value.hint)
     with pytest.raises(UsageError, match="did you mean POPE"):
-        resolve_suites(["POP"], Choice(data=tmp_path))
+        resolve_suites(["POP"], SuiteOptions(data=tmp_path))
     with pytest.raises(UsageError, match="llava-native has no"):
-        load_benchmark("MMDU", Choice(data=write_all(tmp_path), protocol="llava-native"))
+        load_benchmark("MMDU", SuiteOptions(data=write_all(tmp_path), protocol="llava-native"))
 
 
 _COLUMNS = ("index", "question", "answer", "A", "B", "image", "category", "choices", "split")
@@ -192,7 +193,7 @@ def test_any_cells_and_predictions_give_a_result_or_one_error(
     ]
     write_tsv(tmp_path / f"{kind}.tsv", filled or [columns])
     try:
-        suite = load_benchmark(kind, Choice(data=tmp_path))
+        suite = load_benchmark(kind, SuiteOptions(data=tmp_path))
     except DataError as error:
         assert f"{kind}.tsv" in str(error)
         return

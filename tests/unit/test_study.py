@@ -20,13 +20,14 @@ from kore.errors import DataError, Interrupted, MissingArtefact, ProfileError, U
 from kore.io.files import write_json
 from kore.studies.method_study.arms import arms
 from kore.studies.method_study.data import layout, suites
-from kore.studies.method_study.plan import StudyPlan, read_plan
+from kore.studies.method_study.plan import StudyPlan
 from kore.studies.method_study.plot import marks_of, named, text_losses
 from kore.studies.method_study.report import _case, _penalised, _tried, in_turn
-from kore.studies.method_study.run import Study, beyond, choose, run_study, trainings, unmatched
+from kore.studies.method_study.run import run_study
+from kore.studies.method_study.study import Study, beyond, choose, trainings, unmatched
 from kore.studies.method_study.tables import gains, summary
 from kore.studies.method_study.trials import NOT_YET, Bench, Spec, _losses
-from kore.studies.method_study.validate import check_data
+from kore.studies.method_study.validate import check_data, read_plan
 from kore.workflows import stages
 from kore_cli.main import app
 from tests.held import held

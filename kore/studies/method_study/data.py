@@ -103,9 +103,10 @@ def suites(plan: StudyPlan, data: StudyData, split: str) -> list[Suite]:
     chosen on questions that results are told of.
     """
     from kore.evaluation.questions import QuestionSuite, half
-    from kore.evaluation.suites import Choice, narrow, resolve_suites
+    from kore.evaluation.suite_options import SuiteOptions
+    from kore.evaluation.suites import narrow, resolve_suites
 
-    choice = Choice(split=split, limit=plan.limit)
+    choice = SuiteOptions(split=split, limit=plan.limit)
     found: list[Suite] = []
     for suite in resolve_suites([str(data.questions), *plan.suites], replace(choice, limit=None)):
         if not isinstance(suite, QuestionSuite):

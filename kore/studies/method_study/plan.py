@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from kore.config.resolve import resolve
-from kore.errors import ProfileError
 from kore.io.files import hash_json
 from kore.models.load import EMBEDDED
 
@@ -125,29 +122,3 @@ SMALL: dict[str, Any] = {
     },
 }
 """The default setting without a plan: every method once, at one rate, in minutes."""
-
-
-def read_plan(path: Path | None, changes: Mapping[str, Any]) -> StudyPlan:
-    """A plan file (or the small default) with `changes` over it; None values change nothing.
-
-    Raises:
-        ProfileError: not TOML, an unknown key, a value that cannot be; see `validate`.
-    """
-    from kore.studies.method_study.validate import check, explain
-
-    values: dict[str, Any] = dict(SMALL)
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ProfileError(f"not a readable plan: {error}", where=str(path)) from error
-    values.update({k: v for k, v in changes.items() if v is not None})
-    try:
-        plan = StudyPlan.model_validate(values)
-    except ValidationError as error:
-        raise explain(error, str(path or "plan")) from error
-    named = changes.get("parts") is not None and not changes.get("ranks")
-    if plan.ranks and "ranks" not in plan.parts and not named:  # ranks ask for their table
-        plan = plan.model_copy(update={"parts": [*plan.parts, "ranks"]})
-    check(plan)
-    return plan

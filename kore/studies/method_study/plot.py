@@ -12,7 +12,7 @@ from kore.evaluation.frontier import pareto
 from kore.studies.method_study.plan import BASE, WHOLE
 
 if TYPE_CHECKING:
-    from kore.studies.method_study.run import Study
+    from kore.studies.method_study.study import Study
 
 WIDTH, HEIGHT = 72, 16
 MARKS = "abcdefghijklmnopqrstuvwxyz0123456789+*#"

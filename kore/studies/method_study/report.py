@@ -17,7 +17,7 @@ from kore.studies.method_study.tables import CURVE, FIGURES, NESTED, PARTS, flat
 from kore.studies.method_study.trials import NOT_YET
 
 if TYPE_CHECKING:
-    from kore.studies.method_study.run import Study
+    from kore.studies.method_study.study import Study
     from kore.studies.method_study.trials import Bench
 
 TITLES = {

@@ -1,19 +1,51 @@
-"""A plan is checked before anything is trained: one clear error, with the nearest name."""
+"""Read a study plan and check it before anything is trained; errors name the nearest valid word."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import Any, get_args
+
+from pydantic import ValidationError
 
 from kore.config.resolve import AugmentSection, name_of, resolve
 from kore.errors import MissingArtefact, ProfileError
+from kore.studies.method_study.plan import (
+    BASE,
+    RAG,
+    RAW,
+    SMALL,
+    THAWED,
+    UNAUGMENTED,
+    UNCONSTRAINED,
+    StudyPlan,
+)
 
-if TYPE_CHECKING:
-    from pydantic import ValidationError
 
-    from kore.studies.method_study.plan import StudyPlan
+def read_plan(path: Path | None, changes: Mapping[str, Any]) -> StudyPlan:
+    """A plan file (or the small default) with `changes` over it; None values change nothing.
+
+    Raises:
+        ProfileError: not TOML, an unknown key, a value that cannot be.
+    """
+    values: dict[str, Any] = dict(SMALL)
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ProfileError(f"not a readable plan: {error}", where=str(path)) from error
+    values.update({k: v for k, v in changes.items() if v is not None})
+    try:
+        plan = StudyPlan.model_validate(values)
+    except ValidationError as error:
+        raise explain(error, str(path or "plan")) from error
+    named = changes.get("parts") is not None and not changes.get("ranks")
+    if plan.ranks and "ranks" not in plan.parts and not named:  # ranks ask for their table
+        plan = plan.model_copy(update={"parts": [*plan.parts, "ranks"]})
+    check(plan)
+    return plan
 
 
 def check(plan: StudyPlan) -> None:
@@ -23,7 +55,6 @@ def check(plan: StudyPlan) -> None:
         ProfileError: a name that does not exist, with the nearest one; settings that do not go together.
     """
     from kore.methods.registry import METHODS
-    from kore.studies.method_study.plan import BASE, RAG, RAW, THAWED, UNAUGMENTED, UNCONSTRAINED
 
     strategies = list(get_args(AugmentSection.model_fields["strategy"].annotation))
     trained = [*METHODS, RAW]
@@ -58,18 +89,17 @@ def check_data(plan: StudyPlan) -> None:
     Raises:
         KoreError: what is missing, or an unknown suite with the nearest one.
     """
-    from kore.evaluation.suites import Choice, resolve_suites
+    from kore.evaluation.suite_options import SuiteOptions
+    from kore.evaluation.suites import resolve_suites
 
     for key, name in (("items", plan.items), ("old", plan.old), ("notes", plan.notes_file)):
         if name is not None and not Path(name).is_file():
             raise MissingArtefact(f"no such file: {name}", where=key)
-    resolve_suites(plan.suites, Choice())
+    resolve_suites(plan.suites, SuiteOptions())
 
 
 def explain(error: ValidationError, where: str) -> ProfileError:
     """A plan's first wrong value in one line."""
-    from kore.studies.method_study.plan import StudyPlan
-
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
