@@ -77,7 +77,6 @@ class KoreGroup(TyperGroup):
     """A group of commands whose help is written as theirs."""
 
     context_class = HelpContext
-    command_class = KoreCommand
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """The commands before the group's own options."""
@@ -128,6 +127,8 @@ def load(name: str) -> Command:
         inner.command(name, cls=KoreCommand)(getattr(module, name))
     else:
         inner._add_completion = False
+        for info in inner.registered_commands:
+            info.cls = KoreCommand
     command = typer.main.get_command(inner)
     command.name = name
     return command
