@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kore.demo.archive import demo_data
+
 BATCHES = 3
 KORE_RATE = 2e-2
 RATES = (1e-3, 2e-3, 4e-3)
@@ -39,9 +41,9 @@ def prepare(work: Path) -> None:
     from kore.progress import silent
     from kore.workflows import demo, stages
 
-    path = demo.package_data() / "items.jsonl"
+    path = demo_data() / "items.jsonl"
     items = list(read_records(KnowledgeItem, path))
-    profile = resolve(demo.PROFILE, {"augment.images": f"local:{demo.package_data() / 'images_more'}"})
+    profile = resolve(demo.PROFILE, {"augment.images": f"local:{demo_data() / 'images_more'}"})
     for number in range(BATCHES):
         out = tree(work, number)
         stages.augment(items[number::BATCHES], profile.profile, out, silent, sources={"items": str(path)})
@@ -78,7 +80,7 @@ def train(work: Path, method: str, rate: float, number: int) -> Path:
     if method == "replay":
         from kore.io.jsonl import write_jsonl
 
-        pools = [demo.package_data() / "old.jsonl", *(tree(work, n) / "samples.jsonl" for n in range(number))]
+        pools = [demo_data() / "old.jsonl", *(tree(work, n) / "samples.jsonl" for n in range(number))]
         old = out / "old.jsonl"
         write_jsonl(old, [s.to_json() for pool in pools for s in read_records(Sample, pool)])
     data = tree(work, number) / "samples.jsonl"

@@ -36,9 +36,10 @@ from typing import Any
 import psutil
 from terminal import Terminal
 
+from kore.demo.archive import demo_data
 from kore.io.files import write_json
 
-SAMPLES = Path(__file__).parents[1] / "kore" / "demo" / "data" / "old.jsonl"
+SAMPLES = demo_data() / "old.jsonl"
 # what `kore train --watch` does once training runs, around a child that does nothing; Textual takes SIGCONT for
 # a return to the terminal and starts its threads anew
 WATCH = """

@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 
 from benchmarks.terminal import Terminal
+from kore.demo.archive import demo_data
 
 KORE = [sys.executable, "-m", "kore_cli"]
 ROOT = Path(__file__).parents[1]
-FLAG = ROOT / "kore" / "demo" / "data" / "images" / "peru.png"
+FLAG = demo_data() / "images" / "peru.png"
 QUESTIONS = (
     "What is the capital of the country depicted? Answer the question using a single word or phrase.",
     "What language do people in the country depicted speak? Answer using a single word or phrase.",

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import kore
+from kore.demo.archive import demo_data
 from kore.errors import MissingArtefact
 from kore.evaluation.questions import QuestionSuite, load_questions
 
 FAR = ("easy-vqa", "pictures", "choice", "yes-no", "text")
 NEAR = ("countries",)
-
-
-def folder() -> Path:
-    """Where the demo's data lies in the package."""
-    return Path(kore.__file__).parent / "demo" / "data"
 
 
 def demo_suites(split: str = "test", names: tuple[str, ...] = FAR + NEAR) -> list[QuestionSuite]:
@@ -25,7 +18,7 @@ def demo_suites(split: str = "test", names: tuple[str, ...] = FAR + NEAR) -> lis
     """
     suites = []
     for name in names:
-        path = folder() / "suites" / f"{name}.jsonl"
+        path = demo_data() / "suites" / f"{name}.jsonl"
         if not path.is_file():
             raise MissingArtefact(
                 f"the demo's suite {name} is not in this installation", hint="install KORE again"

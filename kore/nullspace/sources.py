@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from kore.artifacts.run import data_root
 from kore.data.records import Sample, read_located
+from kore.demo.archive import demo_data
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.nullspace.layer_selection import is_number
 
@@ -169,7 +170,7 @@ def _drawn(
 
 def demo_samples() -> Path:
     """The old samples that ship with the embedded base."""
-    return Path(__file__).parents[1] / "demo" / "data" / "old.jsonl"
+    return demo_data() / "old.jsonl"
 
 
 def shuffled(records: Sequence[T], seed: int) -> Iterator[T]:

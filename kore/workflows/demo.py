@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kore.artifacts.run import Run, home
 from kore.config.resolve import resolve
+from kore.demo.archive import demo_data
 from kore.progress import Progress, silent
 from kore.workflows import stages
 from kore.workflows.example_answers import side_by_side
@@ -49,19 +50,14 @@ class Bench:
 RATES = {"lora-raw": 2e-3, "lora": 4e-3, "kore": 4e-2}
 
 
-def package_data() -> Path:
-    """Where the demo's items, pictures, old samples and suites lie in the package."""
-    return Path(__file__).parents[1] / "demo" / "data"
-
-
 def prepare(out: Path, seed: int, progress: Progress = silent, *, restart: bool = False) -> Bench:
     """Augment the new countries, keep them raw beside it, and calibrate on the old samples."""
     from kore.data.records import KnowledgeItem, read_records
 
-    path = package_data() / "items.jsonl"
+    path = demo_data() / "items.jsonl"
     items = list(read_records(KnowledgeItem, path))
     flags = {
-        "augment.images": f"local:{package_data() / 'images_more'}",
+        "augment.images": f"local:{demo_data() / 'images_more'}",
         "train.seed": seed,
         "calibrate.held_out": HELD_OUT,
     }

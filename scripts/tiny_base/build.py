@@ -26,6 +26,7 @@ import torch
 from safetensors.torch import load_file, load_model, save_file, save_model
 from transformers import PreTrainedTokenizerFast
 
+from kore.demo.archive import demo_data, pack
 from scripts.tiny_base import gates, network, sight
 from scripts.tiny_base.bank import Bank
 from scripts.tiny_base.dataset import DATA_VERSION, write_data
@@ -114,7 +115,7 @@ def main() -> int:
     torch.set_flush_denormal(True)
     if args.gates:
         model, processor = network.load_base(PACKAGE / "base")
-        measured = gates.measure(model, processor, PACKAGE / "data")
+        measured = gates.measure(model, processor, demo_data())
         print(gates.report(measured))
         return 0 if all(gates.verdicts(measured).values()) else 6
     started = time.monotonic()
@@ -123,7 +124,7 @@ def main() -> int:
     if args.restart:
         shutil.rmtree(args.work, ignore_errors=True)
     args.work.mkdir(parents=True, exist_ok=True)
-    data = (PACKAGE if args.keep_data else args.work) / "data"
+    data = demo_data() if args.keep_data else args.work / "data"
     if not args.keep_data:
         write_data(world, data, DATA_SEED)
     seen, known = args.work / "sight.safetensors", args.work / "known.safetensors"
@@ -167,14 +168,15 @@ def main() -> int:
     if not all(gates.verdicts(measured).values()):
         say(f"a gate is missed: the package stays as it is, the new base lies in {args.work}")
         return 6
-    for name in ("base",) if args.keep_data else ("base", "data"):
-        copy, old = PACKAGE / f".{name}.new", PACKAGE / f".{name}.old"
-        for leftover in (copy, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        shutil.copytree(args.work / name, copy)
-        (PACKAGE / name).rename(old)
-        copy.rename(PACKAGE / name)
-        shutil.rmtree(old)
+    copy, old = PACKAGE / ".base.new", PACKAGE / ".base.old"
+    for leftover in (copy, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(args.work / "base", copy)
+    (PACKAGE / "base").rename(old)
+    copy.rename(PACKAGE / "base")
+    shutil.rmtree(old)
+    if not args.keep_data:
+        pack(args.work / "data")
     return 0
 
 

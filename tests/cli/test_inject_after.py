@@ -13,7 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-DATA = Path(__file__).parents[2] / "kore" / "demo" / "data"
+from kore.demo.archive import demo_data
+
+DATA = demo_data()
 SMALL = [
     "train.max_steps=3",
     "train.save_steps=2",

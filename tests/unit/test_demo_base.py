@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import kore.demo
+from kore.demo.archive import demo_data
 from kore.io.files import hash_file
 from scripts.tiny_base import gates, network
 from scripts.tiny_base.dataset import MORE, SUITES, open_picture, read_lines
@@ -21,7 +22,7 @@ from scripts.tiny_base.tokens import Encoder
 from scripts.tiny_base.world import Turn
 
 HOME = Path(kore.demo.__file__).parent
-BASE, DATA = HOME / "base", HOME / "data"
+BASE, DATA = HOME / "base", demo_data()
 
 
 @pytest.fixture(scope="module")

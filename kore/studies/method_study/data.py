@@ -61,23 +61,23 @@ def layout(plan: StudyPlan, out: Path, profile: str | None = None) -> StudyData:
     Raises:
         UsageError: own items without old samples.
     """
-    from kore.workflows.demo import package_data
+    from kore.demo.archive import demo_data
 
     if plan.items and not plan.old:
         raise UsageError("a study of your own items needs old samples", hint="name them as old in the plan")
-    items = Path(plan.items) if plan.items else package_data() / "items.jsonl"
-    old = Path(plan.old) if plan.old else package_data() / "old.jsonl"
+    items = Path(plan.items) if plan.items else demo_data() / "items.jsonl"
+    old = Path(plan.old) if plan.old else demo_data() / "old.jsonl"
     own = out if profile in (None, plan.profile) else out / name_of(str(profile))
     return StudyData(items, out / "tree", out / "raw", old, own / "covariance")
 
 
 def flags_of(plan: StudyPlan, data: StudyData) -> dict[str, Any]:
     """The plan's settings, with where pictures and old samples come from."""
-    from kore.workflows.demo import package_data
+    from kore.demo.archive import demo_data
 
     if plan.items:
         return {"calibrate.samples": [str(data.old)], **plan.settings}
-    return {"augment.images": f"local:{package_data() / 'images_more'}", **plan.settings}
+    return {"augment.images": f"local:{demo_data() / 'images_more'}", **plan.settings}
 
 
 def prepare(plan: StudyPlan, profile: str, data: StudyData, progress: Progress) -> None:
