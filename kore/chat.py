@@ -17,8 +17,8 @@ from kore.data.records import IMAGE_MARK, Message
 from kore.errors import DataError, KoreError, UsageError
 
 if TYPE_CHECKING:
+    from kore.artifacts.resolve_target import Target
     from kore.config.resolve import ModelSection
-    from kore.evaluation.target import Target
     from kore.methods.rag import Retriever
     from kore.models.generate import Engine, Prompt
     from kore.models.load import Backbone
@@ -208,12 +208,13 @@ class Session:
             rag: items, or a folder of trees, that the voice `RAG` looks up.
 
         Raises:
-            MissingArtefact, DataError: see `kore.evaluation.target`.
+            MissingArtefact, DataError: see `resolve_target`.
         """
+        from kore.artifacts.resolve_target import resolve_target
         from kore.evaluation.target import load_target
         from kore.models.generate import Engine
 
-        target = locate(name, section)
+        target = resolve_target(name, section.id)
         backbone = load_target(target, section, download=download)
         engine = Engine(backbone, batch=batch, max_new_tokens=max_new_tokens)
         retriever = None
@@ -235,8 +236,10 @@ class Session:
         Raises:
             KoreError: it is not there, broken, or of another base. The old one is on again then.
         """
+        from kore.artifacts.resolve_target import resolve_target
+
         try:
-            target = locate(name, self.section)
+            target = resolve_target(name, self.section.id)
         except (OSError, ValueError) as error:
             raise DataError(f"cannot be looked at: {error}", where=name) from error
         if target.adapter is None:
@@ -380,12 +383,3 @@ def _with_marks(text: str, images: tuple[str, ...]) -> str:
             hint="name a picture for each, or leave the marks out: pictures stand before the text",
         )
     return f"{IMAGE_MARK}\n" * missing + text
-
-
-def locate(name: str, section: ModelSection) -> Target:
-    """What a name means: a run (by path, or by name under the runs folder), an adapter or a model."""
-    from kore.artifacts.run import run_named
-    from kore.evaluation.target import find_target
-
-    run = run_named(name)
-    return find_target(str(run.folder) if run else name, section)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from kore.config.resolve import Resolved
+    from kore_cli.output import Output
 
 
 class Images(StrEnum):
@@ -30,7 +34,8 @@ ProfileName = Annotated[
         "--profile",
         "-p",
         envvar="KORE_PROFILE",
-        help="A profile's name or TOML file (kore profiles list).",
+        help="A profile's name or TOML file (kore profiles list); default: the model's shipped profile, else "
+        "rules for its family.",
         autocompletion=_profile_names,
     ),
 ]
@@ -60,7 +65,8 @@ Restart = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 Model = Annotated[
-    str | None, typer.Option("--model", help="A model folder or hub id; default: the profile's.")
+    str | None,
+    typer.Option("--model", help="A model folder or hub id; default: the profile's, else kore-tiny."),
 ]
 Rag = Annotated[
     Path | None,
@@ -101,8 +107,40 @@ def names(texts: list[str] | None) -> list[str]:
     return [name.strip() for text in texts or [] for name in text.split(",") if name.strip()]
 
 
+def resolve(
+    output: Output,
+    profile: str,
+    flags: dict[str, Any],
+    *keys: str,
+    after: Path | None = None,
+    download: bool = False,
+) -> Resolved:
+    """The settings of a command that works on a model; which were chosen, and why, goes to stderr.
+
+    Args:
+        flags: see `given`.
+        keys: the settings that the line shows.
+        after: an earlier run or adapter, whose model it is unless one is named.
+    """
+    from kore.config.model_defaults import resolve_training
+
+    resolved = resolve_training(profile, flags, after=after, download=download)
+    report(output, resolved, *keys)
+    return resolved
+
+
+def report(output: Output, resolved: Resolved, *keys: str) -> None:
+    """Report which settings were chosen, and why, on stderr."""
+    from kore.config.model_defaults import describe, misplaced_toy
+
+    if line := describe(resolved, *keys):
+        output.note(line)
+    if warning := misplaced_toy(resolved):
+        output.warn(warning)
+
+
 def given(texts: list[str] | None, flags: dict[str, Any]) -> dict[str, Any]:
-    """What `kore.config.resolve.resolve` is handed: the flags that were given, and ``--set`` over them.
+    """What `kore.config.resolve.resolve_layers` is handed: the flags that were given, and ``--set`` over them.
 
     Args:
         flags: dotted key -> value; None where the flag was not given.

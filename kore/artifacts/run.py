@@ -232,12 +232,15 @@ def run_at(folder: Path) -> Run | None:
     return next((Run(p) for p in (folder, folder / "run") if (p / NAME).is_file()), None)
 
 
-def run_named(name: str) -> Run | None:
-    """The run that a path, or a name under the runs folder, means."""
+def locate(name: str | Path) -> Path:
+    """The path that a name means: itself, or the name under the runs folder where only that exists."""
     path = Path(name)
-    if not path.exists() and (home() / name / NAME).is_file():
-        path = home() / name
-    return run_at(path)
+    return home() / name if not path.exists() and (home() / name).exists() else path
+
+
+def run_named(name: str | Path) -> Run | None:
+    """The run that a path, or a name under the runs folder, means."""
+    return run_at(locate(name))
 
 
 def leave_pointer(run: Run) -> None:

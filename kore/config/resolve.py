@@ -1,7 +1,8 @@
 """Profiles: one TOML file that says everything about a model, its data and its training.
 
-Precedence: flags > KORE_* environment > profile file > defaults; `Resolved.origin` knows where each
-value came from. The settings themselves are in `kore.config.schema`.
+Precedence: flags > KORE_* environment > profile file > defaults; `Resolved.origin` records where each
+value came from. The settings themselves are in `kore.config.schema`; those that go with a model where no
+profile is named, in `kore.config.model_defaults`.
 """
 
 from __future__ import annotations
@@ -31,12 +32,35 @@ from kore.io.files import hash_json
 
 
 @dataclass(frozen=True)
+class Layer:
+    """Settings from one place.
+
+    Attributes:
+        origin: what `Resolved.origin` calls it.
+        where: the file, or what else an error message names.
+        values: nested tables, unchecked.
+    """
+
+    origin: str
+    where: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Resolved:
-    """A profile with the origin of each value: ``default``, ``profile``, ``env NAME`` or ``flag``."""
+    """A profile with the origin of each value: ``default``, ``model``, ``profile``, ``run``, ``env NAME`` or
+    ``flag``.
+
+    Attributes:
+        why: how the profile or the rules were chosen; empty for a profile that was named.
+        note: a remark on that choice.
+    """
 
     name: str
     profile: Profile
     origin: dict[str, str] = field(default_factory=dict)
+    why: str = ""
+    note: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -97,9 +121,24 @@ def resolve(
         ProfileError: unknown key (with the nearest one), wrong type, bad TOML; with file and key.
     """
     path = find(name)
-    values = read(path)
-    origin = dict.fromkeys((key for key, _ in _leaves(values)), "profile")
-    where = dict.fromkeys(origin, str(path))
+    return resolve_layers([Layer("profile", str(path), read(path))], flags, environ, name=name_of(name))
+
+
+def resolve_layers(
+    layers: list[Layer],
+    flags: dict[str, Any] | None = None,
+    environ: dict[str, str] | None = None,
+    *,
+    name: str,
+) -> Resolved:
+    """Merge layers (a later one wins), then variables and flags; see `resolve`."""
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    where: dict[str, str] = {}
+    for layer in layers:
+        values = _merged(values, layer.values)
+        for key, _ in _leaves(layer.values):
+            origin[key], where[key] = layer.origin, layer.where
     for variable, text in sorted((os.environ if environ is None else environ).items()):
         if variable.startswith("KORE_") and "__" in variable:
             key = variable.removeprefix("KORE_").lower().replace("__", ".")
@@ -112,9 +151,9 @@ def resolve(
     try:
         profile = Profile.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, where, str(path)) from error
+        raise _explain(error, where, layers[0].where) from error
     full = {key: origin.get(key, "default") for key, _ in _leaves(profile.model_dump(mode="json"))}
-    return Resolved(name_of(name), profile, full)
+    return Resolved(name, profile, full)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -183,6 +222,16 @@ def _put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
     values[last] = value
 
 
+def _merged(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Nested tables with others over them; neither is changed."""
+    merged = dict(values)
+    for key, value in over.items():
+        below = merged.get(key)
+        inner = below if isinstance(below, dict) else {}
+        merged[key] = _merged(inner, value) if isinstance(value, dict) else value
+    return merged
+
+
 def _leaves(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for key, value in values.items():
@@ -207,8 +256,8 @@ def _explain(error: ValidationError, where: dict[str, str], path: str) -> Profil
         message = f"{key}: {wanted} (found {first.get('input')!r})"
     below = (origin for k, origin in where.items() if k.startswith(f"{key}."))
     origin = where.get(key) or next(below, path)
-    if origin == path:
-        origin = f"{path}{_line_of(Path(path), key)}"
+    if Path(origin).is_file():
+        origin += _line_of(Path(origin), key)
     return ProfileError(message, where=origin, hint="kore profiles show tiny lists every setting")
 
 

@@ -31,8 +31,9 @@ class Subset:
         paths = sorted((root / name).glob("*.parquet"))
         if not paths:
             raise MissingArtefact(
-                f"no {name} in {root}",
-                hint=f"{FETCH} brings it; KORE_DATA or --set calibrate.onevision=DIR point elsewhere",
+                f"no old samples: LLaVA-OneVision-Data has no {name} in {root}",
+                hint=f"{FETCH} brings it (elsewhere: KORE_DATA, --set calibrate.onevision=DIR); or name your "
+                "own: --samples FILE.jsonl or bench:NAME",
             )
         try:
             import pyarrow.parquet as parquet

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.artifacts.manifest import Manifest, claimed, locked, read_manifest
-from kore.artifacts.run import data_root, run_at
+from kore.artifacts.model_folder import read_config
+from kore.artifacts.resolve_target import Target, resolve_target
+from kore.artifacts.run import data_root, run_named
+from kore.config.model_defaults import resolve_inference
 from kore.errors import MissingArtefact, UsageError
 from kore.evaluation.gates import check_gates, parse_gates
 from kore.evaluation.option_matching import COMPATS, Compat
@@ -21,13 +24,13 @@ from kore.evaluation.rescore import rescore
 from kore.evaluation.runner import BASE, Progress, Result, World, evaluate
 from kore.evaluation.suite_options import SuiteOptions
 from kore.evaluation.suites import resolve_suites
-from kore.evaluation.target import Target, find_target, load_target
+from kore.evaluation.target import load_target
 from kore.evaluation.types import Suite
-from kore.io.files import check_place, read_json
+from kore.io.files import check_place
 from kore.patience import PATIENCE
 
 if TYPE_CHECKING:
-    from kore.config.resolve import EvalSection, Profile
+    from kore.config.resolve import EvalSection, Profile, Resolved
     from kore.evaluation.judge import Judge
     from kore.methods.rag import RagEngine
     from kore.models.load import Backbone
@@ -62,10 +65,8 @@ class Request:
     download: bool = False
     restart: bool = False
 
-    def resolved(self) -> Profile:
-        """The named profile, else the target's own settings, with the flags over it."""
-        from kore.recorded import resolve_for
-
+    def resolved(self) -> Resolved:
+        """The named profile, else the settings that go with the target, with the flags over them."""
         flags: dict[str, Any] = {
             "eval.protocol": self.protocol,
             "eval.judge": self.judge,
@@ -77,7 +78,7 @@ class Request:
             if not sign:
                 raise UsageError(f"--set {text}: expected KEY=VALUE")
             flags[key.strip()] = value.strip()
-        return resolve_for(self.target, self.profile, flags).profile
+        return resolve_inference(self.target, self.profile, flags, download=self.download)
 
 
 @dataclass(frozen=True)
@@ -153,12 +154,12 @@ def plan(request: Request) -> Plan:
     """
     from kore.evaluation.judge import make_judge
 
-    profile = request.resolved()
+    profile = request.resolved().profile
     if request.rag and not request.rag.exists():
         raise MissingArtefact(
             f"nothing to look up: {request.rag}", hint="name items.jsonl, or a folder made by: kore augment"
         )
-    target = None if request.rescore else find_target(request.target, profile.model)
+    target = None if request.rescore else resolve_target(request.target, profile.model.id)
     out = request.out or default_out(request.target, target)
     check_place(out)
     judge = make_judge(
@@ -227,18 +228,15 @@ def compat_of(name: str) -> Compat:
 
 def model_type(model: str) -> str | None:
     """What kind of model it is, from its configuration alone; None if that is not at hand."""
-    from kore.models.load import EMBEDDED, embedded_base
-
-    path = (embedded_base() if model == EMBEDDED else Path(model)) / "config.json"
-    return read_json(path).get("model_type") if path.is_file() else None
+    kind: str | None = (read_config(model) or {}).get("model_type")
+    return kind
 
 
 def default_out(name: str, target: Target | None) -> Path:
     """Inside a run: its eval folder; else ``eval-NAME`` here."""
-    folder = Path(name)
-    if run := run_at(folder):
+    if run := run_named(name):
         return run.evals / "results"
-    stem = (target.label if target and target.adapter else folder.name) or "results"
+    stem = (target.label if target and target.adapter else Path(name).name) or "results"
     return Path(f"eval-{stem}")
 
 

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from kore.adapters.lineage import NAME as LINEAGE
 from kore.adapters.lineage import Lineage, read_lineage
+from kore.artifacts.model_folder import EMBEDDED as EMBEDDED
+from kore.artifacts.model_folder import embedded_base as embedded_base
+from kore.artifacts.model_folder import model_folder as model_folder
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.io.files import hash_bytes, hash_file, hash_json, read_json
 from kore.models import qwen_image_processor as pictures_only
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from kore.adapters.stacked import Earlier
     from kore.config.resolve import ModelSection
 
-EMBEDDED = "kore-tiny"
 _UNITS = 1024  # unit vectors at a time
 _WHOLE = 64 << 20  # bytes of a weight file that is hashed whole
 _END = 4096  # bytes of each end of a tensor that are hashed in a larger one
@@ -84,49 +86,6 @@ def dense(linear: Any) -> torch.Tensor:
         units = torch.eye(linear.in_features, device=weight.device)
         rows = torch.cat([linear.forward(part) for part in torch.split(units, _UNITS)])
         return rows.T if linear.bias is None else (rows - linear.bias).T
-
-
-def embedded_base() -> Path:
-    """The folder of kore-tiny, the base that ships with KORE."""
-    return Path(__file__).parents[1] / "demo" / "base"
-
-
-def model_folder(name: str, *, download: bool = False) -> Path:
-    """The local folder of a model.
-
-    Args:
-        name: ``kore-tiny``, a folder, or a hub id.
-        download: allow fetching a hub id; without it only the local cache is looked at.
-
-    Raises:
-        MissingArtefact: a hub id that is not in the cache, or a folder that is no model.
-    """
-    folder = embedded_base() if name == EMBEDDED else Path(name)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise MissingArtefact(
-                f"{folder} holds no config.json", hint="--model takes a model folder or a hub id"
-            )
-        return folder
-    if name.count("/") == 1 and not name.startswith((".", "/")) and folder.parent.is_dir():
-        raise MissingArtefact(f"nothing here: {name}", hint="kore dashboard lists runs")
-    if name.startswith((".", "/")) or name.count("/") != 1:
-        raise MissingArtefact(
-            f"no such model: {name}", hint="--model takes kore-tiny, a folder, or a hub id ORG/NAME"
-        )
-    return _from_hub(name, download)
-
-
-def _from_hub(name: str, download: bool) -> Path:
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-    try:
-        return Path(snapshot_download(name, local_files_only=not download, allow_patterns=wanted))
-    except (OSError, ValueError) as error:
-        hint = f"kore dashboard lists runs; a model is fetched with: kore data fetch {name}   (or --download)"
-        reason = "could not be fetched" if download else "is no folder here, and no model in the local cache"
-        raise MissingArtefact(f"{name} {reason}", hint=hint) from error
 
 
 def base_identity() -> dict[str, str]:

@@ -20,6 +20,7 @@ from kore.errors import DataError, MissingArtefact, UsageError
 from kore.nullspace.layer_selection import is_number
 
 T = TypeVar("T")
+OWN = "--samples FILE.jsonl (what the model should keep answering), or bench:NAME"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,19 @@ def parse_source(text: str, default: int) -> Source:
         f"samples: unknown source {text!r}",
         hint="one of demo[:SUITE], onevision, FILE.jsonl, bench:NAME, each with an optional :COUNT",
     )
+
+
+def parse_sources(texts: Sequence[str], default: int) -> list[Source]:
+    """Read every source; see `parse_source`.
+
+    Raises:
+        UsageError: none is named, or one of no such kind.
+    """
+    if not texts:
+        raise UsageError(
+            "no old samples are named, and there are none for this model by default", hint=f"name some: {OWN}"
+        )
+    return [parse_source(text, default) for text in texts]
 
 
 def collect(

@@ -27,7 +27,7 @@ from kore.nullspace.layer_selection import parse_share
 from kore.nullspace.parallel import Ranks
 from kore.nullspace.rank_selection import one_rank
 from kore.nullspace.site_selection import Choice, choose_sites, score_sites
-from kore.nullspace.sources import Source, collect, collect_others, parse_source
+from kore.nullspace.sources import Source, collect, collect_others, parse_sources
 from kore.nullspace.spectra import write_spectra
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class CalibrateJob:
                 "layers = auto follows gradients through the whole model", hint="leave --offload out"
             )
         wanted = read_new(Path(section.new) if section.new else new) if share is not None else []
-        self.sources: list[Source] = [parse_source(text, section.count) for text in section.samples]
+        self.sources: list[Source] = parse_sources(section.samples, section.count)
         self._pictures = Path(tempfile.mkdtemp(prefix="kore-samples-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._pictures, ignore_errors=True)
         Ranks.join()

@@ -102,9 +102,9 @@ def rehearse_old(section: CalibrateSection, *, needed: bool) -> int:
 
 def draw_old(section: CalibrateSection, work: Path) -> tuple[list[Sample], list[Sample]]:
     """The samples that the covariance is summed over, and others of the same sources."""
-    from kore.nullspace.sources import collect, collect_others, parse_source
+    from kore.nullspace.sources import collect, collect_others, parse_sources
 
-    sources = [parse_source(text, section.count) for text in section.samples]
+    sources = parse_sources(section.samples, section.count)
     used = collect(sources, section.seed, work, onevision=section.onevision)
     each = max(1, ASKED // len(sources))
     return used, collect_others(sources, section.seed, work, used, each, onevision=section.onevision)

@@ -62,12 +62,14 @@ class Plan:
             KoreError: a picture or a model that is not there or broken.
         """
         from kore.chat import Session
+        from kore.config.model_defaults import resolve_inference
         from kore.models.processing import open_image
-        from kore.recorded import resolve_for
 
         for path in self.images:
             open_image(path)
-        profile = resolve_for(self.name, self.profile, dict(self.settings)).profile
+        profile = resolve_inference(
+            self.name, self.profile, dict(self.settings), download=self.download
+        ).profile
         longest = self.max_new_tokens or profile.eval.max_new_tokens
         return Session.open(
             self.name,

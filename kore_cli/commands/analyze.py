@@ -41,7 +41,7 @@ def capture(
         str, typer.Option("--methods", "-m", help="plain, asvd, cosvd, cosvd-root (least output error).")
     ] = "plain,asvd,cosvd",
     model: options.Model = None,
-    profile: options.ProfileName = "tiny",
+    profile: options.ProfileName = "",
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Only the first N samples of each suite.")
     ] = None,
@@ -84,6 +84,7 @@ def capture(
         target=model or "", suites=options.names(suite), data=data_dir, profile=profile,
         settings=setting or [], split=split, limit=limit, download=download,
     )  # fmt: skip
+    options.report(output, asked.resolved(), "eval.max_new_tokens")
     request = CaptureRequest(
         evaluation=asked,
         drops=parse_drops(components),

@@ -30,7 +30,7 @@ def augment(
         str | None,
         typer.Option("--out", "-o", metavar="DIR", help="Where to write; - streams samples to stdout."),
     ] = None,
-    profile: ProfileName = "tiny",
+    profile: ProfileName = "",
     teacher: Annotated[
         str | None,
         typer.Option(help="openai:MODEL (key in OPENAI_API_KEY), hf:PATH, offline or replay:FILE."),
@@ -91,11 +91,10 @@ def augment(
     quiet: Quiet = False,
 ) -> None:
     """Grow items into knowledge trees: dialogues, recognition, captions and visual questions."""
-    from kore.config.resolve import resolve
     from kore.data.evoke import read_items
     from kore.errors import DataError, UsageError
     from kore.io.files import check_place
-    from kore_cli.options import given
+    from kore_cli.options import given, resolve
     from kore_cli.output import Output
 
     output = Output(json_mode=json_, quiet=quiet)
@@ -104,9 +103,8 @@ def augment(
         "copies": copies, "negatives": negatives, "grounding": grounding, "judge": judge, "forest": forest,
         "templates": str(templates) if templates else None, "concurrency": concurrency, "max_cost": max_cost,
     }  # fmt: skip
-    settings = resolve(
-        profile, given(set_, {f"augment.{key}": value for key, value in flags.items()})
-    ).profile.augment
+    overrides = given(set_, {f"augment.{key}": value for key, value in flags.items()})
+    settings = resolve(output, profile, overrides, "augment.teacher").profile.augment
     if format not in ("auto", "items", "evoke"):
         raise UsageError(f"no such format: {format}", hint="--format items, evoke or auto")
     if out is None and not dry_run:

@@ -17,11 +17,11 @@ def calibrate(
             "--samples", help="demo[:SUITE], onevision, FILE.jsonl or bench:NAME, with :COUNT; repeatable."
         ),
     ] = None,
-    profile: options.ProfileName = "tiny",
+    profile: options.ProfileName = "",
     model: options.Model = None,
     adapter: Annotated[
         Path | None,
-        typer.Option("--adapter", help="A finished run: calibrate the model as that run left it."),
+        typer.Option("--adapter", help="A finished run (folder or name): calibrate the model as it left it."),
     ] = None,
     out: options.Out = None,
     count: Annotated[
@@ -58,13 +58,16 @@ def calibrate(
 
     Example: kore calibrate --samples demo
     """
-    from kore.config.resolve import resolve
+    from dataclasses import replace
+
+    from kore.artifacts.run import locate
     from kore.config.schema import ONEVISION_SUBSETS
     from kore.errors import UsageError
     from kore.io.files import check_place
     from kore.nullspace.layer_selection import parse_share
     from kore.nullspace.parallel import Ranks
     from kore.workflows.calibrate_run import CalibrateJob
+    from kore.workflows.launch import place
     from kore.workflows.sequential import read_earlier
     from kore_cli.output import Output
 
@@ -80,24 +83,28 @@ def calibrate(
         "calibrate.seed": seed,
     }
     settings = options.given(setting, flags)
-    resolved = resolve(profile, settings)
+    earlier = locate(adapter) if adapter else None
+    output = Output(json_mode=as_json, quiet=quiet or not place().first)
+    resolved = options.resolve(
+        output, profile, settings, "calibrate.samples", "adapter.rank", after=earlier, download=download
+    )
     if count is not None:
         # of onevision, -n counts each of its categories
         section = resolved.profile.calibrate
         whole = f"onevision:{len(ONEVISION_SUBSETS) * section.count}"
         drawn = [whole if text == "onevision" else text for text in section.samples]
-        resolved = resolve(profile, {**settings, "calibrate.samples": drawn})
+        section = section.model_copy(update={"samples": drawn})
+        resolved = replace(resolved, profile=resolved.profile.model_copy(update={"calibrate": section}))
     if new is not None and parse_share(resolved.profile.calibrate.layers) is None:
         raise UsageError("--new has no effect without --layers auto", hint="add --layers auto, or auto:SHARE")
     ranks = Ranks.join()
-    output = Output(json_mode=as_json, quiet=quiet or ranks.rank > 0)
     job = CalibrateJob(
         resolved.profile,
         out,
         download=download,
         offload=offload,
         on_note=output.warn,
-        earlier=read_earlier(adapter) if adapter else None,
+        earlier=read_earlier(earlier) if earlier else None,
         factors=factors,
     )
     for line in job.lines():

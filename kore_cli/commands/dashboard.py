@@ -46,9 +46,10 @@ def dashboard(
     """
     import sys
 
+    from kore.artifacts.run import locate
     from kore_cli.output import Output
 
-    folders = [find_run(name) for name in runs or []]
+    folders = [locate(name) for name in runs or []]
     if once or json or not sys.stdout.isatty():
         from kore.telemetry import Monitor
         from kore_cli.dashboard.snapshot import snapshot_json
@@ -62,14 +63,6 @@ def dashboard(
         Output(json_mode=True).record(snapshot_json(snapshot))
         return
     open_dashboard(folders, theme=theme, images=images.value)
-
-
-def find_run(name: str) -> Path:
-    """A run's folder by path, or by name under the runs folder; it need not be there yet."""
-    from kore.artifacts.run import home
-
-    path = Path(name)
-    return home() / name if not path.exists() and (home() / name).exists() else path
 
 
 def open_dashboard(folders: list[Path], *, theme: str, images: str) -> None:

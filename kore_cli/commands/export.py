@@ -11,7 +11,7 @@ from kore_cli import options
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or an adapter folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run (folder or name), or an adapter folder.")],
     to: Annotated[
         str, typer.Option("--to", metavar="FORM", help="peft, merged or vllm.", show_default=True)
     ] = "peft",
@@ -30,6 +30,7 @@ def export(
     """
     from typing import cast
 
+    from kore.artifacts.run import locate
     from kore.errors import UsageError
     from kore.workflows.export_run import export_run
     from kore_cli.output import Output
@@ -38,7 +39,7 @@ def export(
         raise UsageError(f"--to {to}: one of peft, merged, vllm")
     form = cast("Literal['peft', 'merged', 'vllm']", to)
     output = Output(json_mode=as_json, quiet=quiet)
-    value = export_run(run, form, out, model=model, dtype=dtype, restart=restart)
+    value = export_run(locate(run), form, out, model=model, dtype=dtype, restart=restart)
     check = value["check"]
     output.note(
         f"checked on {check['prompts']} prompts: logits differ by up to {check['error']:.2g}, "

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kore_cli.options import DryRun, Json, Model, Out, ProfileName, Quiet, Restart, Seed, Set, given, names
+from kore_cli.options import (
+    DryRun,
+    Json,
+    Model,
+    Out,
+    ProfileName,
+    Quiet,
+    Restart,
+    Seed,
+    Set,
+    given,
+    names,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from kore.config.resolve import Profile
@@ -15,7 +28,7 @@ if TYPE_CHECKING:
 
 def inject(
     items: Annotated[str, typer.Argument(help="KnowledgeItem records (JSONL), - for stdin.")],
-    profile: ProfileName = "tiny",
+    profile: ProfileName = "",
     out: Out = None,
     model: Model = None,
     suites: Annotated[
@@ -32,7 +45,8 @@ def inject(
     after: Annotated[
         Path | None,
         typer.Option(
-            "--after", help="A finished run: teach these items after its own, protecting those as well."
+            "--after",
+            help="A finished run (folder or name): teach these items after its own, protecting those too.",
         ),
     ] = None,
     data_dir: Annotated[
@@ -54,7 +68,7 @@ def inject(
     """
     import sys
 
-    from kore.config.resolve import resolve
+    from kore.artifacts.run import locate
     from kore.workflows.inject import Request, plan, run_inject
     from kore_cli.output import Output
     from kore_cli.render.injection import print_outcome
@@ -67,7 +81,9 @@ def inject(
         "calibrate.seed": seed,
         "calibrate.samples": samples,
     }
-    resolved = resolve(profile, given(set_, flags))
+    after = locate(after) if after else None
+    keys = ("augment.teacher", "adapter.rank", "train.lr")
+    resolved = resolve(output, profile, given(set_, flags), *keys, after=after)
     request = Request(
         items=items,
         resolved=resolved,

@@ -13,7 +13,10 @@ SHOWN = "it shows items, trees, samples, covariances, adapters, runs and evaluat
 
 
 def show(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder or file that KORE made or reads.")],
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="A folder or file that KORE made or reads, or a run's name."),
+    ],
     id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="One item, sample or question of it.")
     ] = None,
@@ -26,11 +29,12 @@ def show(
     json_: Json = False,
 ) -> None:
     """Tell what any artefact is: items, tree, samples, covariance, adapter, run, result."""
-    from kore.artifacts.run import run_at
+    from kore.artifacts.run import locate, run_at
     from kore.errors import DataError, MissingArtefact
     from kore_cli.output import Output
 
     output = Output(json_mode=json_)
+    path = locate(path)
     if not path.exists():
         raise MissingArtefact(f"no such file or folder: {path}")
     kind = kind_of(path)

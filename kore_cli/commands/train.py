@@ -23,7 +23,7 @@ def train(
         str | None,
         typer.Option("--method", "-m", help="kore lora full replay ewc lwf moelora olora sefe cia."),
     ] = None,
-    profile: options.ProfileName = "tiny",
+    profile: options.ProfileName = "",
     covariance: Annotated[
         Path | None, typer.Option("--covariance", "-c", help="Folder made by kore calibrate.")
     ] = None,
@@ -35,7 +35,7 @@ def train(
     ] = None,
     after: Annotated[
         Path | None,
-        typer.Option("--after", help="An earlier run; train on the model that it left, and keep both."),
+        typer.Option("--after", help="An earlier run (folder or name): train on its model and keep both."),
     ] = None,
     out: options.Out = None,
     model: options.Model = None,
@@ -87,12 +87,13 @@ def train(
     """
     import sys
 
-    from kore.config.resolve import resolve
+    from kore.artifacts.run import locate
     from kore.workflows.launch import place
     from kore.workflows.train_run import TrainRequest, run_training
     from kore_cli.output import Output
 
-    output = Output(json_mode=as_json, quiet=quiet)
+    output = Output(json_mode=as_json, quiet=quiet or not place().first)
+    after = locate(after) if after else None
     command = [argument for argument in sys.argv[1:] if argument != "--watch"]
     flags = {
         "train.method": method,
@@ -111,7 +112,10 @@ def train(
         "train.keep": keep,
         "train.seed": seed,
     }
-    resolved = resolve(profile, options.given(setting, flags))
+    settings = options.given(setting, flags)
+    resolved = options.resolve(
+        output, profile, settings, "adapter.rank", "train.lr", after=after, download=download
+    )
     _refuse_idle(resolved, new_covariance)
     request = TrainRequest(
         resolved=resolved,

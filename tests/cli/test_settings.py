@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from kore import recorded
+from kore.config import model_defaults
 from kore.config import resolve as profile
 from kore_cli.main import app
 
@@ -39,20 +39,26 @@ def with_set(command: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
         yield from with_set(inner, (*path, name))
 
 
+def keep_flags(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The flags that a command resolves its settings with; the command then ends in `Resolved`."""
+    seen: dict[str, Any] = {}
+
+    def resolve(_: object, flags: dict[str, Any] | None = None, *rest: object, **named: object) -> None:
+        seen.update(flags or {})
+        raise Resolved
+
+    monkeypatch.setattr(profile, "resolve", resolve)
+    monkeypatch.setattr(model_defaults, "resolve_layers", resolve)
+    return seen
+
+
 def test_every_command_with_settings_is_tried_here() -> None:
     assert set(with_set(typer.main.get_command(app))) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_loses_what_was_set(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[str, Any] = {}
-
-    def resolve(name: str = "tiny", flags: dict[str, Any] | None = None, **_: object) -> None:
-        seen.update(flags or {})
-        raise Resolved
-
-    monkeypatch.setattr(profile, "resolve", resolve)
-    monkeypatch.setattr(recorded, "resolve", resolve)
+    seen = keep_flags(monkeypatch)
     wanted = {key: "7" for key in profile.all_keys()}
     assert {"calibrate.layers", "calibrate.seed", "model.id", "train.seed"} <= wanted.keys()
     words = [*command.split(), *COMMANDS[command]]
@@ -73,25 +79,13 @@ def test_no_command_loses_what_was_set(command: str, monkeypatch: pytest.MonkeyP
 def test_a_setting_stands_over_the_flag_of_the_same_key(
     command: str, flag: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: dict[str, Any] = {}
-
-    def resolve(name: str = "tiny", flags: dict[str, Any] | None = None) -> None:
-        seen.update(flags or {})
-        raise Resolved
-
-    monkeypatch.setattr(profile, "resolve", resolve)
+    seen = keep_flags(monkeypatch)
     done = CliRunner().invoke(app, [command, *COMMANDS[command], flag, "1", "--set", f"{key}=2"])
     assert isinstance(done.exception, Resolved) and seen[key] == "2"
 
 
 def test_one_seed_draws_the_old_samples_and_trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    seen: dict[str, Any] = {}
-
-    def resolve(name: str = "tiny", flags: dict[str, Any] | None = None) -> None:
-        seen.update(flags or {})
-        raise Resolved
-
-    monkeypatch.setattr(profile, "resolve", resolve)
+    seen = keep_flags(monkeypatch)
     CliRunner().invoke(app, ["inject", str(tmp_path / "items.jsonl"), "--seed", "5"])
     assert (seen["train.seed"], seen["calibrate.seed"]) == (5, 5)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from kore.artifacts.resolve_target import resolve_target
 from kore.config.resolve import ModelSection
 from kore.errors import DataError, GateNotMet, MissingArtefact, UsageError
 from kore.evaluation.compare import all_flips, compare, open_side
 from kore.evaluation.report import item_words
 from kore.evaluation.run_eval import Outcome, Request, carry_out, plan
-from kore.evaluation.target import find_target
 from kore.evaluation.types import Verdict
 from tests.held import held
 from tests.tsv import write_all
@@ -25,7 +25,6 @@ def adapter(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from kore.adapters import lora as adapters
-    from kore.config.resolve import ModelSection
     from kore.models.load import load
 
     backbone = load(ModelSection(id=str(tiny_llava), device="cpu"))
@@ -189,7 +188,7 @@ def test_bad_targets_and_suites_say_what_to_do(request_: Request, tmp_path: Path
     with pytest.raises(MissingArtefact):
         plan(replace(request_, target=str(tmp_path / "gone")))
         carry_out(replace(request_, target="./gone", out=tmp_path / "x"))
-    with pytest.raises(MissingArtefact, match="no run, adapter or model"):
+    with pytest.raises(MissingArtefact, match="not a run, an adapter or a model"):
         plan(replace(request_, target=str(tmp_path)))
     with pytest.raises(MissingArtefact, match="no such file"):
         plan(replace(request_, suites=["gone.jsonl"]))
@@ -259,7 +258,7 @@ def test_a_label_from_an_adapter_is_a_plain_name_that_is_not_taken(
     place.mkdir()
     (place / "adapter_config.json").write_text("{}")
     (place / "kore.json").write_text(json.dumps({"method": method}))
-    assert find_target(str(place), ModelSection()).label == label
+    assert resolve_target(str(place)).label == label
 
 
 @pytest.mark.parametrize("rescore", [False, True])

@@ -111,7 +111,7 @@ class CapturePlan:
     def __init__(self, request: CaptureRequest, on_note: Callable[[str], None] = lambda text: None) -> None:
         self.request = request
         self.on_note = on_note
-        profile = request.evaluation.resolved()
+        profile = request.evaluation.resolved().profile
         model = request.evaluation.target or profile.model.id
         if profile.model.quantisation != "none":
             raise UsageError(

@@ -1,0 +1,93 @@
+"""Find a model's folder: the embedded base, a folder, or a hub id in the local cache. No torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from kore.errors import DataError, MissingArtefact
+from kore.io.files import read_json
+
+EMBEDDED = "kore-tiny"
+CONFIG = "config.json"
+_SNAPSHOT = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def embedded_base() -> Path:
+    """The folder of kore-tiny, the base that ships with KORE."""
+    return Path(__file__).parents[1] / "demo" / "base"
+
+
+def model_folder(name: str, *, download: bool = False) -> Path:
+    """The local folder of a model.
+
+    Args:
+        name: ``kore-tiny``, a folder, or a hub id.
+        download: allow fetching a hub id; without it only the local cache is looked at.
+
+    Raises:
+        MissingArtefact: a hub id that is not in the cache, or a folder that is no model.
+    """
+    folder = embedded_base() if name == EMBEDDED else Path(name)
+    if folder.is_dir():
+        if not (folder / CONFIG).is_file():
+            raise MissingArtefact(
+                f"{folder} holds no config.json", hint="--model takes a model folder or a hub id"
+            )
+        return folder
+    if name.count("/") == 1 and not name.startswith((".", "/")) and folder.parent.is_dir():
+        raise MissingArtefact(f"nothing here: {name}", hint="kore dashboard lists runs")
+    if name.startswith((".", "/")) or name.count("/") != 1:
+        raise MissingArtefact(
+            f"no such model: {name}", hint="--model takes kore-tiny, a folder, or a hub id ORG/NAME"
+        )
+    return _from_hub(name, download)
+
+
+def _from_hub(name: str, download: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(name, local_files_only=not download, allow_patterns=wanted))
+    except (OSError, ValueError) as error:
+        hint = f"kore dashboard lists runs; a model is fetched with: kore data fetch {name}   (or --download)"
+        reason = "could not be fetched" if download else "is no folder here, and no model in the local cache"
+        raise MissingArtefact(f"{name} {reason}", hint=hint) from error
+
+
+def hub_id(name: str) -> str | None:
+    """The hub id that `name` is, or that a path into a hub cache (maybe another machine's) belongs to."""
+    if found := _SNAPSHOT.search(name):
+        return f"{found[1]}/{found[2]}"
+    return name if _HUB_ID.fullmatch(name) and not Path(name).parent.is_dir() else None
+
+
+def read_config(name: str, *, download: bool = False) -> dict[str, Any] | None:
+    """A model's config.json; None if it is not here.
+
+    Args:
+        name: as for `model_folder`.
+        download: allow fetching the file of a hub id; without it only the local cache is read.
+    """
+    folder = embedded_base() if name == EMBEDDED else Path(name)
+    path = folder / CONFIG if (folder / CONFIG).is_file() else None
+    if path is None and not folder.exists() and (hub := hub_id(name)) is not None:
+        path = _config_from_hub(hub, download)
+    if path is None:
+        return None
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise DataError("not a model configuration", where=str(path))
+    return config
+
+
+def _config_from_hub(name: str, download: bool) -> Path | None:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, CONFIG, local_files_only=not download))
+    except (OSError, ValueError):  # the loader reports it, with the command that fetches the model
+        return None
