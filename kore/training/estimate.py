@@ -125,13 +125,14 @@ def plan(
         bytes_of["weights"] += sum(size(p) * wide.dtype.itemsize for p in wide.parameters)
     trained = sum(g.count for g in groups)
     low = any(p.requires_grad and p.element_size() == 2 for p in parameters)
-    bytes_of["gradients"] = trained * (2 if low else 4)
-    bytes_of["optimiser"] = trained * (12 if low else 8)
+    bytes_of |= training_bytes(trained, low=low)
     if section.zero:
         bytes_of["optimiser"] //= parts.world
         bytes_of["gradients"] //= parts.world if section.zero >= 2 else 1
         bytes_of["weights"] //= parts.world if section.zero == 3 else 1
-    bytes_of["activations"] = _activations(backbone, section, parts.micro * longest)
+    bytes_of["activations"] = activation_bytes(
+        backbone.model, parts.micro * longest, checkpointing=section.gradient_checkpointing
+    )
     if own := extra(backbone.model, parts.micro * longest):
         bytes_of["method"] = own
     return Plan(
@@ -140,16 +141,25 @@ def plan(
     )  # fmt: skip
 
 
-def _activations(backbone: Backbone, section: TrainSection, tokens: int) -> int:
+def training_bytes(trained: int, *, low: bool = False) -> dict[str, int]:
+    """Gradients and Adam's state of so many trained parameters.
+
+    Args:
+        low: they are held in half precision, with float32 copies in the optimiser.
+    """
+    return {"gradients": trained * (2 if low else 4), "optimiser": trained * (12 if low else 8)}
+
+
+def activation_bytes(model: Any, tokens: int, *, checkpointing: bool) -> int:
     """Rough: what the language layers keep for the backward pass, and the logits with their gradient."""
-    config = backbone.model.config
+    config = model.config
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
     inner = int(getattr(text, "intermediate_size", 4 * hidden))
     # what the layers hand on is as wide as the embedding: float32 where that is trained in full
-    width = backbone.model.get_input_embeddings().weight.element_size()
+    width = model.get_input_embeddings().weight.element_size()
     layer = (10 * hidden + 4 * inner) * width
-    kept = layers * hidden * width + layer if section.gradient_checkpointing else layers * layer
+    kept = layers * hidden * width + layer if checkpointing else layers * layer
     return int(tokens * (kept + 2 * 4 * int(text.vocab_size)))
 
 

@@ -1,4 +1,4 @@
-"""The kore profiles commands: list, show, validate, copy."""
+"""The kore profiles commands: list, show, validate, copy, suggest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kore_cli import options
 from kore_cli.help import KoreGroup
 
 app = typer.Typer(
-    help="Settings for models and machines: list, show, validate, copy.",
+    help="Settings for models and machines: list, show, validate, copy, suggest.",
     no_args_is_help=True,
     cls=KoreGroup,
     rich_markup_mode=None,
@@ -99,7 +99,7 @@ def validate(name: Name, setting: options.Set = None, as_json: options.Json = Fa
 def copy(
     name: Name,
     target: Annotated[Path, typer.Argument(help="The file to write, or a folder.")] = Path("."),
-    force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """A profile as a file of your own to edit.
@@ -107,19 +107,60 @@ def copy(
     Example: kore profiles copy llava-v1.5-7b mine.toml
     """
     from kore.config.resolve import find
-    from kore.errors import UsageError
-    from kore.io.files import atomic_write
     from kore_cli.output import Output
 
     source = find(name)
     path = target / source.name if target.is_dir() else target
+    _write(path, source.read_text(encoding="utf-8"), force)
+    Output(json_mode=as_json).result({"file": str(path)}, f"{path}: use it with --profile {path}")
+
+
+@app.command()
+def suggest(
+    model: Annotated[str, typer.Argument(help="A model folder or hub id.")],
+    gpu: Annotated[str, typer.Option("--gpu", metavar="SIZE", help="The GPU's memory, e.g. 24GiB.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="The TOML file to write.")
+    ] = None,
+    setting: options.Set = None,
+    download: options.Download = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """A profile for a model on one GPU: quantisation, micro-batch and checkpointing by the memory estimate.
+
+    The shapes come from config.json; no weights are read. Example: kore profiles suggest MODEL --gpu 24GiB
+    """
+    from kore.workflows.suggest import suggest as suggested
+    from kore_cli.options import overrides
+    from kore_cli.output import Output
+
+    output = Output(json_mode=as_json)
+    found = suggested(model, gpu, overrides(setting), download=download)
+    if out is not None:
+        _write(out, found.toml, force)
+    if as_json or out is not None:
+        value = {"profile": found.toml, "memory": found.memory, "file": str(out) if out else None}
+        output.result(value, f"{out}: use it with --profile {out}")
+    else:
+        output.line(found.toml.rstrip())
+
+
+def _write(path: Path, text: str, force: bool) -> None:
+    """Write a profile.
+
+    Raises:
+        UsageError: the name does not end in .toml, or the file exists and is not to be replaced.
+    """
+    from kore.errors import UsageError
+    from kore.io.files import atomic_write
+
     if path.suffix != ".toml":
         raise UsageError(f"a profile's name ends in .toml: {path}")
     if path.exists() and not force:
-        raise UsageError(f"{path} exists", hint="write over it with --force")
+        raise UsageError(f"{path} exists", hint="overwrite it with --force")
     with atomic_write(path) as stream:
-        stream.write(source.read_text(encoding="utf-8"))
-    Output(json_mode=as_json).result({"file": str(path)}, f"{path}: use it with --profile {path}")
+        stream.write(text)
 
 
 def _toml(value: object) -> str:

@@ -24,6 +24,7 @@ COMMANDS = {
     "inject": ["items.jsonl", "--dry-run"],
     "profiles show": ["tiny"],
     "profiles validate": ["tiny"],
+    "profiles suggest": ["kore-tiny", "--gpu", "24GiB"],
     "analyze capture": ["-k", "4", "--samples", "demo", "--dry-run"],
 }
 
@@ -49,6 +50,7 @@ def keep_flags(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(profile, "resolve", resolve)
     monkeypatch.setattr(model_defaults, "resolve_layers", resolve)
+    monkeypatch.setattr("kore.workflows.suggest.resolve_layers", resolve)
     return seen
 
 
