@@ -39,7 +39,10 @@ input, and for standard output where something is written. Colour appears on ter
 | 141 | the reader of a pipe went away |
 
 Settings come from flags, else from `KORE_SECTION__KEY` variables (`KORE_TRAIN__LR=2e-4`), else from the
-profile's file, else from the defaults; `kore profiles show NAME` tells which. Runs live in `$KORE_HOME`,
+named profile. Without `--profile` they follow the model: a run's own, else those of the shipped profile for
+this model, else rules for its family, read from its config.json; one line on stderr reports which.
+`kore profiles show NAME` shows where each value of a profile comes from. A run can be named by its path or by
+its name under the runs folder. Runs live in `$KORE_HOME`,
 by default `./runs`. Keys of providers are read from the environment only.
 
 Completion: `kore --install-completion` for the shell you are in. To write the script yourself:

@@ -31,13 +31,13 @@ def open_chat(plan: Plan, adapters: list[str], *, context: bool | None, theme: s
     Raises:
         MissingArtefact: the model or run is not there (told before the screen opens).
     """
-    from kore.artifacts.run import home, title_of
+    from kore.artifacts.run import locate, title_of
     from kore_cli.chat.header import EMBEDDED
     from kore_cli.widgets.image import prepare
 
     name = plan.name
     for given in [name, *adapters]:
-        local = Path(given).exists() or (home() / given).exists() or given == EMBEDDED
+        local = locate(given).exists() or given == EMBEDDED
         if not local and not _may_be_on_the_hub(given):
             raise MissingArtefact(f"no run, adapter or model here: {given}", hint="kore dashboard lists runs")
     prepare(images)

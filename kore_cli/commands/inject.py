@@ -64,7 +64,7 @@ def inject(
 ) -> None:
     """Teach a model your own items: augment, calibrate, train, evaluate.
 
-    Example: kore inject items.jsonl --profile tiny -o runs/mine
+    Example: kore inject items.jsonl -o runs/mine
     """
     import sys
 

@@ -51,6 +51,7 @@ def test_every_command_of_the_design_is_there() -> None:
         "show",
         "validate",
         "copy",
+        "suggest",
     }
     assert {path[1] for path in PATHS if path[:1] == ("data",) and len(path) == 2} == {"check", "fetch"}
     assert {path[1] for path in PATHS if path[:1] == ("analyze",) and len(path) == 2} == {

@@ -61,6 +61,20 @@ def test_augment_says_whose_teacher_it_takes_before_any_model_library(tmp_path: 
     assert "teacher openai:gpt-4o" in done.stderr and "torch" not in modules
 
 
+def test_a_model_in_the_hub_cache_gets_the_rules_of_its_own_config(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "items.jsonl", [ITEM])
+    place = tmp_path / "hub" / "models--org--mine"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("abc")
+    (place / "snapshots" / "abc").mkdir(parents=True)
+    config = {"architectures": ["MineForConditionalGeneration"], "text_config": {"hidden_size": 2560}}
+    (place / "snapshots" / "abc" / "config.json").write_text(json.dumps(config))
+    call = ["augment", str(tmp_path / "items.jsonl"), "--dry-run", "--json", "--set", "model.id=org/mine"]
+    done, modules = loaded(tmp_path, *call, HF_HUB_CACHE=str(tmp_path / "hub"))
+    assert "family rules for MineForConditionalGeneration (hidden size 2560): teacher offline" in done.stderr
+    assert "torch" not in modules
+
+
 def test_eval_of_a_run_by_its_name_evaluates_its_adapter(samples: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     trained = kore(
