@@ -140,7 +140,7 @@ def report(output: Output, resolved: Resolved, *keys: str) -> None:
 
 
 def given(texts: list[str] | None, flags: dict[str, Any]) -> dict[str, Any]:
-    """What `kore.config.resolve.resolve_layers` is handed: the flags that were given, and ``--set`` over them.
+    """What `resolve_layers` gets: the flags that were given, and ``--set`` over them.
 
     Args:
         flags: dotted key -> value; None where the flag was not given.
