@@ -98,7 +98,8 @@ def evaluate(
         base: Answers | None = None
         if isinstance(suite, AgreementSuite) and label != BASE:
             untouched = engine.backbone.fingerprint
-            base, _, _ = _answer(engine, suite, out, BASE, False, untouched, made, progress, world)
+            plain = engine.without_retrieval  # what is stored as the base's must be the base's
+            base, _, _ = _answer(plain, suite, out, BASE, False, untouched, made, progress, world)
         if world.rank:  # one process scores, so that a judge is asked once
             continue
         if isinstance(suite, AgreementSuite) and base is not None:

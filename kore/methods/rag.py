@@ -153,6 +153,11 @@ class RagEngine(Engine):
         """Of base and items together."""
         return hash_json([self.backbone.fingerprint, self.retriever.fingerprint])
 
+    @property
+    def without_retrieval(self) -> Engine:
+        """A plain engine on the same backbone."""
+        return Engine(self.backbone, batch=self.batch, max_new_tokens=self.max_new_tokens)
+
     def answer(
         self,
         prompts: Sequence[Prompt],

@@ -83,6 +83,11 @@ class Engine:
         self.max_new_tokens = max_new_tokens
         self.encoder = Encoder(backbone.processor)
 
+    @property
+    def without_retrieval(self) -> Engine:
+        """The engine that passes prompts to the model unchanged."""
+        return self
+
     def answer(
         self,
         prompts: Sequence[Prompt],

@@ -11,7 +11,9 @@ from PIL import Image
 from kore.chat import Ask, Session
 from kore.config.resolve import ModelSection
 from kore.data.records import KnowledgeItem, KnowledgeTree, encode
+from kore.evaluation.agreement import load_agreement
 from kore.evaluation.run_eval import Request, carry_out
+from kore.evaluation.runner import evaluate
 from kore.methods.rag import RagEngine, Retriever, read_items
 from kore.models.generate import Engine, Prompt
 from kore.models.load import load
@@ -120,3 +122,24 @@ def test_eval_has_a_row_for_retrieval_beside_the_base(
     engine = Engine(load(ModelSection(id=str(tiny_llava))), max_new_tokens=4)
     alone, helped = engine.answer([Prompt.ask("Where is Fiji?"), Prompt.ask("Fiji it is.\nWhere is Fiji?")])
     assert (said["base"], said["rag"]) == (alone, helped)
+
+
+def test_retrieval_is_compared_with_the_base_and_not_with_itself(
+    tiny_llava: Path, tmp_path: Path, items: list[KnowledgeItem]
+) -> None:
+    prompts = tmp_path / "old.jsonl"
+    prompts.write_text(json.dumps({"question_id": "1", "text": "Where is Fiji?", "answer": "x"}) + "\n")
+    suite = load_agreement(prompts)
+    backbone = load(ModelSection(id=str(tiny_llava)))
+    retrieving = RagEngine(Retriever(backbone, items), max_new_tokens=4)
+    engine = Engine(backbone, max_new_tokens=4)
+    alone, helped = engine.answer([Prompt.ask("Where is Fiji?"), Prompt.ask("Fiji it is.\nWhere is Fiji?")])
+    assert alone != helped
+    result = evaluate(
+        retrieving, [suite], tmp_path / "out", label="rag", adapter=False, fingerprint=retrieving.fingerprint
+    )
+    (verdict,) = result.scored["agreement"].samples
+    assert (verdict.answer, verdict.prediction) == (alone, helped)
+    assert result.scored["agreement"].headline == 0
+    base = evaluate(engine, [suite], tmp_path / "out", label="base", adapter=False)
+    assert base.kept == 1 and base.answers["agreement"]["1"] == [alone]
