@@ -159,10 +159,9 @@ class Reporter(TrainerCallback):
             checkpoint.thin(self.folder, best)
         self._mark = time.monotonic()
 
-    def remember(self, folder: Path) -> None:
-        """Read what the checkpoints of an interrupted run came to; judged once the base has answered."""
-        found = [(path, checkpoint.read_seal(path)) for _, path in reversed(checkpoint.steps(folder))]
-        self._sealed = [(path, seal) for path, seal in found if seal and seal.score]
+    def remember(self, found: checkpoint.Checkpoints) -> None:
+        """Take over the scores of an interrupted run's checkpoints; judged once the base has answered."""
+        self._sealed = found.scored()
 
     def _recall(self, step: int) -> None:
         """The best of the checkpoints before, and whether the one at `step` is below the bar."""

@@ -75,14 +75,34 @@ def steps(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found, reverse=True)
 
 
-def newest(folder: Path, fingerprint: str, settings: dict[str, Any]) -> tuple[Path, Seal] | None:
+@dataclass
+class Checkpoints:
+    """The checkpoints found in a folder, each verified at most once: they may hold gigabytes."""
+
+    folder: Path
+    _verified: dict[Path, Seal | None] = field(default_factory=dict)
+
+    def seal(self, path: Path) -> Seal | None:
+        """As `read_seal`."""
+        if path not in self._verified:
+            self._verified[path] = read_seal(path)
+        return self._verified[path]
+
+    def scored(self) -> list[tuple[Path, Seal]]:
+        """Whole checkpoints with probe scores, oldest first."""
+        found = [(path, self.seal(path)) for _, path in reversed(steps(self.folder))]
+        return [(path, seal) for path, seal in found if seal and seal.score]
+
+
+def newest(found: Checkpoints, fingerprint: str, settings: dict[str, Any]) -> tuple[Path, Seal] | None:
     """The newest whole checkpoint of this run, or None.
 
     Raises:
         UsageError: the whole ones there belong to a run with other settings or data.
     """
+    folder = found.folder
     for _, path in steps(folder):
-        value = read_seal(path)
+        value = found.seal(path)
         if value is None:
             continue
         if value.fingerprint != fingerprint:

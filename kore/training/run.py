@@ -264,7 +264,8 @@ class Work:
         lengths = self.lengths if settings.group_by_length else None
         order = draw(len(features), self.steps, settings.batch, seed=settings.seed, lengths=lengths)
         order = placed(order, parts.batch, parts.empty)
-        found = checkpoint.newest(folder, self.fingerprint, self.identity)
+        checkpoints = checkpoint.Checkpoints(folder)
+        found = checkpoint.newest(checkpoints, self.fingerprint, self.identity)
         if found and found[1].world != parts.world:
             raise UsageError(
                 f"the run was begun on {found[1].world} processes, this is {parts.world}",
@@ -290,7 +291,7 @@ class Work:
             loop.remove_callback(PrinterCallback)
             reporter.loop = loop
             if found:
-                reporter.remember(folder)
+                reporter.remember(checkpoints)
             reporter.wait()  # until no other process reads the checkpoints that go now
             if found:
                 if events:

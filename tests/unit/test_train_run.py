@@ -23,6 +23,7 @@ from kore.models.families import language_linears
 from kore.models.generate import Engine, Prompt
 from kore.models.load import Backbone, load
 from kore.models.processing import collate
+from kore.training import checkpoints as checkpoint
 from kore.training.probes import Probe, Probing
 from kore.training.run import TrainResult, prepare, train
 from kore.training.trainer import Loop, NonFinite
@@ -434,3 +435,25 @@ def test_an_alarm_without_old_probes_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match="watches old probes"):
         go(tiny_llava, tmp_path / "run", samples, keep=0.9)
+
+
+def test_each_checkpoint_is_hashed_once_on_resume(
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(tiny_llava, tmp_path / "run", samples)
+    for path in (tmp_path / "run" / "adapter").iterdir():
+        path.unlink()
+    for file in (tmp_path / "run" / "checkpoints").glob("*/seal.json"):  # as with probes
+        file.write_text(json.dumps({**json.loads(file.read_text()), "score": {"old": 1.0, "new": 0.5}}))
+    hashed: list[Path] = []
+    real = checkpoint.hash_file
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(checkpoint, "hash_file", counted)
+    go(tiny_llava, tmp_path / "run", samples)
+    assert any("resumed at step" in e["text"] for e in events(tmp_path / "run", "status"))
+    assert any(path.name == "weights.safetensors" for path in hashed)
+    assert len(set(hashed)) == len(hashed)
