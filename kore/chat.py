@@ -282,8 +282,8 @@ class Session:
         Raises:
             DataError: a picture that is not there or broken, or a mark in the text without one.
         """
+        from kore.io.images import open_image
         from kore.models.generate import Prompt
-        from kore.models.processing import open_image
 
         turns: list[Message] = []
         images: list[Any] = []

@@ -119,7 +119,7 @@ def read(subset: Subset, number: int, pictures: Path) -> Sample:
     Raises:
         DataError: no picture, one that does not open, or no conversation; names subset and row.
     """
-    from kore.models.processing import open_image
+    from kore.io.images import open_image
 
     where = f"{subset.name}[{number}]"
     row = subset.row(number)

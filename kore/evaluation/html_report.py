@@ -99,7 +99,7 @@ def _flip(shown: _Shown) -> str:
 
 def _pictures(task: Task) -> Iterator[str]:
     from kore.evaluation.runner import open_task_picture
-    from kore.models.processing import open_image
+    from kore.io.images import open_image
 
     for picture in [p for ask in task.asks for p in ask.pictures][:4]:
         try:

@@ -204,7 +204,7 @@ def check_pictures(suite: Suite) -> None:
     Raises:
         DataError: names the picture and the question's place.
     """
-    from kore.models.processing import check_image
+    from kore.io.images import check_image
 
     known: set[str] = set()
     for task in suite.tasks():

@@ -256,7 +256,7 @@ def build_prompt(task: Task, replies: Sequence[str]) -> Prompt:
 def open_task_picture(picture: Picture, sample: str) -> Any:
     """A picture for the engine: its path where it is a file, else opened from memory.
 
-    One that a benchmark names ``.jpg`` is encoded once more as JPEG, as the original writes its files.
+    Images inside a benchmark's file are opened as VLMEvalKit does.
 
     Raises:
         DataError: missing or broken, with the sample's id.
@@ -265,21 +265,9 @@ def open_task_picture(picture: Picture, sample: str) -> Any:
         if not Path(picture.path).is_file():
             raise DataError(f"no such picture: {picture.path}", where=picture.where or f"sample {sample}")
         return picture.path
-    import io
+    from kore.io.images import open_as_vlmevalkit
 
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(picture.data)) as image:
-            if picture.path.lower().endswith((".jpg", ".jpeg")):
-                stream = io.BytesIO()
-                (image.convert("RGB") if image.mode in ("RGBA", "P", "LA") else image).save(stream, "JPEG")
-                with Image.open(stream) as again:
-                    return again.convert("RGB")
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        where = picture.where or f"sample {sample}"
-        raise DataError(f"broken picture {picture.path}", where=where, hint=str(error)) from error
+    return open_as_vlmevalkit(picture.data, picture.path, picture.where or f"sample {sample}")
 
 
 def _agree(engine: Engine, suite: AgreementSuite, answers: Answers, base: Answers, adapter: bool) -> Scored:

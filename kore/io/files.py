@@ -1,4 +1,4 @@
-"""Files that are never half-written, content hashes, and the pictures that records point to."""
+"""Files that are never half-written, and content hashes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from typing import IO, Any
 from uuid import uuid4
 
 from kore.errors import DataError
-
-MOST_PIXELS = 60_000_000
-"""Of a picture that is opened: a small file may unpack to more than the memory holds."""
 
 
 def check_place(folder: Path) -> None:

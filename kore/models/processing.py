@@ -5,19 +5,16 @@ Works with any processor of transformers that has a chat template; the template 
 
 from __future__ import annotations
 
-import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from kore.data.records import IMAGE_MARK, Message, Sample
 from kore.errors import DataError
-from kore.io.files import MOST_PIXELS
+from kore.io.images import open_image
 from kore.models.special_tokens import missing_marks
 
 if TYPE_CHECKING:
@@ -25,53 +22,6 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # cross entropy skips this label
 _ROLE = {"human": "user", "gpt": "assistant", "system": "system"}
-
-
-def open_image(path: str | Path | Image.Image, where: str | None = None) -> Image.Image:
-    """Open a picture as RGB.
-
-    Raises:
-        DataError: missing, unreadable, broken or huge; names the file.
-    """
-    if isinstance(path, Image.Image):
-        return path.convert("RGB")
-    with _opened(path, where) as image:
-        return image.convert("RGB")
-
-
-def check_image(path: str | Path, where: str | None = None) -> None:
-    """Refuse what is no picture by its first bytes, without decoding it.
-
-    Raises:
-        DataError: missing, unreadable, no picture or huge; names the file.
-    """
-    with _opened(path, where):
-        return
-
-
-@contextmanager
-def _opened(path: str | Path, where: str | None) -> Iterator[Image.Image]:
-    """A picture's file; what fails at it, also inside the block, is a DataError that names it."""
-    try:
-        with _open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise Image.DecompressionBombError
-            yield image
-    except FileNotFoundError as error:
-        hint = "relative paths start from the file that names them, or --image-root"
-        raise DataError(f"no such picture: {path}", where=where, hint=hint) from error
-    except Image.DecompressionBombError as error:
-        hint = f"make it smaller: at most {MOST_PIXELS:,} pixels"
-        raise DataError(f"too large a picture: {path}", where=where, hint=hint) from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"broken picture: {path}", where=where, hint=str(error)) from error
-
-
-def _open(path: str | Path) -> Image.Image:
-    """Pillow's open, without its warning: what it warns of is refused."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(path)
 
 
 def to_chat(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -171,7 +121,7 @@ class Encoder:
 
     def _open(self, image: Any, where: str | None) -> Image.Image:
         if isinstance(image, Image.Image):
-            return image.convert("RGB")
+            return open_image(image)
         key = str(image)
         if key in self._images:
             self._images.move_to_end(key)

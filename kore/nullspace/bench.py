@@ -129,7 +129,7 @@ def _pictures(row: dict[str, str], where: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _write(data: bytes, pictures: Path, name: str, where: str) -> Path:
-    from kore.models.processing import open_image
+    from kore.io.images import open_image
 
     pictures.mkdir(parents=True, exist_ok=True)
     path = pictures / f"{name.replace('/', '_')}.img"

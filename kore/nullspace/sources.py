@@ -196,7 +196,7 @@ def shuffled(records: Sequence[T], seed: int) -> Iterator[T]:
 
 def _opened(records: Iterable[tuple[str, Sample]]) -> list[Sample]:
     """The samples of a file, whose pictures must all open: nobody but its owner can replace one."""
-    from kore.models.processing import open_image
+    from kore.io.images import open_image
 
     found = []
     for where, sample in records:

@@ -13,7 +13,7 @@ from pathlib import Path
 from kore.data.records import Sample, encode, read_located
 from kore.errors import DataError, UsageError
 from kore.io.files import hash_bytes, hash_file
-from kore.models.processing import open_image
+from kore.io.images import open_image
 
 _THREADS = 8
 _NAMED = 3  # pictures at fault that an error names

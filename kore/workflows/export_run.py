@@ -91,8 +91,8 @@ def _prompts(run: Run | None) -> list[Prompt]:
     """Prompts of the run's own data and of every earlier batch's, so that the check looks where the
     adapter acts."""
     from kore.data.records import IMAGE_MARK, Sample, read_records
+    from kore.io.images import open_image
     from kore.models.generate import Prompt
-    from kore.models.processing import open_image
 
     chain = [b for b in batches(run.folder) if b.data.is_file()] if run else []
     found: list[Prompt] = []

@@ -133,8 +133,8 @@ def plan(request: Request) -> Plan:
     from kore.data.records import KnowledgeItem, read_records
     from kore.evaluation.run_eval import check_pictures
     from kore.evaluation.suites import resolve_suites
+    from kore.io.images import open_image
     from kore.models.load import EMBEDDED, model_folder
-    from kore.models.processing import open_image
     from kore.workflows.validate import check_training
 
     check_training(request.resolved.profile)

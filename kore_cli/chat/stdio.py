@@ -63,7 +63,7 @@ class Plan:
         """
         from kore.chat import Session
         from kore.config.model_defaults import resolve_inference
-        from kore.models.processing import open_image
+        from kore.io.images import open_image
 
         for path in self.images:
             open_image(path)

@@ -17,10 +17,10 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.worker import get_current_worker
 
+from kore.errors import DataError
+
 if TYPE_CHECKING:
     from PIL import Image
-
-MAX_PIXELS = 40_000_000
 
 
 def prepare(images: str) -> None:
@@ -50,11 +50,13 @@ def half_blocks(path: Path, width: int, height: int) -> list[Strip]:
     """The picture scaled into `width` x `height` cells, its proportions kept.
 
     Raises:
-        OSError: not there, or not a picture. ValueError: broken, or too large to be opened safely.
+        DataError: missing, broken, unsupported or too large.
     """
     from PIL import Image
 
-    picture = checked(path, (4 * width, 4 * height))
+    from kore.io.images import open_image
+
+    picture = open_image(path, about=(4 * width, 4 * height))
     scale = min(width / picture.width, 2 * height / picture.height)
     size = max(1, round(picture.width * scale)), max(2, round(picture.height * scale / 2) * 2)
     pixels = picture.resize(size, Image.Resampling.LANCZOS).load()
@@ -69,29 +71,6 @@ def half_blocks(path: Path, width: int, height: int) -> list[Strip]:
             cells.append(Segment("▀", style))
         strips.append(Strip(Segment.simplify(cells), size[0]))
     return strips
-
-
-def checked(path: Path, about: tuple[int, int] | None = None) -> Image.Image:
-    """The picture on white, decoded coarsely where the format allows and `about` says how large.
-
-    Raises:
-        OSError: not there, or not a picture. ValueError: broken, or too large to be opened safely.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels is too large to show")
-            if about:
-                image.draft("RGB", about)
-            picture = image.convert("RGBA")
-    except Image.DecompressionBombError as error:
-        raise ValueError("too large to show") from error
-    except SyntaxError as error:
-        raise ValueError("a broken picture") from error
-    ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    return Image.alpha_composite(ground, picture).convert("RGB")
 
 
 def _hex(pixel: tuple[float, ...]) -> str:
@@ -148,23 +127,20 @@ class Picture(Widget):
         self.run_worker(lambda: self._read(key, path, size), thread=True, exclusive=True, group="picture")
 
     def _read(self, key: object, path: str, size: Size) -> None:
+        from kore.io.images import open_image
+
         strips: list[Strip] = []
         words = ""
         picture = None
         try:
             if self._better is not None:
-                picture = checked(Path(path))
+                picture = open_image(path)
             else:
                 strips = half_blocks(Path(path), size.width, size.height)
-        except (OSError, ValueError) as error:
-            reason = (
-                "not there"
-                if isinstance(error, FileNotFoundError)
-                else "not a picture"
-                if isinstance(error, OSError)
-                else str(error)
-            )
-            words = f"{Path(path).name}: {reason}"
+        except DataError as error:
+            missing = isinstance(error.__cause__, FileNotFoundError)
+            reason = error.message.removesuffix(f": {path}")
+            words = f"{Path(path).name}: {'not there' if missing else f'{reason} ({error.hint})'}"
         if not get_current_worker().is_cancelled:
             self.app.call_from_thread(self._set, key, strips, words, picture)
 

@@ -34,7 +34,7 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     "missing picture": (lambda good: json.dumps({**good, "image": "none.png"}), "no such picture"),
     "unreadable": (
         lambda good: json.dumps({**good, "image": "bad.png"}),
-        r"bad\.png: not a picture|broken picture:? .*bad\.png",
+        r"bad\.png: broken picture|broken picture:? .*bad\.png",
     ),
     "broken line": (lambda good: json.dumps(good) + '\n{"id": \n' + json.dumps(good), "records.jsonl:2"),
     "wrong type": (lambda good: json.dumps({k: 5 for k in good}), "records.jsonl:1"),

@@ -17,7 +17,7 @@ from kore.evaluation.runner import open_task_picture
 from kore.evaluation.scorers.scorer_context import Sheet
 from kore.evaluation.suite_options import SuiteOptions
 from kore.evaluation.types import Scored
-from kore.models.processing import open_image
+from kore.io.images import open_image
 
 ABBREVIATED = {"coarse_perception": "CP", "logic_reasoning": "LR"}
 ALWAYS_JUDGED = ("MathVista_MINI", "MathVision_MINI", "MIA-Bench", "MMDU")

@@ -231,7 +231,7 @@ def test_a_redirect_is_followed_and_checked_again(web: Any, monkeypatch: pytest.
 def test_what_is_no_picture_or_too_large_is_refused(web: Any) -> None:
     address, pages, _ = web
     pages["/html"] = (200, {"Content-Type": "image/png"}, b"<html><body>hello</body></html>")
-    with pytest.raises(DataError, match="not a picture"):
+    with pytest.raises(DataError, match="broken picture"):
         fetch(f"{address}/html", private=True)
     pages["/large"] = (200, {}, bytes(LARGEST + 10))
     with pytest.raises(DataError, match="larger than"):
@@ -279,7 +279,7 @@ def test_type_is_sniffed_from_bytes() -> None:
     assert sniff(stream.getvalue()) == ".jpg"
     with pytest.raises(DataError, match="1 x 1"):
         sniff(png(Image.new("RGB", (1, 1))))
-    with pytest.raises(DataError, match="8000 x 8000"):
+    with pytest.raises(DataError, match="too large"):
         sniff(png(Image.new("1", (8000, 8000))))
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from kore.io.images import open_image
+
 
 def change(path: Path, seed: int, purpose: str, *, gently: bool) -> bytes:
     """A changed copy of a picture, as PNG bytes, the same for the same seed and purpose.
@@ -17,8 +19,7 @@ def change(path: Path, seed: int, purpose: str, *, gently: bool) -> bytes:
     colour. Otherwise: a rotation by up to 180 degrees, flips and shifted colours.
     """
     rng = random.Random(f"{seed}:{purpose}:{'gentle' if gently else 'blind'}")
-    with Image.open(path) as opened:
-        picture = opened.convert("RGB")
+    picture = open_image(path)
     picture = _gentle(picture, rng) if gently else _blind(picture, rng)
     stream = io.BytesIO()
     picture.save(stream, "PNG")

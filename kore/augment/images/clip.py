@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from kore.errors import DataError, MissingArtefact, UsageError
+from kore.io.images import open_image
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,13 +93,8 @@ class ClipEncoder:
 
         rows = []
         for start in range(0, len(paths), self.batch):
-            pictures = [self._prepare(_opened(path)) for path in paths[start : start + self.batch]]
+            pictures = [self._prepare(open_image(path)) for path in paths[start : start + self.batch]]
             with self._torch.inference_mode():
                 made = self._model.encode_image(self._torch.stack(pictures).to(self._device))
                 rows.append((made / made.norm(dim=-1, keepdim=True)).float().cpu().numpy())
         return np.concatenate(rows).astype(np.float32)
-
-
-def _opened(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")

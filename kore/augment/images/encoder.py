@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from PIL import Image
 
+from kore.io.images import open_image
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -67,18 +69,9 @@ class ClassicEncoder:
 
 
 def shrunk(path: Path, side: int, how: Image.Resampling = Image.Resampling.BOX) -> Image.Image:
-    """A picture as side x side pixels of RGB, what is transparent on white."""
-    with Image.open(path) as opened:
-        opened.draft("RGB", (side * 2, side * 2))
-        image = _on_white(opened) if opened.mode in ("RGBA", "LA", "P") else opened
-        return image.convert("RGB").resize((side, side), how)
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    layer = image.convert("RGBA")
-    ground = Image.new("RGBA", layer.size, "white")
-    ground.alpha_composite(layer)
-    return ground
+    """A picture as side x side pixels of RGB."""
+    image = open_image(path, about=(side * 2, side * 2))
+    return image.resize((side, side), how)
 
 
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:

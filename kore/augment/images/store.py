@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from kore.errors import DataError
-from kore.io.files import MOST_PIXELS, hash_bytes
+from kore.io.files import hash_bytes
+from kore.io.images import opened
 
 SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tiff"}
 LARGEST = 20 << 20  # bytes
@@ -97,20 +94,19 @@ def sniff(data: bytes, where: str = "") -> str:
     Raises:
         DataError: not a picture, of a form that KORE does not take, broken, tiny or huge.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                kind, (width, height) = image.format or "", image.size
-                if kind not in SUFFIX:
-                    raise DataError(f"a picture of a kind that is not taken: {kind}", where=where or None)
-                if width * height > MOST_PIXELS or min(width, height) < LEAST_SIDE:
-                    raise DataError(
-                        f"a picture of {width} x {height} pixels is not taken", where=where or None
-                    )
-                image.draft("RGB", (64, 64))
-                image.load()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        hint = None if isinstance(error, UnidentifiedImageError) else str(error)
-        raise DataError("not a picture, or a broken one", where=where or None, hint=hint) from error
+    with opened(data, where or None) as image:
+        kind, (width, height) = image.format or "", image.size
+        if kind not in SUFFIX:
+            raise DataError(
+                f"{kind} images are not supported",
+                where=where or None,
+                hint=f"convert it to one of {', '.join(SUFFIX)}",
+            )
+        if min(width, height) < LEAST_SIDE:
+            raise DataError(
+                f"an image of {width} x {height} pixels is too small: at least {LEAST_SIDE} a side",
+                where=where or None,
+            )
+        image.draft("RGB", (64, 64))
+        image.load()
     return SUFFIX[kind]
