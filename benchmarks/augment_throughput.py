@@ -32,9 +32,10 @@ from PIL import Image
 from kore.augment import grow
 from kore.augment.call import Call, make_call
 from kore.augment.schemas import Answers, Quadruplets, Questions, Summary
-from kore.augment.teachers.openai import OpenAITeacher
+from kore.augment.teachers.model import ModelTeacher
 from kore.config.schema import AugmentSection
 from kore.data.records import KnowledgeItem
+from kore.llm.client import Client
 
 KEYS = ("price", "weight", "colour", "maker", "origin", "material", "size", "year")
 
@@ -80,7 +81,7 @@ def plain(found: list[KnowledgeItem], settings: AugmentSection) -> None:
     """The same calls, one coroutine an item behind a semaphore: what a quick script would do."""
 
     async def run() -> None:
-        teacher = OpenAITeacher("loopback", settings)
+        teacher = ModelTeacher(Client("loopback", base_url=settings.base_url), settings.temperature)
         gate = asyncio.Semaphore(settings.concurrency)
 
         async def ask(call: Call) -> str:

@@ -1,26 +1,24 @@
-"""Asking a teacher, with everything around it: cache, limits, retries, one repair, cost and its ceiling."""
+"""Calls to a teacher through the reply cache; equal calls in flight are sent once."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kore.augment.call import Busy, Call, Refused, Reply, Teacher, Unusable, make_call
-from kore.augment.limits import EXPECTED_OUT, Bucket, Cost, Pace, estimate_tokens, price
+from kore.augment.call import Call, Teacher, make_call
 from kore.augment.parse import parse
 from kore.augment.prompts import load_prompts
-from kore.augment.replies import ReplyStore
 from kore.augment.schemas import ReplyForm
 from kore.config.schema import AugmentSection
 from kore.data.records import KnowledgeItem
-from kore.errors import GateNotMet, ProviderError
+from kore.llm.cache import ReplyStore
+from kore.llm.rate_limit import Cost
+from kore.llm.request import Reply
+from kore.llm.retry import Limits, Sender
 
 F = TypeVar("F", bound=ReplyForm)
-REFUSALS = 3  # a model that declines thrice means it
-LONGEST_WAIT = 60.0  # seconds between tries of our own; a server may ask for more
 
 
 @dataclass
@@ -51,15 +49,14 @@ class Asker:
     settings: AugmentSection
     store: ReplyStore | None
     cost: Cost
-    _pace: Pace = field(init=False)
-    _gate: asyncio.Semaphore = field(init=False)
+    _sender: Sender = field(init=False)
     _open: dict[str, asyncio.Future[Reply]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         s = self.settings
         self.prompts = load_prompts(Path(s.templates) if s.templates else None)
-        self._pace = Pace(Bucket(s.requests_per_minute), Bucket(s.tokens_per_minute))
-        self._gate = asyncio.Semaphore(s.concurrency)
+        limits = Limits(**{f.name: getattr(s, f.name) for f in fields(Limits)})
+        self._sender = Sender(self.teacher.name, limits, self.cost)
         if not self.teacher.cached:
             self.store = None
 
@@ -71,8 +68,8 @@ class Asker:
         """The reply to `call`, from the cache or the teacher.
 
         Raises:
-            Refused, Unusable: after all tries. ProviderError: the teacher failed for good.
-            GateNotMet: the next call might go past ``max_cost``.
+            Refused, Unusable: after all tries. Lasting: nothing usable came back.
+            ProviderError: the teacher failed for good. GateNotMet: the next call might exceed ``max_cost``.
         """
         if self.store is None:
             reply = await self._paid(call)
@@ -110,66 +107,9 @@ class Asker:
             del self._open[key]
 
     async def _paid(self, call: Call) -> Reply:
-        """A reply that parses: tries again when the teacher is busy, refuses or sends something
-        unreadable."""
-        expected = estimate_tokens(call.system + call.user), EXPECTED_OUT.get(call.task, 200)
-        busy = refused = unread = (
-            0  # each counted by itself: a server that was busy twice has not refused yet
+        """A reply that parses, after retries."""
+        return await self._sender.send(
+            lambda repair: self.teacher.reply(call, repair),
+            call.expected,
+            lambda text: parse(text, call.form),
         )
-        repair: tuple[str, str] | None = None
-        async with self._gate:
-            while True:
-                self.cost.retries += bool(busy + refused + unread)
-                try:
-                    reply = await self._once(call, repair, expected)
-                    parse(reply.text, call.form)
-                except Busy as error:
-                    busy, repair = busy + 1, None
-                    if busy > self.settings.retries:
-                        raise ProviderError(
-                            f"{self.teacher.name} failed {busy} times: {error}",
-                            hint="the finished part is kept; the same command goes on from there",
-                        ) from error
-                    await self._rest(error.wait, busy - 1)
-                except Refused:
-                    refused, repair = refused + 1, None
-                    if refused == REFUSALS or refused > self.settings.retries:
-                        raise
-                except Unusable as error:
-                    unread += 1
-                    if unread > self.settings.retries:
-                        raise
-                    # one repair of each bad reply, then the question afresh
-                    self.cost.repairs += repair is None
-                    repair = (reply.text, str(error)) if repair is None else None
-                else:
-                    return reply
-
-    async def _once(self, call: Call, repair: tuple[str, str] | None, expected: tuple[int, int]) -> Reply:
-        estimate = price(*expected, self.settings.price_in, self.settings.price_out) or 0.0
-        self._reserve(estimate)
-        try:
-            await self._pace.wait(sum(expected))
-            reply = await self.teacher.reply(call, repair)
-        finally:
-            self.cost.reserved -= estimate
-        self.cost.add(reply.tokens_in, reply.tokens_out)
-        self._pace.tokens.settle(reply.tokens_in + reply.tokens_out - sum(expected))
-        return reply
-
-    def _reserve(self, estimate: float) -> None:
-        limit = self.settings.max_cost
-        if limit is not None and self.cost.in_all + self.cost.reserved + estimate > limit:
-            raise GateNotMet(
-                f"the next call might pass the limit of {limit:g} ({self.cost.in_all:.4g} spent)",
-                hint="what is finished is kept; a higher --max-cost goes on from there",
-            )
-        self.cost.reserved += estimate
-
-    async def _rest(self, wait: float | None, attempt: int) -> None:
-        if wait is not None:
-            self._pace.pause(wait)
-            await asyncio.sleep(wait)
-            return
-        # full jitter: many clients that failed together must not come back together
-        await asyncio.sleep(random.uniform(0, min(LONGEST_WAIT, 0.5 * 2**attempt)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kore.augment.asking import Asker
-from kore.augment.call import Refused, Unusable
 from kore.augment.filter import Screen
 from kore.augment.grounding import Source, best_sentences
 from kore.augment.images.gallery import Gallery, Views
@@ -15,6 +14,7 @@ from kore.augment.text import clip, content_words, fold, word_limit, words
 from kore.augment.trunk import Harvest
 from kore.augment.vqa_checks import PLACE, pattern_of, subject_faults
 from kore.data.records import Branch, KnowledgeItem, Origin
+from kore.llm.request import Refused, Unusable
 
 SUMMARY_WORDS = 25
 

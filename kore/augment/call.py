@@ -1,4 +1,4 @@
-"""A question to a teacher, its reply, and what every teacher can do."""
+"""A call to a teacher, and what every teacher can do."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, Protocol
 from kore.augment.prompts import Prompt, load_prompts
 from kore.augment.schemas import ReplyForm, schema_of
 from kore.augment.templates import draw, fill
+from kore.augment.text import is_unspaced, length
 from kore.data.records import KnowledgeItem
-from kore.errors import ProviderError
 from kore.io.files import hash_json
+from kore.llm.request import Reply
 
 
 @dataclass(frozen=True)
@@ -39,41 +40,14 @@ class Call:
         return hash_json([teacher, dict(parameters), self.system, self.user, self.schema])
 
     @property
+    def expected(self) -> tuple[int, int]:
+        """Tokens in and out, roughly."""
+        return estimate_tokens(self.system + self.user), EXPECTED_OUT.get(self.task, 200)
+
+    @property
     def schema(self) -> dict[str, object]:
         """The JSON schema of the reply."""
         return schema_of(self.form)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What a teacher sent back, with what it cost in tokens."""
-
-    text: str
-    tokens_in: int = 0
-    tokens_out: int = 0
-
-
-class Lasting(ProviderError):
-    """Trying again would give the same: a call that the server cannot take, a picture that is not there.
-
-    With ``keep_going`` the item is left out; otherwise it stays unfinished.
-    """
-
-
-class Refused(Exception):
-    """The teacher declined to answer."""
-
-
-class Unusable(Exception):
-    """The reply could not be read as the form, even after asking again."""
-
-
-class Busy(Exception):
-    """The teacher cannot answer now; `wait` seconds were asked for (None: not said)."""
-
-    def __init__(self, message: str, wait: float | None = None) -> None:
-        super().__init__(message)
-        self.wait = wait
 
 
 class Teacher(Protocol):
@@ -98,7 +72,8 @@ class Teacher(Protocol):
         """Answer one call; `repair` holds a bad reply and what is wrong with it.
 
         Raises:
-            Busy: try again later. Refused: declined. ProviderError: no use in trying again.
+            Busy: try again later. Refused: declined. NoReply: nothing usable came back.
+            ProviderError: no use in trying again.
         """
         ...
 
@@ -139,3 +114,21 @@ def source_text(item: KnowledgeItem) -> str:
         lines.append(f"Date: {item.date}")
     lines += [f"{key}: {', '.join(v) if isinstance(v, list) else v}" for key, v in item.facts.items()]
     return "\n".join(line for line in lines if line)
+
+
+def estimate_tokens(text: str) -> int:
+    """Tokens of a text, roughly: four letters each, or one per letter of an unspaced script."""
+    return length(text) if is_unspaced(text) else max(1, len(text) // 4)
+
+
+EXPECTED_OUT = {
+    "questions": 220,
+    "answers": 420,
+    "answer": 45,
+    "summary": 45,
+    "vqa": 420,
+    "hop": 120,
+    "judge": 30,
+    "rephrase": 600,
+}
+"""Tokens that a reply of each task takes, roughly, for estimates before it is there."""

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kore.augment.call import Teacher, make_call
+from kore.augment.call import EXPECTED_OUT, Teacher, estimate_tokens, make_call
 from kore.augment.factory import check_teachers, choose_encoder, choose_provider, choose_teacher
 from kore.augment.grounding import Source, check
 from kore.augment.images.store import check_picture
 from kore.augment.inputs import check_ids, shard_indices
 from kore.augment.item_linking import link_items
-from kore.augment.limits import EXPECTED_OUT, estimate_tokens, price
 from kore.augment.parse import parse
 from kore.augment.prompts import load_prompts
-from kore.augment.replies import ReplyStore, cache_home
 from kore.augment.schemas import (
     Answer,
     Answers,
@@ -33,6 +31,8 @@ from kore.augment.text import language
 from kore.augment.trunk import distinct
 from kore.config.schema import AugmentSection
 from kore.data.records import KnowledgeItem
+from kore.llm.cache import ReplyStore, cache_home
+from kore.llm.rate_limit import price
 
 F = TypeVar("F", bound=ReplyForm)
 UNKNOWN = "?" * 60, "." * 60  # stands for a question and an answer that nobody has written yet

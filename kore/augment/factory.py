@@ -14,10 +14,12 @@ from kore.augment.images.finder import Finder
 from kore.augment.images.local import LocalImages
 from kore.augment.images.provider import ImageProvider, NoImages, local_folder
 from kore.augment.images.store import ImageStore
+from kore.augment.teachers.model import ModelTeacher, ReplayTeacher
 from kore.augment.teachers.offline import OfflineTeacher
 from kore.augment.templates import Templates
 from kore.config.schema import AugmentSection
 from kore.errors import UsageError
+from kore.llm.client import KEY, Client, api_key
 
 TEACHERS = (
     "openai:MODEL (with OPENAI_API_KEY, or base_url for your own server), hf:PATH (a local chat model), "
@@ -40,16 +42,16 @@ def choose_teacher(
     if choice == "offline":
         return OfflineTeacher(templates, seed)
     if kind == "openai" and rest:
-        from kore.augment.teachers.openai import OpenAITeacher
-
-        return OpenAITeacher(rest, settings, choices=TEACHERS)
+        if not api_key() and not settings.base_url:
+            raise UsageError(f"no {KEY} in the environment for {choice}", hint=f"the teachers are {TEACHERS}")
+        client = Client(rest, base_url=settings.base_url, timeout=settings.timeout)
+        return ModelTeacher(client, settings.temperature)
     if kind == "hf" and rest:
-        from kore.augment.teachers.hf import HFTeacher
+        from kore.llm.local import LocalModel
 
-        return HFTeacher(rest, settings)
+        model = LocalModel(rest, temperature=settings.temperature, batch=min(settings.concurrency, 16))
+        return ModelTeacher(model, settings.temperature)
     if kind == "replay" and rest:
-        from kore.augment.teachers.replay import ReplayTeacher
-
         return ReplayTeacher(Path(rest))
     raise UsageError(f"no such teacher: {choice}", hint=f"--teacher {TEACHERS}")
 

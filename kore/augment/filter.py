@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kore.augment.asking import Asker
-from kore.augment.call import Refused, Unusable
 from kore.augment.grounding import Checked, Source, check
 from kore.augment.schemas import Verdict
 from kore.data.records import KnowledgeItem, Origin
+from kore.llm.request import Refused, Unusable
 
 if TYPE_CHECKING:
     from kore.augment.trunk import Harvest

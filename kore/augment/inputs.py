@@ -27,6 +27,7 @@ _UNSEEN = frozenset(
         "max_cost",
         "timeout",
         "retries",
+        "longest_wait",
         "base_url",
         "private_addresses",
     ]

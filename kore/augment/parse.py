@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from kore.augment.call import Unusable
 from kore.augment.schemas import ReplyForm
+from kore.llm.request import Unusable
 
 F = TypeVar("F", bound=ReplyForm)
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)

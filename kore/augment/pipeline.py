@@ -12,21 +12,21 @@ from typing import Any
 from kore.augment.asking import Asker
 from kore.augment.baselines.samples import plain_samples
 from kore.augment.branches import Grower
-from kore.augment.call import Lasting
 from kore.augment.factory import check_teachers, choose_encoder, choose_teacher, make_finder
 from kore.augment.filter import Screen
 from kore.augment.grounding import Source
 from kore.augment.images.gallery import Gallery, Views
 from kore.augment.images.store import ImageStore
 from kore.augment.item_linking import Neighbours, link_items
-from kore.augment.limits import Cost
-from kore.augment.replies import ReplyStore
 from kore.augment.templates import Templates, load_templates
 from kore.augment.text import language
 from kore.augment.trunk import Harvest, grow_trunk
 from kore.config.schema import AugmentSection
 from kore.data.records import KnowledgeItem, KnowledgeTree
 from kore.errors import DataError, GateNotMet, KoreError, ProviderError
+from kore.llm.cache import ReplyStore
+from kore.llm.rate_limit import Cost
+from kore.llm.request import Hopeless, Lasting
 from kore.progress import Progress, silent
 
 AHEAD = 2  # items in work per call in flight: while one is checked, another has a call waiting
@@ -123,7 +123,7 @@ class Growth:
             elif isinstance(error, ProviderError):
                 self.failed[item.id] = error.message
                 self._lasting |= isinstance(error, Lasting)
-                if _hopeless(error):
+                if isinstance(error, Hopeless):
                     self._stop = error
             else:
                 raise
@@ -245,11 +245,6 @@ def _with_views(item: KnowledgeItem, views: Views) -> KnowledgeItem:
     if not own:
         return item
     return item.model_copy(update={"image": own[0] if len(own) == 1 else own})
-
-
-def _hopeless(error: ProviderError) -> bool:
-    """Whether every other call would fail likewise (a wrong key, an unknown model)."""
-    return bool(getattr(error, "hopeless", False))
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:

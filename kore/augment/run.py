@@ -13,13 +13,13 @@ from kore.artifacts.manifest import claimed
 from kore.augment.images.store import ImageStore
 from kore.augment.inputs import check_ids, input_hashes, manifest_of, shard_indices
 from kore.augment.pipeline import Growth
-from kore.augment.replies import cache_home
 from kore.augment.worklog import WorkLog
 from kore.augment.writer import finish
 from kore.config.schema import AugmentSection
 from kore.data.records import KnowledgeItem
 from kore.errors import Interrupted
 from kore.io.files import read_json
+from kore.llm.cache import cache_home
 from kore.progress import Progress, silent
 
 

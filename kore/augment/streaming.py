@@ -11,12 +11,12 @@ from typing import Any
 from kore.augment.images.store import ImageStore
 from kore.augment.inputs import check_ids, shard_indices
 from kore.augment.pipeline import Growth
-from kore.augment.replies import cache_home
 from kore.augment.samples import samples
 from kore.augment.text import language
 from kore.config.schema import AugmentSection
 from kore.data.records import KnowledgeItem, KnowledgeTree, Sample
 from kore.errors import KoreError
+from kore.llm.cache import cache_home
 
 
 def stream(

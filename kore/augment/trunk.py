@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kore.augment.asking import Asker, Usage
-from kore.augment.call import Refused, Unusable
 from kore.augment.filter import Screen
 from kore.augment.grounding import Source
 from kore.augment.schemas import Answer, Answers, Questions
 from kore.augment.templates import Templates, draw, fill
 from kore.augment.text import fold
 from kore.data.records import KnowledgeItem, Origin, Turn
+from kore.llm.request import Refused, Unusable
 
 
 @dataclass

@@ -102,6 +102,8 @@ class AugmentSection(Section):
     """Seconds per call."""
     retries: int = Field(default=6, ge=0)
     """Further tries of a call that failed, was refused or came back unreadable."""
+    longest_wait: float = Field(default=120.0, gt=0)
+    """Seconds to wait at most before the next try when a server asks for more (Retry-After)."""
     near: float = Field(default=0.99, gt=0, le=1)
     """Pictures more alike than this count as the same one."""
     private_addresses: bool = False
@@ -228,6 +230,8 @@ class EvalSection(Section):
     """none, openai:MODEL, hf:PATH, replay:FILE."""
     judge_base_url: str | None = None
     """The judge's server."""
+    judge_longest_wait: float = Field(default=120.0, gt=0)
+    """Seconds to wait at most before the next try when the judge's server asks for more (Retry-After)."""
 
 
 class Profile(Section):

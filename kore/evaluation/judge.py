@@ -7,18 +7,21 @@ asked twice. It never decides by itself what an unreadable reply means: that is 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from kore.errors import DataError, MissingArtefact, ProviderError, UsageError
+from kore.errors import MissingArtefact, ProviderError, UsageError
 from kore.evaluation.types import Picture
 from kore.io.files import hash_bytes, hash_file, hash_json
-from kore.io.jsonl import dump_line, mend_log, read_log
+from kore.llm.blocking import BackgroundLoop
+from kore.llm.cache import ReplyLog
+from kore.llm.client import KEY, Client, api_key
+from kore.llm.replay import ReplayFile
+from kore.llm.request import Lasting, Reply, Request
+from kore.llm.retry import Limits, Sender
 
 if TYPE_CHECKING:
     from kore.config.resolve import ModelSection
@@ -101,10 +104,12 @@ class RecordedJudge:
     """What all judges share: the record of replies, and asking again until one can be read.
 
     Attributes:
-        speak: requests and a temperature -> each request with its reply (None where there was none), as
-            they come; None: only what is on record.
+        speak: requests and a temperature -> each request with its reply, as they come: None where the
+            request cannot be answered, empty where it may be answered if it is asked again. None: only what
+            is on record.
         record: append-only file of replies.
         open: fails if the judge is not there.
+        close: closes connections after each round of questions.
     """
 
     name: str
@@ -113,7 +118,11 @@ class RecordedJudge:
     speak: Speak | None = None
     open: Callable[[], None] = lambda: None
     there: bool = True
-    _known: dict[str, str] | None = field(default=None, repr=False)
+    close: Callable[[], None] = lambda: None
+    known: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self._log = ReplyLog(self.record, dict(self.known))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -122,62 +131,48 @@ class RecordedJudge:
 
     def ask(self, requests: Sequence[JudgeRequest]) -> Replies:
         """Ask, again where a reply could not be read, each attempt from the record where it is there."""
-        known = self._load()
         readable: dict[str, str] = {}
         last: dict[str, str] = {}
         waiting = list(requests)
         attempt = 0
-        while waiting:
-            fresh = [r for r in waiting if r.digest(attempt) not in known]
-            if fresh and self.speak is not None:
-                self._keep(attempt, self.speak(fresh, 0.5 * attempt))
-            left = []
-            for request in waiting:
-                reply = known.get(request.digest(attempt))
-                if reply is None:
-                    continue
-                last[request.key] = reply
-                if request.accept(reply):
-                    readable[request.key] = reply
-                elif attempt + 1 < request.tries:
-                    left.append(request)
-            waiting, attempt = left, attempt + 1
+        try:
+            while waiting:
+                fresh = [r for r in waiting if self._log.get(r.digest(attempt)) is None]
+                unanswered = self._put(attempt, fresh)
+                left = []
+                for request in waiting:
+                    reply = self._log.get(request.digest(attempt))
+                    if reply is None and request.key not in unanswered:
+                        continue
+                    if reply is not None:
+                        last[request.key] = reply
+                        if request.accept(reply):
+                            readable[request.key] = reply
+                            continue
+                    if attempt + 1 < request.tries:
+                        left.append(request)
+                waiting, attempt = left, attempt + 1
+        finally:
+            self.close()
         failed = frozenset(r.key for r in requests if r.key not in last)
         return Replies(readable, last, failed)
 
-    def _load(self) -> dict[str, str]:
-        if self._known is None:
-            lines = read_log(self.record) if self.record else []
-            self._known = {line["key"]: line["reply"] for line in lines}
-        return self._known
+    def _put(self, attempt: int, requests: Sequence[JudgeRequest]) -> set[str]:
+        """Ask, and write down each reply as it comes: it may have been paid for, and the next may fail.
 
-    def _keep(self, attempt: int, said: Said) -> None:
-        """Write down each reply as it comes: they may have been paid for, and the next may fail."""
-        known = self._load()
-        with self._opened() as stream:
-            for request, reply in said:
-                if reply is None:
-                    continue
-                key = request.digest(attempt)
-                known[key] = reply
-                if stream is not None:
-                    line = {"key": key, "sample": request.key, "attempt": attempt, "reply": reply}
-                    stream.write(dump_line(line))
-                    stream.flush()
-
-    @contextmanager
-    def _opened(self) -> Iterator[IO[str] | None]:
-        """The record, to be added to; synced to disk at the end."""
-        if self.record is None:
-            yield None
-            return
-        self.record.parent.mkdir(parents=True, exist_ok=True)
-        mend_log(self.record)
-        with self.record.open("a", encoding="utf-8") as stream:
-            try:
-                yield stream
-            finally:
-                os.fsync(stream.fileno())
+        Returns:
+            Keys of the requests to which nothing usable came back.
+        """
+        unanswered: set[str] = set()
+        if not requests or self.speak is None:
+            return unanswered
+        with self._log.appending():
+            for request, reply in self.speak(requests, 0.5 * attempt):
+                if reply:
+                    self._log.put(request.digest(attempt), reply, sample=request.key, attempt=attempt)
+                elif reply is not None:
+                    unanswered.add(request.key)
+        return unanswered
 
 
 def make_judge(
@@ -187,6 +182,7 @@ def make_judge(
     prompts: Path | None = None,
     record: Path | None = None,
     section: ModelSection | None = None,
+    longest_wait: float = 120.0,
 ) -> Judge:
     """The judge of that name: ``none``, ``openai:MODEL``, ``hf:PATH`` or ``replay:FILE``.
 
@@ -195,6 +191,7 @@ def make_judge(
         prompts: a TOML file with other judge prompts.
         record: folder for the replies.
         section: settings of a local judge's model beside its path.
+        longest_wait: seconds to wait at most when the server asks for more.
 
     Raises:
         UsageError: an unknown name; MissingArtefact: a replay file or key that is not there.
@@ -211,7 +208,8 @@ def make_judge(
             raise MissingArtefact(f"no such replies: {rest}", hint="a judge's replies lie in OUT/judge/")
         return _replay(Path(rest), words)
     if kind == "openai" and rest:
-        return RecordedJudge(name, words, path, _openai(rest, base_url))
+        server = _Server(rest, base_url, Limits(concurrency=8, retries=5, longest_wait=longest_wait))
+        return RecordedJudge(name, words, path, server.speak, close=server.close)
     if kind == "hf" and rest:
         local = _Local(rest, section)
         return RecordedJudge(name, words, path, local.speak, local.check)
@@ -221,69 +219,90 @@ def make_judge(
 def _replay(path: Path, words: JudgePrompts) -> RecordedJudge:
     """Replies recorded earlier, matched by the very words and pictures that they answer; lines without
     a ``key`` (written by hand) answer their ``sample``, whatever was asked about it."""
-    lines = read_log(path)
-    for number, line in enumerate(lines, 1):
-        if not isinstance(line.get("reply"), str) or not ({"key", "sample"} & line.keys()):
-            raise DataError("a recorded reply has reply, and key or sample", where=f"{path}:{number}")
-    by_sample = {str(line["sample"]): line["reply"] for line in lines if "key" not in line}
+    file = ReplayFile(path, "reply", [("key",), ("sample",)], log=True)
+    by_sample = file.replies("sample")
 
     def speak(requests: Sequence[JudgeRequest], temperature: float) -> Said:
         return [(request, by_sample.get(request.key)) for request in requests]
 
-    known = {line["key"]: line["reply"] for line in lines if "key" in line}
-    return RecordedJudge(f"replay:{hash_file(path)}", words, None, speak, _known=known)
+    return RecordedJudge(f"replay:{hash_file(path)}", words, None, speak, known=file.replies("key"))
 
 
-def _openai(model: str, base_url: str | None) -> Speak:
-    def speak(requests: Sequence[JudgeRequest], temperature: float) -> Said:
-        import openai
+class _Stopped(Exception):
+    """Not sent, because another request failed for good."""
 
-        key = os.environ.get("OPENAI_API_KEY") or ("none" if base_url else None)
-        if key is None:
-            raise MissingArtefact(
-                "the judge needs OPENAI_API_KEY", hint="or name your own server with --judge-url"
-            )
-        client = openai.OpenAI(api_key=key, base_url=base_url, max_retries=5, timeout=120.0)
 
-        def one(request: JudgeRequest) -> str | None:
-            content: list[Any] = [{"type": "text", "text": request.text}]
-            content += [{"type": "image_url", "image_url": {"url": data_url(p)}} for p in request.pictures]
-            try:
-                answer = client.chat.completions.create(
-                    model=model,
-                    messages=[{"role": "user", "content": content if request.pictures else request.text}],
-                    temperature=temperature,
-                    max_tokens=request.max_tokens,
+class _Server:
+    """A model behind an OpenAI-compatible server; one client for a round of questions."""
+
+    def __init__(self, model: str, base_url: str | None, limits: Limits) -> None:
+        self.model = model
+        self.base_url = base_url
+        self.limits = limits
+        self._connected: tuple[BackgroundLoop, Client, Sender] | None = None
+
+    def speak(self, requests: Sequence[JudgeRequest], temperature: float) -> Said:
+        """Replies as they come; after a failure those that are on their way still come.
+
+        Raises:
+            MissingArtefact: no key. ProviderError: the server failed after retries.
+        """
+        if self._connected is None:
+            if not api_key() and not self.base_url:
+                raise MissingArtefact(
+                    f"the judge needs {KEY}", hint="or name your own server with --judge-url"
                 )
-            except openai.BadRequestError:
-                return None  # this one sample is refused: counted as failed
-            return answer.choices[0].message.content if answer.choices else None
-
+            client = Client(self.model, base_url=self.base_url, timeout=120.0)
+            self._connected = BackgroundLoop(), client, Sender(client.name, self.limits)
+        loop, client, sender = self._connected
         failures: list[BaseException] = []
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            asked = {pool.submit(one, request): request for request in requests}
-            try:
-                for future in as_completed(asked):
-                    if future.cancelled():
-                        continue
-                    if error := future.exception():
-                        failures.append(error)
-                        for other in asked:  # what is on its way still comes, and is kept
-                            other.cancel()
-                    else:
-                        yield asked[future], future.result()
-            finally:
-                for future in asked:
-                    future.cancel()
+
+        async def one(request: JudgeRequest) -> Reply:
+            async def attempt(repair: object) -> Reply:
+                if failures:
+                    raise _Stopped
+                return await client.reply(_chat(request, temperature))
+
+            return await sender.send(attempt, (len(request.text) // 4, request.max_tokens))
+
+        asked: dict[Future[Reply], JudgeRequest] = {loop.submit(one(r)): r for r in requests}
+        try:
+            for future in as_completed(asked):
+                error = future.exception()
+                if error is None:
+                    reply, request = future.result(), asked[future]
+                    cut = reply.finish == "length" and not request.accept(reply.text)
+                    yield request, "" if cut else reply.text
+                elif isinstance(error, Lasting):
+                    yield asked[future], None  # this one sample is refused: counted as failed
+                elif not isinstance(error, _Stopped):
+                    failures.append(error)
+        finally:
+            for future in asked:
+                future.cancel()
         for error in failures[:1]:
-            if not isinstance(error, openai.OpenAIError):
+            if not isinstance(error, ProviderError):
                 raise error
             raise ProviderError(
-                f"the judge {model} failed: {type(error).__name__}: {str(error).splitlines()[0]}",
-                hint="what it judged before is kept; the same command goes on",
+                f"the judge failed: {error.message}",
+                hint=error.hint or "what it judged before is kept; the same command goes on",
             ) from error
 
-    return speak
+    def close(self) -> None:
+        """Close the client."""
+        if self._connected is not None:
+            loop, client, _ = self._connected
+            self._connected = None
+            loop.submit(client.close()).result()
+            loop.close()
+
+
+def _chat(request: JudgeRequest, temperature: float) -> Request:
+    content: str | list[dict[str, Any]] = request.text
+    if request.pictures:
+        content = [{"type": "text", "text": request.text}]
+        content += [{"type": "image_url", "image_url": {"url": data_url(p)}} for p in request.pictures]
+    return Request(({"role": "user", "content": content},), temperature, request.max_tokens)
 
 
 def data_url(picture: Picture) -> str:

@@ -168,6 +168,7 @@ def plan(request: Request) -> Plan:
         prompts=request.judge_prompts,
         record=out / "judge",
         section=profile.model,
+        longest_wait=profile.eval.judge_longest_wait,
     )
     split = request.split
     if request.rescore:  # stored answers belong to the prompts that they were given to

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from kore.augment import grow
-from kore.augment.call import Reply, make_call
+from kore.augment.call import make_call
 from kore.augment.schemas import Summary
+from kore.augment.teachers.model import ModelTeacher
 from kore.config.schema import AugmentSection
-from kore.errors import DataError, MissingArtefact
+from kore.errors import DataError, MissingArtefact, ProviderError
+from kore.llm.request import Reply
 from tests.augment_loopback import gadgets
 
 TEMPLATE = (
@@ -48,18 +50,19 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_local_model_answers_together_what_is_asked_together(chat_model: Path) -> None:
-    from kore.augment.teachers.hf import HFTeacher
+    from kore.llm.local import LocalModel
 
-    teacher = HFTeacher(str(chat_model), AugmentSection(temperature=0.0, concurrency=8))
+    model = LocalModel(str(chat_model), batch=8)
+    teacher = ModelTeacher(model, 0.0)
     calls = [make_call("summary", Summary, item, 0) for item in gadgets(3)]
     batches: list[int] = []
-    generate = teacher._generate
+    generate = model._generate
 
     def counted(chats: list[list[dict[str, str]]], most: int) -> list[Reply]:
         batches.append(len(chats))
         return generate(chats, 6)
 
-    teacher._generate = counted  # type: ignore[method-assign]
+    model._generate = counted  # type: ignore[method-assign]
 
     async def run() -> tuple[list[Reply], Reply]:
         together = await asyncio.gather(*(teacher.reply(call) for call in calls))
@@ -75,24 +78,23 @@ def test_a_local_model_answers_together_what_is_asked_together(chat_model: Path)
 
 
 @pytest.mark.slow
-def test_what_a_poor_model_says_is_reported_and_not_used(
+def test_what_a_model_that_never_ends_says_is_not_recorded_as_done(
     chat_model: Path, tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KORE_CACHE", str(tmp_path / "kept"))
-    monkeypatch.setattr(
-        "kore.augment.teachers.hf.EXPECTED_OUT", dict.fromkeys(("questions", "summary", "vqa"), 3)
-    )
+    monkeypatch.setattr("kore.augment.call.EXPECTED_OUT", dict.fromkeys(("questions", "summary", "vqa"), 3))
     section = AugmentSection(teacher=f"hf:{chat_model}", temperature=0.0, retries=1)
-    report = grow(gadgets(2, picture), section, tmp_path / "out")
-    assert report.values["nothing_made_for"] == ["g0", "g1"]
-    assert report.values["notes"] == {"no caption": 2, "no dialogue": 2, "no visual questions": 2}
+    with pytest.raises(ProviderError, match=r"2 of 2 items failed.*cut off after 9 tokens"):
+        grow(gadgets(2, picture), section, tmp_path / "out")
+    report = grow(gadgets(2, picture), section, tmp_path / "out", keep_going=True)
+    assert report.values["notes"] == {"items left out": 2}
 
 
 def test_a_model_that_is_not_here_or_cannot_chat_is_named(chat_model: Path, tmp_path: Path) -> None:
-    from kore.augment.teachers.hf import HFTeacher
+    from kore.llm.local import LocalModel
 
     with pytest.raises(MissingArtefact, match="no chat model at"):
-        HFTeacher(str(tmp_path / "nothing"), AugmentSection())
+        LocalModel(str(tmp_path / "nothing"))
     import shutil
 
     mute = tmp_path / "mute"
@@ -103,7 +105,7 @@ def test_a_model_that_is_not_here_or_cannot_chat_is_named(chat_model: Path, tmp_
     config.pop("chat_template", None)
     (mute / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(DataError, match="no chat template"):
-        HFTeacher(str(mute), AugmentSection())
+        LocalModel(str(mute))
 
 
 @pytest.mark.slow

@@ -11,16 +11,17 @@ import pytest
 
 from kore.augment import grow
 from kore.augment.asking import Asker, Usage
-from kore.augment.call import Busy, Call, Refused, Reply, Unusable, make_call
+from kore.augment.call import Call, make_call
 from kore.augment.cost_estimate import estimate
-from kore.augment.limits import Bucket, Cost
 from kore.augment.parse import parse
-from kore.augment.replies import ReplyStore
 from kore.augment.schemas import Answers, Questions, Summary, Verdict, schema_of
 from kore.augment.worklog import WorkLog
 from kore.config.schema import AugmentSection
 from kore.data.records import Sample, read_records
 from kore.errors import GateNotMet, ProviderError, UsageError
+from kore.llm.cache import ReplyStore
+from kore.llm.rate_limit import Bucket, Cost
+from kore.llm.request import Busy, Refused, Reply, Unusable
 from tests.augment_loopback import KEYS, Loopback, gadgets, loopback
 
 FILES = ("tree.jsonl", "samples.jsonl", "eval.jsonl", "rejected.jsonl", "report.json")

@@ -127,14 +127,12 @@ def test_what_stays_unreadable_or_is_refused_is_counted_not_guessed(server: str,
 def test_a_server_that_is_not_there_is_a_provider_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import openai
-
-    original = openai.OpenAI
-    monkeypatch.setattr(openai, "OpenAI", lambda **o: original(**{**o, "max_retries": 0}))
+    monkeypatch.setattr("kore.llm.retry.LONGEST_BACKOFF", 0.0)
     judge = make_judge("openai:m", base_url="http://127.0.0.1:9/v1", record=tmp_path)
     with pytest.raises(ProviderError) as caught:
         judge.ask([_request()])
     assert caught.value.exit_code == 5
+    assert "cannot reach http://127.0.0.1:9/v1: " in caught.value.message
 
 
 def test_without_a_key_or_server_the_judge_says_so(tmp_path: Path) -> None:

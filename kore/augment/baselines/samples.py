@@ -7,13 +7,13 @@ from typing import Any
 from kore.augment.baselines.image import change
 from kore.augment.baselines.text import noisy
 from kore.augment.branches import Grower
-from kore.augment.call import Refused, Unusable
 from kore.augment.images.store import ImageStore
 from kore.augment.schemas import Rephrasings
 from kore.augment.templates import Templates
 from kore.augment.trunk import heuristic
 from kore.config.schema import AugmentSection
 from kore.data.records import KnowledgeItem
+from kore.llm.request import Refused, Unusable
 
 
 def needs_model(strategy: str) -> bool:

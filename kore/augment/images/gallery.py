@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kore.augment.call import Lasting
 from kore.augment.images.encoder import PictureEncoder
 from kore.augment.images.finder import Finder
 from kore.augment.images.provider import Found
@@ -15,6 +14,7 @@ from kore.augment.images.similar import Scored, most_similar
 from kore.augment.text import contains, fold
 from kore.data.records import KnowledgeItem
 from kore.errors import DataError, ProviderError
+from kore.llm.request import Lasting
 
 
 @dataclass(frozen=True)

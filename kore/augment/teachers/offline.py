@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kore.augment.call import Call, Reply
+from kore.augment.call import Call
 from kore.augment.schemas import (
     Answer,
     Answers,
@@ -26,6 +26,7 @@ from kore.augment.templates import Templates, Tier, draw, fill
 from kore.augment.text import contains, language
 from kore.data.records import KnowledgeItem
 from kore.errors import UsageError
+from kore.llm.request import Reply
 
 NOTE = "the offline teacher asks only what simple rules find: weaker data than a model's"
 

@@ -1,15 +1,22 @@
-"""A content-addressed store of teachers' replies: what was paid for once is never paid for again."""
+"""Caches of replies: what was paid for once is never paid for again.
+
+`ReplyStore` serves many runs and processes, one file a reply; `ReplyLog` belongs to one results folder.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import platformdirs
 
-from kore.augment.call import Reply
+from kore.io.jsonl import dump_line, mend_log, read_log
+from kore.llm.request import Reply
 
 
 def cache_home() -> Path:
@@ -62,3 +69,46 @@ class ReplyStore:
 
     def _path(self, key: str) -> str:
         return f"{self.folder}/{key[:2]}/{key}.json"
+
+
+@dataclass
+class ReplyLog:
+    """An append-only file of replies by key.
+
+    Args:
+        path: None keeps the replies in memory.
+    """
+
+    path: Path | None = None
+    known: dict[str, str] = field(default_factory=dict)
+    _loaded: bool = False
+    _stream: IO[str] | None = None
+
+    def get(self, key: str) -> str | None:
+        """The reply, if there is one; an empty one counts as none."""
+        if not self._loaded and self.path is not None:
+            self.known |= {line["key"]: line["reply"] for line in read_log(self.path)}
+        self._loaded = True
+        return self.known.get(key) or None
+
+    def put(self, key: str, reply: str, **facts: str | int) -> None:
+        """Keep a reply; inside `appending` it is written at once."""
+        self.known[key] = reply
+        if self._stream is not None:
+            self._stream.write(dump_line({"key": key, **facts, "reply": reply}))
+            self._stream.flush()
+
+    @contextmanager
+    def appending(self) -> Iterator[None]:
+        """Open the file for `put`; synced to disk at the end."""
+        if self.path is None:
+            yield
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        mend_log(self.path)
+        with self.path.open("a", encoding="utf-8") as self._stream:
+            try:
+                yield
+            finally:
+                os.fsync(self._stream.fileno())
+                self._stream = None

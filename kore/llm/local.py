@@ -1,35 +1,31 @@
-"""A local chat model of transformers as the teacher."""
+"""A local chat model of transformers."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kore.augment.call import Call, Reply
-from kore.augment.limits import EXPECTED_OUT
-from kore.config.schema import AugmentSection
 from kore.errors import DataError, MissingArtefact
 from kore.io.files import hash_file
+from kore.llm.request import NoReply, Reply, Request
 
 
-class HFTeacher:
+class LocalModel:
     """Generates replies with a causal language model that has a chat template, several at a time.
 
     Args:
         path: a folder, or a hub id in the local cache (nothing is downloaded, no remote code is run).
+        batch: requests generated together, at most.
     """
 
-    cached = True
-
-    def __init__(self, path: str, settings: AugmentSection) -> None:
+    def __init__(self, path: str, *, temperature: float = 0.0, batch: int = 16) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.path = path
-        self.temperature = settings.temperature
-        self._most = min(settings.concurrency, 16)
+        self.temperature = temperature
+        self._most = batch
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
             self._model: Any = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype="auto")
@@ -61,31 +57,31 @@ class HFTeacher:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """Temperature, and the hash of a local model's weights index or first weights file."""
-        values: dict[str, Any] = {"temperature": self.temperature}
+        """The hash of a local model's weights index or first weights file."""
+        values: dict[str, Any] = {}
         folder = Path(self.path)
         if folder.is_dir():
             files = sorted([*folder.glob("*.index.json"), *folder.glob("*.safetensors")])
             values["weights"] = hash_file(files[0]) if files else None
         return values
 
-    async def reply(self, call: Call, repair: tuple[str, str] | None = None) -> Reply:
-        """Queue a prompt; whatever waits is generated together."""
-        system = f"{call.system}\nReply with JSON alone, of this schema: {json.dumps(call.schema)}"
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": call.user}]
-        if repair is not None:
-            messages += [
-                {"role": "assistant", "content": repair[0][:4000]},
-                {
-                    "role": "user",
-                    "content": f"That could not be read ({repair[1]}). Send the whole reply again as JSON.",
-                },
-            ]
+    async def reply(self, request: Request) -> Reply:
+        """Queue a request; whatever waits is generated together.
+
+        The temperature is the model's: requests of one batch cannot differ in it.
+
+        Raises:
+            NoReply: the model wrote nothing.
+        """
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append((messages, 3 * EXPECTED_OUT.get(call.task, 200), future))
+        most = request.max_tokens or 3 * request.expected[1]
+        self._waiting.append((request.with_schema_in_words(), most, future))
         if self._working is None or self._working.done():
             self._working = asyncio.create_task(self._work())
-        return await future
+        reply = await future
+        if not reply.text:
+            raise NoReply("the reply is empty")
+        return reply
 
     async def _work(self) -> None:
         while self._waiting:
@@ -121,8 +117,17 @@ class HFTeacher:
         new = ids[:, inputs["input_ids"].shape[1] :]
         taken = inputs["attention_mask"].sum(dim=1).tolist()
         made = (new != self._tokenizer.pad_token_id).sum(dim=1).tolist()
+        ends = {self._tokenizer.eos_token_id, self._tokenizer.pad_token_id, *self._ends}
         answers = self._tokenizer.batch_decode(new, skip_special_tokens=True)
-        return [Reply(text.strip(), int(a), int(b)) for text, a, b in zip(answers, taken, made, strict=True)]
+        return [
+            Reply(text.strip(), int(a), int(b), "stop" if last in ends else "length")
+            for text, a, b, last in zip(answers, taken, made, new[:, -1].tolist(), strict=True)
+        ]
+
+    @property
+    def _ends(self) -> list[int]:
+        ends = self._model.generation_config.eos_token_id
+        return ends if isinstance(ends, list) else [ends]
 
     def _render(self, chat: list[dict[str, str]]) -> str:
         """The chat as text; a template that knows no system role gets it before the user's words."""

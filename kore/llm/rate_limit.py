@@ -1,4 +1,4 @@
-"""How fast and how dear: token buckets for requests and tokens a minute, and the running cost."""
+"""Rate limits (requests and tokens per minute) and cost tracking."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-from kore.augment.text import is_unspaced, length
 
 
 @dataclass
@@ -113,21 +111,3 @@ def price(
     if price_in is None and price_out is None:
         return None
     return (tokens_in * (price_in or 0) + tokens_out * (price_out or 0)) / 1e6
-
-
-def estimate_tokens(text: str) -> int:
-    """Tokens of a text, roughly: four letters each, or one per letter of an unspaced script."""
-    return length(text) if is_unspaced(text) else max(1, len(text) // 4)
-
-
-EXPECTED_OUT = {
-    "questions": 220,
-    "answers": 420,
-    "answer": 45,
-    "summary": 45,
-    "vqa": 420,
-    "hop": 120,
-    "judge": 30,
-    "rephrase": 600,
-}
-"""Tokens that a reply of each task takes, roughly, for estimates before it is there."""

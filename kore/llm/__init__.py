@@ -1,0 +1,1 @@
+"""Language models as teachers and judges: an API client, a local model, recorded replies, and their cache."""
