@@ -13,7 +13,7 @@ from kore.config.schema import ONEVISION_SUBSETS
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.evaluation.benchmark_suite import load_benchmark, md5_of
 from kore.evaluation.benchmarks import ALL, NAMES, SERVER, Benchmark, file_of, find, known
-from kore.evaluation.fetch import GIB, Limits, Progress, download, get_json
+from kore.io.download import GIB, Limits, Progress, download, get_json
 
 HUB = "https://huggingface.co"
 ONEVISION = "lmms-lab/LLaVA-OneVision-Data"

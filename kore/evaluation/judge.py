@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kore.errors import MissingArtefact, ProviderError, UsageError
 from kore.evaluation.types import Picture
+from kore.io.background import BackgroundLoop
 from kore.io.files import hash_bytes, hash_file, hash_json
-from kore.llm.blocking import BackgroundLoop
 from kore.llm.cache import ReplyLog
 from kore.llm.client import KEY, Client, api_key
 from kore.llm.replay import ReplayFile

@@ -90,7 +90,7 @@ def fetch(
     from kore.evaluation import benchmark_files as library
     from kore.evaluation.benchmark_suite import md5_of
     from kore.evaluation.benchmarks import SERVER, find, known
-    from kore.evaluation.fetch import GIB, Limits
+    from kore.io.download import GIB, Limits
     from kore_cli.output import Output
 
     output = Output(json_mode=json_, quiet=quiet)

@@ -219,12 +219,12 @@ def test_a_redirect_is_followed_and_checked_again(web: Any, monkeypatch: pytest.
     pages["/b"] = (200, {}, png(scene(1)))
     assert fetch(f"{address}/a", private=True) == png(scene(1))
     pages["/round"] = (302, {"Location": "/round"}, b"")
-    with pytest.raises(DataError, match="too many redirects"):
+    with pytest.raises(ProviderError, match="too many redirects"):
         fetch(f"{address}/round", private=True)
     # the first host is let through, what it points to is looked at afresh
-    monkeypatch.setattr("kore.augment.images.download._is_public", lambda host: host == "127.0.0.1")
+    monkeypatch.setattr("kore.io.download.is_public", lambda host: host == "127.0.0.1")
     pages["/inner"] = (302, {"Location": "http://10.0.0.5/a.png"}, b"")
-    with pytest.raises(DataError, match=r"inner network \(10\.0\.0\.5\)"):
+    with pytest.raises(DataError, match=r"private network \(10\.0\.0\.5\)"):
         fetch(f"{address}/inner")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import threading
@@ -16,7 +17,7 @@ import pytest
 from kore.config.schema import ONEVISION_SUBSETS
 from kore.errors import DataError, ProviderError, UsageError
 from kore.evaluation.benchmark_files import Fetcher, unpack
-from kore.evaluation.fetch import Limits, check_address, download, get_json
+from kore.io.download import Limits, download, get_json, is_public
 
 DATA = bytes(range(256)) * 4000
 LOCAL = Limits(private=True, seconds=5)
@@ -39,11 +40,13 @@ class Server(BaseHTTPRequestHandler):
         if self.path.startswith("/loop"):
             self._head(302, location="/loop")
         elif self.path == "/away":
-            self._head(302, location="http://example.invalid/x")
+            self._head(302, location="http://10.0.0.5/x")
         elif self.path == "/moved":
             self._head(302, location="/file")
         elif self.path == "/page":
             self._send(b"<html>", kind="text/html")
+        elif self.path == "/busy" and len(Server.asked) == 1:
+            self._head(503, **{"retry-after": "0"})
         elif self.path == "/gone":
             self._head(404)
         elif (
@@ -167,30 +170,44 @@ def test_what_is_not_the_wanted_data_is_refused(
         "http://8.8.8.8/",
     ],
 )  # fmt: skip
-def test_private_addresses_and_other_schemes_are_refused(url: str) -> None:
+def test_private_addresses_and_other_schemes_are_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        check_address(url, Limits())
+        download(url, tmp_path / "x")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True), ("2001:4860:4860::8888", True), ("10.0.0.1", False), ("100.64.0.1", False), ("224.0.0.1", False),
+        ("ff02::1", False), ("fe80::1%eth0", False), ("::ffff:10.0.0.1", False), ("::ffff:127.0.0.1", False),
+        ("2002:7f00:1::1", False), ("2002:0a00:0001::", False), ("::1", False), ("0.0.0.0", False),
+    ],
+)  # fmt: skip
+def test_an_address_that_wraps_a_private_one_is_private(address: str, public: bool) -> None:
+    assert is_public(address) is public
 
 
 def test_a_redirect_is_checked_like_the_first_address(
     mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import kore.evaluation.fetch as fetch
+    monkeypatch.setattr("kore.io.download.is_public", lambda address: address == "127.0.0.1")
+    limits = Limits(http=True, seconds=5)
+    assert download(f"{mirror}/moved", tmp_path / "x", limits=limits).read_bytes() == DATA
+    with pytest.raises(UsageError, match=r"private network \(10\.0\.0\.5\)"):
+        download(f"{mirror}/away", tmp_path / "y", limits=limits)
 
-    seen: list[str] = []
-    original = check_address
 
-    def watch(url: str, limits: Limits) -> None:
-        seen.append(url)
-        if "example.invalid" in url:
-            raise UsageError("refused")
-        original(url, limits)
+def test_a_busy_server_is_asked_again(mirror: str, tmp_path: Path) -> None:
+    assert download(f"{mirror}/busy", tmp_path / "x", limits=LOCAL).read_bytes() == DATA
+    assert [path for path, _ in Server.asked] == ["/busy", "/busy"]
 
-    monkeypatch.setattr(fetch, "check_address", watch)
-    with pytest.raises(UsageError, match="refused"):
-        download(f"{mirror}/away", tmp_path / "x", limits=LOCAL)
-    assert seen[-1] == "http://example.invalid/x"
+
+def test_it_works_inside_a_running_event_loop(mirror: str, tmp_path: Path) -> None:
+    async def notebook() -> bytes:
+        return download(f"{mirror}/file", tmp_path / "x", limits=LOCAL).read_bytes()
+
+    assert asyncio.run(notebook()) == DATA
 
 
 def test_lists_come_as_json(mirror: str) -> None:
