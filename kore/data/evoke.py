@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from kore.augment.text import clip, sentences
 from kore.data.records import IMAGE_MARK, KnowledgeItem, Sample, read_located, read_records
+from kore.data.text import clip, sentences
 from kore.errors import DataError
 from kore.io.jsonl import STDIO
 

@@ -15,6 +15,7 @@ from typing import Any
 from kore.config.schema import ONEVISION_SUBSETS
 from kore.data.records import IMAGE_MARK, Sample
 from kore.errors import DataError, MissingArtefact
+from kore.io.images import open_image
 
 FETCH = "kore data fetch onevision"
 
@@ -119,8 +120,6 @@ def read(subset: Subset, number: int, pictures: Path) -> Sample:
     Raises:
         DataError: no picture, one that does not open, or no conversation; names subset and row.
     """
-    from kore.io.images import open_image
-
     where = f"{subset.name}[{number}]"
     row = subset.row(number)
     data = (row.get("image") or {}).get("bytes")

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.data.records import IMAGE_MARK, Question, Sample, read_records
+from kore.data.task import Task, TaskImage, UserTurn
 from kore.errors import DataError
 from kore.evaluation.metrics import f1
 from kore.evaluation.text_normalize import vqa_normalise
-from kore.evaluation.types import Answers, Ask, Outcome, Picture, Role, Scored, Task, Verdict
+from kore.evaluation.types import Answers, Outcome, Role, Scored, Verdict
 from kore.io.files import hash_file
 from kore.io.jsonl import read_jsonl
 
@@ -63,7 +64,7 @@ class AgreementSuite:
             said, wanted = (_first(a, task.id) for a in (answers, base))
             same = said is not None and wanted is not None and vqa_normalise(said) == vqa_normalise(wanted)
             overlap = f1(said, wanted) if said is not None and wanted is not None else 0.0
-            parts: dict[str, Any] = {"f1": overlap, "images": [p.path for a in task.asks for p in a.pictures]}
+            parts: dict[str, Any] = {"f1": overlap, "images": [p.path for a in task.turns for p in a.images]}
             if task.id in divergence:
                 parts["kl"] = divergence[task.id]
             outcome: Outcome = "missing" if said is None else "right" if same else "wrong"
@@ -105,14 +106,14 @@ def _prompts(path: Path) -> Iterator[Task]:
         conversational = first is not None and not {"conversations", "messages"}.isdisjoint(first[1])
     if not conversational:
         for question in read_records(Question, path):
-            pictures = tuple(map(Picture, question.images))
+            pictures = tuple(map(TaskImage, question.images))
             marks = f"{IMAGE_MARK}\n" * (len(pictures) - question.text.count(IMAGE_MARK))
-            yield Task(question.question_id, (Ask(marks + question.text, pictures),))
+            yield Task(question.question_id, (UserTurn(marks + question.text, pictures),))
         return
     for sample in read_records(Sample, path):
         human = next(m for m in sample.conversations if m.from_ == "human")
         count = human.value.count(IMAGE_MARK)
-        yield Task(sample.id, (Ask(human.value, tuple(map(Picture, sample.images[:count]))),))
+        yield Task(sample.id, (UserTurn(human.value, tuple(map(TaskImage, sample.images[:count]))),))
 
 
 def divergences(engine: Engine, suite: AgreementSuite, base: Answers) -> dict[str, float]:
@@ -157,10 +158,10 @@ def _kl(before: Tensor, after: Tensor, labels: Tensor) -> list[float]:
 
 
 def _sample(task: Task, answer: str) -> Sample:
-    ask = task.asks[0]
+    ask = task.turns[0]
     turns = [{"from": "human", "value": ask.text}, {"from": "gpt", "value": answer}]
     return Sample.model_validate(
-        {"id": task.id, "image": [p.path for p in ask.pictures] or None, "conversations": turns}
+        {"id": task.id, "image": [p.path for p in ask.images] or None, "conversations": turns}
     )
 
 

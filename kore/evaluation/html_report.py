@@ -17,8 +17,9 @@ from kore.evaluation.runner import BASE
 from kore.io.files import atomic_write
 
 if TYPE_CHECKING:
+    from kore.data.task import Task
     from kore.evaluation.runner import Result
-    from kore.evaluation.types import Suite, Task
+    from kore.evaluation.types import Suite
 
 _SHOWN = 30  # flipped samples per suite and direction
 _WIDTH = 200
@@ -101,7 +102,7 @@ def _pictures(task: Task) -> Iterator[str]:
     from kore.evaluation.runner import open_task_picture
     from kore.io.images import open_image
 
-    for picture in [p for ask in task.asks for p in ask.pictures][:4]:
+    for picture in [p for ask in task.turns for p in ask.images][:4]:
         try:
             image = open_image(open_task_picture(picture, task.id))
         except KoreError:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kore.data.records import IMAGE_MARK, Question, read_located
+from kore.data.task import Task, TaskImage, UserTurn
 from kore.errors import DataError
 from kore.evaluation.metrics import Adaptation, measure
 from kore.evaluation.option_matching import infer
-from kore.evaluation.types import Answers, Ask, Outcome, Picture, Role, Scored, Task, Verdict, outcome_of
+from kore.evaluation.types import Answers, Outcome, Role, Scored, Verdict, outcome_of
 from kore.io.files import hash_file, hash_json
 
 Rule = Literal["cem", "letter", "yesno"]
@@ -64,10 +65,10 @@ class QuestionSuite:
         """One single-turn task per question, its pictures before its text."""
         for question in self.questions:
             where = self.lines.get(question.question_id, "")
-            pictures = tuple(Picture(path, where=where) for path in question.images)
+            pictures = tuple(TaskImage(path, where=where) for path in question.images)
             missing = len(pictures) - question.text.count(IMAGE_MARK)
             text = f"{IMAGE_MARK}\n" * missing + question.text
-            yield Task(question.question_id, (Ask(text, pictures),))
+            yield Task(question.question_id, (UserTurn(text, pictures),))
 
     def score(self, answers: Answers) -> Scored:
         """CEM and F1 with their breakdowns (adaptation), or accuracy (retention)."""

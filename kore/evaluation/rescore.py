@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kore.data.task import Task
 from kore.errors import MissingArtefact
 from kore.evaluation.agreement import AgreementSuite
 from kore.evaluation.predictions import Predictions, prompt_hash
 from kore.evaluation.runner import BASE, Result, write_result
-from kore.evaluation.types import Suite, Task
+from kore.evaluation.types import Suite
 from kore.io.files import read_json
 
 
@@ -60,9 +61,11 @@ def rescore(out: Path, suites: Sequence[Suite], notes: tuple[str, ...] = ()) -> 
 
 def _replies(store: Predictions, task: Task) -> list[str]:
     replies: list[str] = []
-    for turn in range(len(task.asks)):
+    for turn in range(len(task.turns)):
         found = store.latest(task.id, turn)
-        if found is None or found[0] != prompt_hash(task.asks[: turn + 1], tuple(replies), store.pictures):
+        if found is None or found[0] != prompt_hash(
+            task.turns[: turn + 1], tuple(replies), store.image_hashes
+        ):
             break
         replies.append(found[1])
     return replies

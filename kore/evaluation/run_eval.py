@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.artifacts.manifest import Manifest, claimed, locked, read_manifest
-from kore.artifacts.model_folder import read_config
 from kore.artifacts.resolve_target import Target, resolve_target
 from kore.artifacts.run import data_root, run_named
 from kore.config.model_defaults import resolve_inference
+from kore.data.benchmark_prompts import PromptForm
 from kore.errors import MissingArtefact, UsageError
 from kore.evaluation.gates import check_gates, parse_gates
 from kore.evaluation.option_matching import COMPATS, Compat
-from kore.evaluation.prompt_formats import Style
 from kore.evaluation.report import summary, write_summary
 from kore.evaluation.rescore import rescore
 from kore.evaluation.runner import BASE, Progress, Result, World, evaluate
@@ -92,8 +91,7 @@ class Plan:
     names: list[str]
     judge: Judge
     out: Path
-    style: Style
-    protocol: str
+    form: PromptForm
 
     @property
     def answers(self) -> int:
@@ -126,7 +124,7 @@ class Plan:
         """Every sample's prompt: suite, id, turns, pictures."""
         for suite in self.suites:
             for task in islice(suite.tasks(), self.request.limit):
-                turns = [{"text": a.text, "pictures": [p.path for p in a.pictures]} for a in task.asks]
+                turns = [{"text": a.text, "pictures": [p.path for p in a.images]} for a in task.turns]
                 yield {"suite": suite.name, "id": task.id, "turns": turns}
 
 
@@ -173,16 +171,15 @@ def plan(request: Request) -> Plan:
     split = request.split
     if request.rescore:  # stored answers belong to the prompts that they were given to
         before = read_manifest(out, kind="eval", made_by="kore eval")
-        style, protocol = before.settings["style"], before.settings["protocol"]
+        form = PromptForm(before.settings["protocol"], before.settings["style"])
         split = before.facts.get("split", split)
     else:
-        style = "llava" if target and model_type(target.model) == "llava" else "default"
         protocol = profile.eval.protocol
+        form = PromptForm.of_model(target.model, protocol) if target else PromptForm(protocol)
     choice = SuiteOptions(
         data=request.data or data_root(),
-        protocol=protocol,
+        form=form,
         compat=compat_of(request.compat),
-        style=style,
         split=split,
         judge=judge,
         limit=request.limit,
@@ -196,7 +193,7 @@ def plan(request: Request) -> Plan:
     if not request.rescore:
         for suite in suites:
             check_pictures(suite)
-    return Plan(request, profile, target, suites, names, judge, out, style, protocol)
+    return Plan(request, profile, target, suites, names, judge, out, form)
 
 
 def check_pictures(suite: Suite) -> None:
@@ -209,7 +206,7 @@ def check_pictures(suite: Suite) -> None:
 
     known: set[str] = set()
     for task in suite.tasks():
-        for picture in (p for ask in task.asks for p in ask.pictures):
+        for picture in (p for ask in task.turns for p in ask.images):
             if picture.data is None and picture.path not in known:
                 check_image(picture.path, picture.where or f"sample {task.id}")
                 known.add(picture.path)
@@ -225,12 +222,6 @@ def compat_of(name: str) -> Compat:
         if compat == name:
             return compat
     raise UsageError(f"--compat knows {', '.join(COMPATS)}, not {name!r}")
-
-
-def model_type(model: str) -> str | None:
-    """What kind of model it is, from its configuration alone; None if that is not at hand."""
-    kind: str | None = (read_config(model) or {}).get("model_type")
-    return kind
 
 
 def default_out(name: str, target: Target | None) -> Path:
@@ -280,7 +271,7 @@ def _carried_out(request: Request, progress: Progress | None, planned: Plan, hel
             return Outcome({}, planned.out, {}, [], world.rank)
     value = summary(
         results,
-        protocol=planned.protocol,
+        protocol=planned.form.protocol,
         compat=request.compat,
         judge=planned.judge.facts,
         subset=bool(request.limit or request.ids),
@@ -318,7 +309,7 @@ def _answer(planned: Plan, world: World, progress: Progress | None, held: ExitSt
     retrieving = _retrieval(request.rag, backbone, section) if request.rag else None
     if retrieving:
         inputs["rag"] = retrieving.fingerprint
-    settings = {"protocol": planned.protocol, "style": planned.style, **generation(engine)}
+    settings = {"protocol": planned.form.protocol, "style": planned.form.style, **generation(engine)}
     manifest = Manifest(
         "eval", settings, inputs,
         sources={"model": target.model, **({"adapter": str(target.adapter)} if target.adapter else {})},

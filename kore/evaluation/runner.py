@@ -13,10 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kore.data.task import Task, TaskImage, UserTurn
 from kore.errors import DataError
 from kore.evaluation.agreement import AgreementSuite, divergences
 from kore.evaluation.predictions import Key, Predictions, prompt_hash
-from kore.evaluation.types import Answers, Ask, Picture, Scored, Suite, Task
+from kore.evaluation.types import Answers, Scored, Suite
 from kore.io.files import hash_json, read_json, write_json
 from kore.io.jsonl import write_jsonl
 
@@ -189,9 +190,13 @@ def _answer_length(engine: Engine, longest: int) -> Iterator[None]:
 
 def _stored(store: Predictions, task: Task, model: str, settings: str) -> list[str]:
     replies: list[str] = []
-    for turn in range(len(task.asks)):
+    for turn in range(len(task.turns)):
         key = Key(
-            task.id, turn, prompt_hash(task.asks[: turn + 1], tuple(replies), store.pictures), model, settings
+            task.id,
+            turn,
+            prompt_hash(task.turns[: turn + 1], tuple(replies), store.image_hashes),
+            model,
+            settings,
         )
         text = store.get(key)
         if text is None:
@@ -206,17 +211,17 @@ def _ask_window(
     """Ask what is not stored, turn by turn, each turn with the model's own replies before it."""
     asked = 0
     replies: dict[str, list[str]] = {task.id: [] for task in tasks}
-    for turn in range(max(len(task.asks) for task in tasks)):
+    for turn in range(max(len(task.turns) for task in tasks)):
         keys: list[Key] = []
         prompts: list[Prompt] = []
         for task in tasks:
-            if turn >= len(task.asks):
+            if turn >= len(task.turns):
                 continue
             said = replies[task.id]
             key = Key(
                 task.id,
                 turn,
-                prompt_hash(task.asks[: turn + 1], tuple(said), store.pictures),
+                prompt_hash(task.turns[: turn + 1], tuple(said), store.image_hashes),
                 model,
                 settings,
             )
@@ -244,16 +249,16 @@ def build_prompt(task: Task, replies: Sequence[str]) -> Prompt:
 
     turns: list[Message] = []
     pictures: list[Any] = []
-    for ask, reply in zip(task.asks, [*replies, None], strict=False):
+    for ask, reply in zip(task.turns, [*replies, None], strict=False):
         turns.append(Message(from_="human", value=ask.text))
-        pictures += [open_task_picture(p, task.id) for p in ask.pictures]
+        pictures += [open_task_picture(p, task.id) for p in ask.images]
         if reply is None:
             break
         turns.append(Message(from_="gpt", value=reply.replace("<image>", "<image >")))
     return Prompt(tuple(turns), tuple(pictures))
 
 
-def open_task_picture(picture: Picture, sample: str) -> Any:
+def open_task_picture(picture: TaskImage, sample: str) -> Any:
     """A picture for the engine: its path where it is a file, else opened from memory.
 
     Images inside a benchmark's file are opened as VLMEvalKit does.
@@ -299,4 +304,13 @@ def _windows(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
         yield window
 
 
-__all__ = ["BASE", "Ask", "Result", "World", "build_prompt", "evaluate", "generation", "model_fingerprint"]
+__all__ = [
+    "BASE",
+    "Result",
+    "UserTurn",
+    "World",
+    "build_prompt",
+    "evaluate",
+    "generation",
+    "model_fingerprint",
+]

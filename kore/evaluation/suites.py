@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kore.data import benchmarks
 from kore.errors import MissingArtefact, UsageError
 from kore.evaluation import benchmark_suite as bench
-from kore.evaluation import benchmarks
 from kore.evaluation.agreement import AgreementSuite, load_agreement
 from kore.evaluation.demo_suites import FAR, NEAR, demo_suites
 from kore.evaluation.questions import QuestionSuite, load_questions

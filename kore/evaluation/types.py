@@ -9,45 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from kore.data.task import Task
+
 Role = Literal["adaptation", "retention"]
 Outcome = Literal["right", "partly", "wrong", "missing", "not scored"]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture by path, or by its bytes where it lies inside a benchmark file.
-
-    Attributes:
-        path: where it lies, or the name it would have; only read where `data` is None.
-        data: the encoded picture itself.
-        where: ``file:line`` that it comes from, for errors.
-    """
-
-    path: str
-    data: bytes | None = None
-    where: str = ""
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One user turn: text with as many ``<image>`` marks as pictures."""
-
-    text: str
-    pictures: tuple[Picture, ...] = ()
-
-
-@dataclass(frozen=True)
-class Task:
-    """One sample to put to the model: one turn, or several that are asked one after the other, each
-    with the model's own earlier answers before it."""
-
-    id: str
-    asks: tuple[Ask, ...]
-
-    @property
-    def text(self) -> str:
-        """All user turns as one text, for people."""
-        return "\n".join(ask.text for ask in self.asks)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from kore.adapters.param_count import net_section
 from kore.artifacts.manifest import Manifest, State, claimed
 from kore.artifacts.run import home
+from kore.data.benchmark_prompts import PromptForm
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import hash_json, read_json, write_json
 from kore.nullspace.adapter_init import adapted, build
@@ -83,12 +84,13 @@ class CalibrateJob:
                 hint="leave --factors out: kore train makes A from both",
             )
         share = parse_share(section.layers)
+        form = PromptForm.of_model(profile.model.id, profile.eval.protocol, download=download)
         if offload and share is not None:
             raise UsageError(
                 "layers = auto follows gradients through the whole model", hint="leave --offload out"
             )
         wanted = read_new(Path(section.new) if section.new else new) if share is not None else []
-        self.sources: list[Source] = parse_sources(section.samples, section.count)
+        self.sources: list[Source] = parse_sources(section.samples, section.count, form)
         self._pictures = Path(tempfile.mkdtemp(prefix="kore-samples-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._pictures, ignore_errors=True)
         Ranks.join()

@@ -100,7 +100,7 @@ class Plan:
         from kore.augment.cost_estimate import estimate
 
         profile = self.request.resolved.profile
-        drawn = rehearse_old(profile.calibrate, needed=self.needs_old) if self.draws_old else None
+        drawn = rehearse_old(profile, needed=self.needs_old) if self.draws_old else None
         rows = [] if self.constrained and _needs_covariance(profile) else table(profile)
         return {
             "v": 1,
@@ -237,7 +237,7 @@ def _injected(planned: Plan, progress: Progress) -> Outcome:
     constrained = planned.constrained
     old: Old | None = None
     if planned.draws_old:
-        old = old_samples(profile.calibrate, folder, needed=planned.needs_old, restart=restart)
+        old = old_samples(profile, folder, needed=planned.needs_old, restart=restart)
     sources = {"items": request.items}
     covariance = folder / "covariance" if constrained else None
     contrasted = constrained and profile.adapter.basis == "contrast"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kore.data.benchmark_prompts import PromptForm
 from kore.errors import UsageError
 from kore.io.files import hash_json
 from kore.io.jsonl import write_jsonl
@@ -14,7 +15,7 @@ from kore.io.jsonl import write_jsonl
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kore.config.schema import CalibrateSection
+    from kore.config.schema import Profile
     from kore.data.records import Sample
 
 ASKED = 120  # old prompts for the agreement with the base
@@ -34,7 +35,7 @@ class Old:
     given: Path | None = None
 
 
-def old_samples(section: CalibrateSection, folder: Path, *, needed: bool, restart: bool = False) -> Old:
+def old_samples(profile: Profile, folder: Path, *, needed: bool, restart: bool = False) -> Old:
     """Draw old samples once, from the sources of the covariance, into files of `folder`.
 
     Args:
@@ -45,7 +46,11 @@ def old_samples(section: CalibrateSection, folder: Path, *, needed: bool, restar
     """
     from kore.data.records import relative_to
 
-    key = hash_json([section.samples, section.count, section.seed, section.onevision])[:8]
+    section = profile.calibrate
+    drawn_by: list[Any] = [section.samples, section.count, section.seed, section.onevision]
+    if any(source.startswith("bench:") for source in section.samples):
+        drawn_by.append(asdict(_form(profile)))
+    key = hash_json(drawn_by)[:8]
     apart, protected, given = (folder / f"{n}-{key}.jsonl" for n in ("held_out", PROTECTED, "given"))
     if restart:
         for path in (apart, protected, given):
@@ -60,7 +65,7 @@ def old_samples(section: CalibrateSection, folder: Path, *, needed: bool, restar
         named = [s.model_copy(update={"id": f"{number}-{s.id}"}) for number, s in enumerate(samples)]
         write_jsonl(path, [relative_to(s, folder).to_json() for s in named])
 
-    used, others = draw_old(section, folder / "held_out")
+    used, others = draw_old(profile, folder / "held_out")
     if not needed:
         path = apart if others else protected
         write(path, others or used[:: max(1, len(used) // ASKED)])
@@ -93,18 +98,24 @@ def divide(used: Sequence[Sample], others: Sequence[Sample], seed: int) -> tuple
     return mine, asked
 
 
-def rehearse_old(section: CalibrateSection, *, needed: bool) -> int:
+def rehearse_old(profile: Profile, *, needed: bool) -> int:
     """How many samples are drawn to be protected, or to be given, after the checks of `old_samples`."""
     with TemporaryDirectory(prefix="kore-samples-") as place:
-        used, others = draw_old(section, Path(place))
-    return len(divide(used, others, section.seed)[0]) if needed else len(used)
+        used, others = draw_old(profile, Path(place))
+    return len(divide(used, others, profile.calibrate.seed)[0]) if needed else len(used)
 
 
-def draw_old(section: CalibrateSection, work: Path) -> tuple[list[Sample], list[Sample]]:
+def draw_old(profile: Profile, work: Path) -> tuple[list[Sample], list[Sample]]:
     """The samples that the covariance is summed over, and others of the same sources."""
     from kore.nullspace.sources import collect, collect_others, parse_sources
 
-    sources = parse_sources(section.samples, section.count)
+    section = profile.calibrate
+    form = _form(profile)
+    sources = parse_sources(section.samples, section.count, form)
     used = collect(sources, section.seed, work, onevision=section.onevision)
     each = max(1, ASKED // len(sources))
     return used, collect_others(sources, section.seed, work, used, each, onevision=section.onevision)
+
+
+def _form(profile: Profile) -> PromptForm:
+    return PromptForm.of_model(profile.model.id, profile.eval.protocol)

@@ -174,7 +174,7 @@ def test_an_evoke_file_is_scored_overall_by_kind_by_type_and_by_item(tmp_path: P
     assert scored.headline == pytest.approx((scored.metrics["cem"] + scored.metrics["f1"]) / 2)
     assert scored.counts["missing"] == 1 and scored.samples[2].outcome == "missing"
     assert scored.items == {"i1": "partly", "i2": "not"}
-    picture = next(suite.tasks()).asks[0].pictures[0].path
+    picture = next(suite.tasks()).turns[0].images[0].path
     assert picture == str(tmp_path / "a b [x] 'y' é.jpg")
 
 
@@ -249,4 +249,4 @@ def test_evoke_is_found_as_fetched_and_as_published(tmp_path: Path, place: str) 
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"x")
     (suite,) = resolve_suites(["evoke"], SuiteOptions(data=tmp_path))
-    assert next(iter(suite.tasks())).asks[0].pictures[0].path == str(picture)
+    assert next(iter(suite.tasks())).turns[0].images[0].path == str(picture)

@@ -194,7 +194,7 @@ def test_bad_targets_and_suites_say_what_to_do(request_: Request, tmp_path: Path
         plan(replace(request_, suites=["gone.jsonl"]))
     with pytest.raises(UsageError, match="named twice"):
         plan(replace(request_, suites=["MME", "MME"]))
-    with pytest.raises(UsageError, match="say what it is"):
+    with pytest.raises(UsageError, match="name its kind"):
         (tmp_path / "x.tsv").write_text("x")
         plan(replace(request_, suites=[str(tmp_path / "x.tsv")]))
 

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 import pytest
 
+from kore.data.task import TaskImage
 from kore.errors import DataError, MissingArtefact, ProviderError, UsageError
 from kore.evaluation.judge import JudgeRequest, RecordedJudge, make_judge
 from kore.evaluation.judge_prompts import FIELDS, load_prompts
 from kore.evaluation.suite_options import SuiteOptions
 from kore.evaluation.suites import resolve_suites
-from kore.evaluation.types import Picture
 from kore.io.jsonl import read_log
 from tests.tsv import write_all
 
@@ -118,7 +118,7 @@ def test_what_stays_unreadable_or_is_refused_is_counted_not_guessed(server: str,
     assert judge.ask([_request(tries=2)]).counts() == {"asked": 1, "failed": 0, "unparsed": 1}
     Server.asked.clear()
     Server.replies[:] = [400]
-    refused = judge.ask([_request("s2", pictures=(Picture("x", PNG),))])
+    refused = judge.ask([_request("s2", images=(TaskImage("x", PNG),))])
     assert refused.failed == {"s2"} and refused.counts() == {"asked": 1, "failed": 1, "unparsed": 0}
     content = Server.asked[0]["messages"][0]["content"]
     assert content[1]["image_url"]["url"].startswith("data:image/png;base64,")
@@ -189,7 +189,7 @@ def test_judge_prompts_can_be_replaced_and_their_hash_changes(tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["MIA-Bench", "MMDU"])
 def test_without_a_judge_a_judged_benchmark_is_not_scored_and_says_so(tmp_path: Path, name: str) -> None:
     suite = resolve_suites([name], SuiteOptions(data=write_all(tmp_path)))[0]
-    scored = suite.score({task.id: ["x"] * len(task.asks) for task in suite.tasks()})
+    scored = suite.score({task.id: ["x"] * len(task.turns) for task in suite.tasks()})
     assert scored.headline is None and "needs a judge" in scored.notes[0]
     assert {v.outcome for v in scored.samples} == {"not scored"}
 
@@ -198,7 +198,7 @@ def test_a_judged_benchmark_counts_what_the_judge_did(server: str, tmp_path: Pat
     Server.replies[:] = ["{'Overall Score': 7, 'Richness': 3}"]
     judge = make_judge("openai:m", base_url=server, record=tmp_path / "judge")
     suite = resolve_suites(["MMDU"], SuiteOptions(data=write_all(tmp_path), judge=judge))[0]
-    scored = suite.score({task.id: ["x"] * len(task.asks) for task in suite.tasks()})
+    scored = suite.score({task.id: ["x"] * len(task.turns) for task in suite.tasks()})
     assert scored.headline == pytest.approx(70) and scored.metrics["all.Creativity"] == 0
     assert scored.counts["judge_failed"] == 0 and scored.counts["judge_asked"] == scored.counts["turns"]
     assert suite.facts["judge"]["name"] == "openai:m"

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from kore.config.resolve import ModelSection
+from kore.data.task import Task, TaskImage, UserTurn
 from kore.errors import DataError
 from kore.evaluation.agreement import load_agreement
 from kore.evaluation.predictions import Key, Predictions
 from kore.evaluation.questions import load_questions
 from kore.evaluation.runner import World, evaluate
-from kore.evaluation.types import Ask, Picture, Task
 from kore.models.generate import Engine, Prompt
 from kore.models.load import Backbone, load
 
@@ -132,7 +132,7 @@ def test_a_dialogue_is_asked_turn_by_turn_with_the_models_own_replies(tmp_path: 
         name, role, facts = "d", "retention", {}
 
         def tasks(self) -> Any:
-            return iter([Task("a", (Ask("one"), Ask("three"))), Task("b", (Ask("x"),))])
+            return iter([Task("a", (UserTurn("one"), UserTurn("three"))), Task("b", (UserTurn("x"),))])
 
         def __len__(self) -> int:
             return 2
@@ -159,7 +159,7 @@ def test_a_picture_counts_by_its_content_not_its_name(tmp_path: Path) -> None:
 
     (tmp_path / "a.png").write_bytes(b"1")
     (tmp_path / "b.png").write_bytes(b"1")
-    asks = [(Ask("?", (Picture(str(tmp_path / n)),)),) for n in ("a.png", "b.png")]
+    asks = [(UserTurn("?", (TaskImage(str(tmp_path / n)),)),) for n in ("a.png", "b.png")]
     assert prompt_hash(asks[0]) == prompt_hash(asks[1])
     (tmp_path / "b.png").write_bytes(b"2")
     assert prompt_hash(asks[0]) != prompt_hash(asks[1])

@@ -250,7 +250,7 @@ def test_old_prompts_are_of_every_source_and_the_protected_ones_where_there_are_
         ([f"{old}:6"], PROTECTED, ["Peru?"] * 6),
     ):
         flags = {"model.id": str(tiny_llava), "calibrate.samples": samples}
-        old_ = old_samples(resolve("tiny", flags).profile.calibrate, tmp_path / kept, needed=False)
+        old_ = old_samples(resolve("tiny", flags).profile, tmp_path / kept, needed=False)
         assert old_.given is None and old_.asked.name.startswith(kept)
         assert [task.text for task in load_agreement(old_.asked).prompts] == asked
 
@@ -263,14 +263,14 @@ def test_what_a_method_trains_with_is_never_asked(tmp_path: Path, tiny_llava: Pa
         for n in range(6)
     ]
     old.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    section = resolve("tiny", {"calibrate.samples": [f"{old}:{count}"]}).profile.calibrate
-    drawn = old_samples(section, tmp_path / "out", needed=True)
+    profile = resolve("tiny", {"calibrate.samples": [f"{old}:{count}"]}).profile
+    drawn = old_samples(profile, tmp_path / "out", needed=True)
     assert drawn.given is not None and not drawn.asked.name.startswith(PROTECTED)
     given, asked = ({t.text for t in load_agreement(path).prompts} for path in (drawn.given, drawn.asked))
     assert given and asked and not given & asked and given | asked <= {f"{n}?" for n in range(6)}
     before = drawn.given.read_bytes()
-    assert old_samples(section, tmp_path / "out", needed=True) == drawn
-    assert old_samples(section, tmp_path / "out", needed=True, restart=True) == drawn
+    assert old_samples(profile, tmp_path / "out", needed=True) == drawn
+    assert old_samples(profile, tmp_path / "out", needed=True, restart=True) == drawn
     assert drawn.given.read_bytes() == before
 
 

@@ -153,7 +153,7 @@ def _scored(plan: CapturePlan, engine: Engine, cell: Cell | None, progress: Prog
         adapter=False,
         fingerprint=hash_json([base, *cell.identity]) if cell else base,
         progress=tell,
-        protocol=plan.planned.protocol,
+        protocol=plan.planned.form.protocol,
         notes=("subset of the samples",) if asked.limit or asked.ids else (),
     )
     score = _row(found.scored)["score"]
