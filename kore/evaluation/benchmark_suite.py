@@ -119,7 +119,11 @@ class BenchSuite:
             requests = _REQUESTS[self.kind](context)
             replies = self.judge.ask(requests) if requests else Replies()
             context = replace(context, judged=True, replies=replies)
-        return _SCORERS[self.kind](context)
+        scored = _SCORERS[self.kind](context)
+        if scored.judge_failed:
+            note = f"not scored: the judge replied to none of {scored.counts['judge_asked']} requests"
+            return replace(scored, headline=None, headline_name="not scored", metrics={}, notes=(note,))
+        return scored.noted(coverage) if (coverage := scored.judge_coverage) else scored
 
 
 def load_benchmark(name: str, choice: SuiteOptions) -> BenchSuite:

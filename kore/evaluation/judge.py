@@ -347,6 +347,6 @@ class _Local:
 
 def open_picture(picture: TaskImage) -> Any:
     """A picture for the engine: its path, or opened from memory."""
-    from kore.evaluation.runner import open_task_picture
+    from kore.evaluation.runner import open_task_image
 
-    return open_task_picture(picture, "judge")
+    return open_task_image(picture, "judge")

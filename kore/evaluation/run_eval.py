@@ -1,4 +1,4 @@
-"""What ``kore eval`` does, apart from words on a terminal: plan, answer, score, write, check gates."""
+"""The engine of ``kore eval``: plan, answer, score, write, check gates."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from kore.artifacts.resolve_target import Target, resolve_target
 from kore.artifacts.run import data_root, run_named
 from kore.config.model_defaults import resolve_inference
 from kore.data.benchmark_prompts import PromptForm
-from kore.errors import MissingArtefact, UsageError
+from kore.errors import MissingArtefact, ProviderError, UsageError
 from kore.evaluation.gates import check_gates, parse_gates
+from kore.evaluation.judge import Judge, make_judge
 from kore.evaluation.option_matching import COMPATS, Compat
 from kore.evaluation.report import summary, write_summary
 from kore.evaluation.rescore import rescore
-from kore.evaluation.runner import BASE, Progress, Result, World, evaluate
+from kore.evaluation.runner import BASE, Progress, Result, World, evaluate, generation, model_fingerprint
 from kore.evaluation.suite_options import SuiteOptions
-from kore.evaluation.suites import resolve_suites
+from kore.evaluation.suites import check_images, resolve_suites
 from kore.evaluation.target import load_target
+from kore.evaluation.text_loss import LossSuite
 from kore.evaluation.types import Suite
 from kore.io.files import check_place
 from kore.patience import PATIENCE
 
 if TYPE_CHECKING:
     from kore.config.resolve import EvalSection, Profile, Resolved
-    from kore.evaluation.judge import Judge
     from kore.methods.rag import RagEngine
     from kore.models.load import Backbone
 
@@ -65,7 +66,7 @@ class Request:
     restart: bool = False
 
     def resolved(self) -> Resolved:
-        """The named profile, else the settings that go with the target, with the flags over them."""
+        """The named profile, else the target's own settings, with the flags over them."""
         flags: dict[str, Any] = {
             "eval.protocol": self.protocol,
             "eval.judge": self.judge,
@@ -82,7 +83,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """A request checked against what is there; nothing was asked yet."""
+    """A checked request with its suites; nothing has been answered yet."""
 
     request: Request
     profile: Profile
@@ -95,19 +96,20 @@ class Plan:
 
     @property
     def answers(self) -> int:
-        """How many samples are answered, over both models."""
+        """Number of samples to answer, over all models."""
         return sum(map(len, self.suites)) * (len(self.passes) + (self.request.rag is not None))
 
     @property
     def passes(self) -> list[tuple[str, bool]]:
-        """Who answers, by label and whether with the adapter; retrieval is compared with the base, too."""
+        """The models to evaluate: label, and whether the adapter is on."""
         if self.target is None:
             return []
-        tuned, asked = self.target.adapter is not None, self.request.base or self.request.rag is not None
-        return [(BASE, False)] * (asked or not tuned) + [(self.target.label, True)] * tuned
+        tuned = self.target.adapter is not None
+        base = self.request.base or self.request.rag is not None or not tuned
+        return [(BASE, False)] * base + [(self.target.label, True)] * tuned
 
     def to_json(self) -> dict[str, Any]:
-        """What would be done: models, suites with their samples, judge, folder."""
+        """Models, suites with their samples, judge, folder."""
         return {
             "target": self.request.target,
             "model": self.target.model if self.target else None,
@@ -121,16 +123,16 @@ class Plan:
         }
 
     def prompts(self) -> Iterator[dict[str, Any]]:
-        """Every sample's prompt: suite, id, turns, pictures."""
+        """Every sample's prompt: suite, id, turns, images."""
         for suite in self.suites:
             for task in islice(suite.tasks(), self.request.limit):
-                turns = [{"text": a.text, "pictures": [p.path for p in a.images]} for a in task.turns]
+                turns = [{"text": t.text, "pictures": [i.path for i in t.images]} for t in task.turns]
                 yield {"suite": suite.name, "id": task.id, "turns": turns}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluation ended with; only the first of several processes has a summary."""
+    """The end of an evaluation; only the first of several processes has a summary."""
 
     summary: dict[str, Any]
     out: Path
@@ -138,8 +140,24 @@ class Outcome:
     warnings: list[str]
     rank: int = 0
 
-    def check_gates(self) -> None:
-        """Raise GateNotMet if a figure is below its bar."""
+    def check(self) -> None:
+        """Fail where the results, which are written by now, are not what was asked for.
+
+        Raises:
+            ProviderError: a judge that gave nothing to score with. GateNotMet: a figure below its bar.
+        """
+        unjudged = [
+            f"{name} ({label})"
+            for name, suite in self.summary.get("suites", {}).items()
+            for label, result in suite["results"].items()
+            if result["headline"] is None and result["counts"].get("judge_asked")
+        ]
+        if unjudged:
+            raise ProviderError(
+                f"not scored, because the judge gave no usable reply: {', '.join(unjudged)}",
+                hint=f"the answers are kept; score them with another judge: kore eval ... -o {self.out} "
+                "--rescore --judge JUDGE",
+            )
         if self.gates:
             check_gates(self.summary, self.gates)
 
@@ -148,14 +166,13 @@ def plan(request: Request) -> Plan:
     """Check a request and read its suites.
 
     Raises:
-        UsageError, DataError, MissingArtefact, ProfileError: what is wrong with it.
+        UsageError, DataError, MissingArtefact, ProfileError: a defect of the request.
     """
-    from kore.evaluation.judge import make_judge
-
     profile = request.resolved().profile
     if request.rag and not request.rag.exists():
         raise MissingArtefact(
-            f"nothing to look up: {request.rag}", hint="name items.jsonl, or a folder made by: kore augment"
+            f"nothing to retrieve from: {request.rag}",
+            hint="name items.jsonl, or a folder written by: kore augment",
         )
     target = None if request.rescore else resolve_target(request.target, profile.model.id)
     out = request.out or default_out(request.target, target)
@@ -169,7 +186,7 @@ def plan(request: Request) -> Plan:
         longest_wait=profile.eval.judge_longest_wait,
     )
     split = request.split
-    if request.rescore:  # stored answers belong to the prompts that they were given to
+    if request.rescore:  # the stored answers belong to the stored prompt form
         before = read_manifest(out, kind="eval", made_by="kore eval")
         form = PromptForm(before.settings["protocol"], before.settings["style"])
         split = before.facts.get("split", split)
@@ -189,43 +206,27 @@ def plan(request: Request) -> Plan:
     )
     names = request.suites or _default_suites(request, profile, target, out)
     suites = resolve_suites(names, choice)
-    parse_gates(request.fail_under, [s.name for s in suites])
+    _gates(request, suites)
     if not request.rescore:
         for suite in suites:
-            check_pictures(suite)
+            check_images(suite)
     return Plan(request, profile, target, suites, names, judge, out, form)
 
 
-def check_pictures(suite: Suite) -> None:
-    """Refuse pictures that lie in files of their own and are missing or none, before a model is loaded.
-
-    Raises:
-        DataError: names the picture and the question's place.
-    """
-    from kore.io.images import check_image
-
-    known: set[str] = set()
-    for task in suite.tasks():
-        for picture in (p for ask in task.turns for p in ask.images):
-            if picture.data is None and picture.path not in known:
-                check_image(picture.path, picture.where or f"sample {task.id}")
-                known.add(picture.path)
-
-
 def compat_of(name: str) -> Compat:
-    """The version of option inference of that name.
+    """The version of option inference with this name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: an unknown name.
     """
     for compat in COMPATS:
         if compat == name:
             return compat
-    raise UsageError(f"--compat knows {', '.join(COMPATS)}, not {name!r}")
+    raise UsageError(f"--compat: {name!r} is not one of {', '.join(COMPATS)}")
 
 
 def default_out(name: str, target: Target | None) -> Path:
-    """Inside a run: its eval folder; else ``eval-NAME`` here."""
+    """The run's eval folder, else ``eval-NAME`` in the working folder."""
     if run := run_named(name):
         return run.evals / "results"
     stem = (target.label if target and target.adapter else Path(name).name) or "results"
@@ -233,7 +234,7 @@ def default_out(name: str, target: Target | None) -> Path:
 
 
 def _default_suites(request: Request, profile: Profile, target: Target | None, out: Path) -> list[str]:
-    """Those of the stored results; else the run's own questions, then the profile's suites."""
+    """The suites of the stored results, else the run's own questions and the profile's suites."""
     if request.rescore:
         return [str(n) for n in read_manifest(out, kind="eval", made_by="kore eval").facts.get("suites", [])]
     own = [str(target.questions)] if target and target.questions and target.questions.is_file() else []
@@ -249,53 +250,51 @@ def carry_out(request: Request, progress: Progress | None = None, planned: Plan 
     """Answer, score and write; see `Request`.
 
     Args:
-        planned: the request's plan, where it was made already.
+        planned: the request's plan, if there is one already.
 
     Raises:
-        KoreError: what `plan` raises, and what loading, answering and judging may.
+        KoreError: as `plan`, and what loading, answering and judging raise.
     """
     planned = planned or plan(request)
-    with ExitStack() as held:
-        return _carried_out(request, progress, planned, held)
+    with ExitStack() as locks:
+        if request.rescore:
+            locks.enter_context(locked(planned.out))
+            results = rescore(planned.out, planned.suites, _notes(request))
+        else:
+            world = join_world()
+            results = _answer(planned, world, progress, locks)
+            if world.rank:
+                return Outcome({}, planned.out, {}, [], world.rank)
+        value = summary(
+            results,
+            protocol=planned.form.protocol,
+            compat=request.compat,
+            judge=planned.judge.facts,
+            subset=bool(request.limit or request.ids),
+            split=request.split,
+        )
+        warnings = [*_file_warnings(planned.suites), *_write(planned, results, value)]
+        return Outcome(value, planned.out, _gates(request, planned.suites), warnings)
 
 
-def _carried_out(request: Request, progress: Progress | None, planned: Plan, held: ExitStack) -> Outcome:
-    if request.rescore:
-        held.enter_context(locked(planned.out))
-        results = rescore(planned.out, planned.suites, _notes(request))
-        world = World()
-    else:
-        world = join_world()
-        results = _answer(planned, world, progress, held)
-        if world.rank:
-            return Outcome({}, planned.out, {}, [], world.rank)
-    value = summary(
-        results,
-        protocol=planned.form.protocol,
-        compat=request.compat,
-        judge=planned.judge.facts,
-        subset=bool(request.limit or request.ids),
-        split=request.split,
-    )
-    warnings = [*_file_warnings(planned.suites), *_write(planned, results, value)]
-    gates = parse_gates(request.fail_under, [s.name for s in planned.suites])
-    return Outcome(value, planned.out, gates, warnings)
+def _gates(request: Request, suites: Sequence[Suite]) -> dict[str, float]:
+    """The gates; a loss has none, because a lower one is better."""
+    return parse_gates(request.fail_under, [s.name for s in suites if not isinstance(s, LossSuite)])
 
 
 def _file_warnings(suites: Sequence[Suite]) -> list[str]:
-    told = [w for s in suites for w in s.facts.get("warnings", ())]
-    if len(told) > 2:
+    warnings = [w for s in suites for w in s.facts.get("warnings", ())]
+    if len(warnings) > 2:
         names = ", ".join(s.name for s in suites if s.facts.get("warnings"))
-        return [f"{len(told)} files are not the published ones ({names}); kore data check tells the MD5 sums"]
-    return told
+        return [f"{len(warnings)} files are not the published ones ({names}); see kore data check"]
+    return warnings
 
 
 def _notes(request: Request) -> tuple[str, ...]:
     return ("subset of the samples",) if request.limit or request.ids else ()
 
 
-def _answer(planned: Plan, world: World, progress: Progress | None, held: ExitStack) -> dict[str, Result]:
-    from kore.evaluation.runner import generation, model_fingerprint
+def _answer(planned: Plan, world: World, progress: Progress | None, locks: ExitStack) -> dict[str, Result]:
     from kore.methods.rag import RAG
     from kore.models.generate import Engine
 
@@ -311,28 +310,45 @@ def _answer(planned: Plan, world: World, progress: Progress | None, held: ExitSt
         inputs["rag"] = retrieving.fingerprint
     settings = {"protocol": planned.form.protocol, "style": planned.form.style, **generation(engine)}
     manifest = Manifest(
-        "eval", settings, inputs,
+        "eval",
+        settings,
+        inputs,
         sources={"model": target.model, **({"adapter": str(target.adapter)} if target.adapter else {})},
         facts={"suites": planned.names, "label": target.label, "split": request.split},
-    )  # fmt: skip
+    )
     if world.rank == 0:
-        held.enter_context(claimed(planned.out, manifest, restart=request.restart, always=True))
+        locks.enter_context(claimed(planned.out, manifest, restart=request.restart, always=True))
     world.barrier()
     planned.judge.open()
     results: dict[str, Result] = {}
     for label, adapter in planned.passes:
         results[label] = evaluate(
-            engine, planned.suites, planned.out, label=label, adapter=adapter, progress=progress,
-            world=world, protocol=section.protocol, notes=_notes(request),
-        )  # fmt: skip
+            engine,
+            planned.suites,
+            planned.out,
+            label=label,
+            adapter=adapter,
+            progress=progress,
+            world=world,
+            protocol=section.protocol,
+            notes=_notes(request),
+        )
     if retrieving:
         results[RAG] = evaluate(
-            retrieving, planned.suites, planned.out, label=RAG, adapter=False, progress=progress,
-            fingerprint=retrieving.fingerprint, world=world, protocol=section.protocol, notes=_notes(request),
-        )  # fmt: skip
+            retrieving,
+            planned.suites,
+            planned.out,
+            label=RAG,
+            adapter=False,
+            progress=progress,
+            fingerprint=retrieving.fingerprint,
+            world=world,
+            protocol=section.protocol,
+            notes=_notes(request),
+        )
     if world.rank == 0:
-        asked = {label: {"asked": r.asked, "kept": r.kept} for label, r in results.items()}
-        manifest.finished(answers=asked).write(planned.out)
+        counts = {label: {"asked": r.generated, "kept": r.reused} for label, r in results.items()}
+        manifest.finished(answers=counts).write(planned.out)
     return results
 
 
@@ -358,7 +374,7 @@ def _write(planned: Plan, results: dict[str, Result], value: dict[str, Any]) -> 
 
 
 def join_world() -> World:
-    """This process's share under ``torchrun``; alone otherwise."""
+    """This process's share under ``torchrun``; all samples otherwise."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size <= 1:
         return World()
@@ -371,7 +387,9 @@ def join_world() -> World:
             hint="start with: torchrun --nproc-per-node N -m kore_cli.main eval ...",
         )
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # else all would load on the first
+        torch.cuda.set_device(
+            int(os.environ.get("LOCAL_RANK", "0"))
+        )  # the default is the first for every process
     if not dist.is_initialized():
         dist.init_process_group("gloo", timeout=PATIENCE)
     return replace(World(dist.get_rank(), size), barrier=dist.barrier)

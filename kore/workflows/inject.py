@@ -131,8 +131,7 @@ def plan(request: Request) -> Plan:
     """
     from kore.augment.inputs import check_ids
     from kore.data.records import KnowledgeItem, read_records
-    from kore.evaluation.run_eval import check_pictures
-    from kore.evaluation.suites import resolve_suites
+    from kore.evaluation.suites import check_images, resolve_suites
     from kore.io.images import open_image
     from kore.models.load import EMBEDDED, model_folder
     from kore.workflows.validate import check_training
@@ -152,11 +151,11 @@ def plan(request: Request) -> Plan:
                 f"suite {suite.name} asks for new knowledge, which here is your items'",
                 hint=f"ask it afterwards: kore eval RUN --suite {suite.name}",
             )
-        check_pictures(suite)
+        check_images(suite)
     model = model_folder(request.resolved.profile.model.id)
     earlier = check_after(request, model) if request.after else []
     for suite in earlier_suites(earlier):
-        check_pictures(suite)
+        check_images(suite)
     stem = "stdin" if request.items == STDIO else Path(request.items).stem
     name = f"{stem}-{hash_json([item.to_json() for item in items])[:8]}"
     notes = []

@@ -20,7 +20,8 @@ def eval(
         typer.Option(
             "--suite",
             "-s",
-            help="demo, evoke, benchmarks, a NAME, FILE.jsonl[:retention], agreement:FILE, FILE.tsv:KIND.",
+            help="demo, evoke, benchmarks, NAME, FILE.jsonl[:retention], agreement:FILE, loss:FILE, "
+            "FILE.tsv:KIND.",
         ),
     ] = None,
     data_dir: Annotated[
@@ -129,15 +130,13 @@ def eval(
     if result.rank:
         return
     if output.human:
-        from kore.evaluation.report import COLUMNS, item_words, k_r_words, suite_rows
+        from kore.evaluation import report
 
-        output.table([{**r, "k_r": k_r_words(r)} for r in result.summary["table"]], COLUMNS)
-        output.table(
-            suite_rows(result.summary), ("suite", "model", "score", "figure", "samples", "missing", "notes")
-        )
-        for line in item_words(result.summary):
+        output.table(report.table_rows(result.summary), report.table_columns(result.summary))
+        output.table(report.suite_rows(result.summary), report.SUITE_COLUMNS)
+        for line in [*report.item_words(result.summary), *report.table_notes(result.summary)]:
             output.line(line)
     else:
         output.record(result.summary)
     output.note(f"written to {result.out}")
-    result.check_gates()
+    result.check()

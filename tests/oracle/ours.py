@@ -13,7 +13,7 @@ from kore.data.benchmarks import find
 from kore.data.records import IMAGE_MARK
 from kore.evaluation.benchmark_suite import _REQUESTS, _SCORERS, load_benchmark
 from kore.evaluation.judge import JudgeRequest, Replies
-from kore.evaluation.runner import open_task_picture
+from kore.evaluation.runner import open_task_image
 from kore.evaluation.scorers.scorer_context import ScorerContext
 from kore.evaluation.suite_options import SuiteOptions
 from kore.evaluation.types import Scored
@@ -127,7 +127,7 @@ def prompts(name: str, folder: Path) -> dict[str, list[list[str]]]:
             for number, text in enumerate(texts):
                 if number:
                     picture = ask.images[number - 1]
-                    image = open_image(open_task_picture(picture, task.id))
+                    image = open_image(open_task_image(picture, task.id))
                     parts.append(["image", picture.path, hashlib.sha256(image.tobytes()).hexdigest()])
                 # a line break parts a picture from what follows; the original leaves that to the model
                 text = text.removeprefix("\n") if number else text

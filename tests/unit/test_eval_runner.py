@@ -58,7 +58,7 @@ def test_a_stopped_evaluation_goes_on_and_asks_nothing_twice(tmp_path: Path) -> 
         _run(Parrot(fail_after=5), path, out)
     second = Parrot()
     result = _run(second, path, out)
-    assert len(second.asked) == 5 and (result.asked, result.kept) == (5, 5)
+    assert len(second.asked) == 5 and (result.generated, result.reused) == (5, 5)
     third = Parrot()
     assert _run(third, path, out).scored["q"].samples == result.scored["q"].samples
     assert not third.asked

@@ -142,4 +142,4 @@ def test_retrieval_is_compared_with_the_base_and_not_with_itself(
     assert (verdict.answer, verdict.prediction) == (alone, helped)
     assert result.scored["agreement"].headline == 0
     base = evaluate(engine, [suite], tmp_path / "out", label="base", adapter=False)
-    assert base.kept == 1 and base.answers["agreement"]["1"] == [alone]
+    assert base.reused == 1 and base.answers["agreement"]["1"] == [alone]

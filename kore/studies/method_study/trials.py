@@ -294,7 +294,7 @@ def _types(suites_: Sequence[Suite], scored: Mapping[str, Scored]) -> dict[str, 
         found = scored[suite.name]
         if suite.role != "adaptation":
             retention[suite.name] = found.headline
-            if found.headline is not None:
+            if found.headline is not None and found.unit == "percent":
                 name = f"{suite.name} (near)" if found.near else found.dimension or suite.name
                 dimensions.setdefault(name, []).append(found.headline)
             continue
