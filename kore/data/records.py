@@ -201,14 +201,14 @@ class Question(Record):
     type: str = "other"
     cnn_wiki_type: str | None = None
 
-    @field_validator("question_id", mode="before")
+    @field_validator("question_id", "answer", mode="before")
     @classmethod
     def _idas_text(cls, value: Any) -> Any:
         return as_text(value)
 
     @property
     def images(self) -> list[str]:
-        """The pictures as a list."""
+        """The images as a list."""
         return as_list(self.image)
 
     @property

@@ -212,6 +212,8 @@ def _check(rows: Sequence[Row], kind: str) -> None:
             raise DataError(f"index {row.index} is not a number", where=where)
         if kind == "hallusion" and len(row.index.split("_")) < 6:
             raise DataError(f"index {row.index}: expected six parts joined by _", where=where)
+        if kind not in ("mia", "mmdu") and not all(map(str.strip, row.accepted_answers)):
+            raise DataError("answer is empty", where=where)
         if kind in ("mathvista", "mathvision"):
             mathematics.options_of(row)
         task_of(row, kind)

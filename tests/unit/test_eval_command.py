@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 
 from kore.artifacts.resolve_target import resolve_target
 from kore.config.resolve import ModelSection
-from kore.errors import DataError, GateNotMet, MissingArtefact, UsageError
+from kore.errors import DataError, GateNotMet, MissingArtefact, ProviderError, UsageError
 from kore.evaluation.compare import all_flips, compare, open_side
-from kore.evaluation.report import item_words
+from kore.evaluation.report import item_words, suite_rows, table_notes
 from kore.evaluation.run_eval import Outcome, Request, carry_out, plan
+from kore.evaluation.scorers.judged import DIMENSIONS
 from kore.evaluation.types import Verdict
 from tests.held import held
 from tests.tsv import write_all
@@ -218,6 +220,60 @@ def test_old_text_without_text_names_its_line(tmp_path: Path, line: dict[str, st
     with pytest.raises(DataError, match=words) as caught:
         load_losses(path)
     assert caught.value.where == f"{path}:2"
+
+
+def _rejudged(request_: Request, out: Path, folder: Path, lines: list[dict[str, object]]) -> Outcome:
+    """MMDU and MMBench scored again with recorded replies."""
+    shutil.copytree(out, folder / "results")
+    replies = folder / "replies.jsonl"
+    replies.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    suites = ["MMDU", "MMBench"]
+    return carry_out(
+        replace(
+            request_,
+            rescore=True,
+            out=folder / "results",
+            judge=f"replay:{replies}",
+            suites=suites,
+            export=None,
+        )
+    )
+
+
+def test_a_judge_whose_calls_all_failed_gives_no_score_and_exit_code_5(
+    outcome: Outcome, request_: Request, tmp_path: Path
+) -> None:
+    judged = _rejudged(request_, outcome.out, tmp_path, [{"sample": "nobody", "reply": "A"}])
+    for suite in judged.summary["suites"].values():
+        for result in suite["results"].values():
+            assert result["headline"] is None and not result["metrics"]
+            assert result["notes"][0].startswith("not scored: the judge replied to none of")
+    with pytest.raises(ProviderError, match=r"MMDU \(base\)") as caught:
+        judged.check()
+    assert caught.value.exit_code == 5 and (judged.out / "summary.json").is_file()
+    assert judged.summary["table"][1]["k_r"] is None
+
+
+def test_a_judge_that_failed_in_part_says_so_in_table_summary_and_json(
+    outcome: Outcome, request_: Request, tmp_path: Path
+) -> None:
+    reply = "{" + ", ".join(f"'{name}': 5" for name in DIMENSIONS) + "}"
+    lines = [
+        {"sample": "0#0", "reply": reply},
+        {"sample": "1#0", "reply": "hm"},
+        {"sample": "0", "reply": "Z"},
+    ]
+    judged = _rejudged(request_, outcome.out, tmp_path, lines)
+    result = judged.summary["suites"]["MMDU"]["results"]["kore"]
+    words = result["notes"][-1]
+    needed = result["counts"]["judge_asked"]
+    assert words == f"judge read 1 of {needed} ({needed - 2} failed, 1 unreadable)"
+    assert result["headline"] is not None
+    assert f"MMDU: {words}" in table_notes(judged.summary)
+    assert any(words in row["notes"] for row in suite_rows(judged.summary))
+    assert words in (judged.out / "summary.md").read_text()
+    stored = json.loads((judged.out / "summary.json").read_text())
+    assert f"MMDU: {words}" in stored["table"][1]["notes"]
 
 
 def test_gates_fail_on_what_is_low_or_not_scored(outcome: Outcome, request_: Request) -> None:

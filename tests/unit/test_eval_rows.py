@@ -61,6 +61,7 @@ def test_options_that_pandas_reads_as_empty_are_no_options_in_benchmarks_but_are
         ({"image": "['x" + "y" * 80 + "]"}, 2, "not a list"),
         ({"index": ""}, 2, "index is empty"),
         ({"question": ""}, 2, "question is empty"),
+        ({"answer": " "}, 2, "answer is empty"),
         ({"answer": "E"}, 2, "not one of the options"),
         ({"image": base64.b64encode(b"").decode()}, None, "no row with an image"),
     ],
