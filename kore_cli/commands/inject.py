@@ -7,56 +7,51 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kore_cli.options import (
-    DryRun,
-    Json,
-    Model,
-    Out,
-    ProfileName,
-    Quiet,
-    Restart,
-    Seed,
-    Set,
-    given,
-    names,
-    resolve,
-)
+from kore_cli.options import DryRun, Json, Out, ProfileName, Quiet, Restart, data_option, names, resolve
+from kore_cli.schema_options import with_settings
 
 if TYPE_CHECKING:
     from kore.config.resolve import Profile
 
 
+@with_settings(
+    "model.id=--model",
+    "augment.teacher",
+    "augment.images",
+    "calibrate.samples",
+    "train.method=--method -m",
+    "train.lr",
+    "train.epochs",
+    "train.max_steps",
+    "train.seed",
+)
 def inject(
-    items: Annotated[str, typer.Argument(help="KnowledgeItem records (JSONL), - for stdin.")],
+    settings: dict[str, Any],
+    items: Annotated[str, typer.Argument(help="Knowledge items (JSONL), or - for stdin.")],
     profile: ProfileName = "",
     out: Out = None,
-    model: Model = None,
     suites: Annotated[
         list[str] | None,
         typer.Option(
             "--suite",
-            help="Suites of old knowledge, with commas, as in kore eval; agreement: like the untouched base, "
-            "for want of any. Default: the profile's.",
+            help="Suites of old knowledge, as in kore eval; agreement compares with the answers of the base.",
         ),
-    ] = None,
-    samples: Annotated[
-        list[str] | None, typer.Option("--samples", help="Old samples to protect, as for kore calibrate.")
     ] = None,
     after: Annotated[
         Path | None,
-        typer.Option(
+        data_option(
             "--after",
-            help="A finished run (folder or name): teach these items after its own, protecting those too.",
+            help="Finished run (folder or name): teach these items on top, and protect its items too.",
         ),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", envvar="KORE_DATA", help="Where benchmark files lie.")
+        Path | None,
+        data_option("--data-dir", envvar="KORE_DATA", help="Folder of benchmark files."),
     ] = None,
     image_root: Annotated[
-        Path | None, typer.Option("--image-root", help="Folder of relative picture paths.")
+        Path | None,
+        data_option("--image-root", help="Folder that relative image paths start from."),
     ] = None,
-    set_: Set = None,
-    seed: Seed = None,
     restart: Restart = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -75,15 +70,11 @@ def inject(
     from kore_cli.render.progress_display import story
 
     output = Output(json_mode=json, quiet=quiet)
-    flags: dict[str, Any] = {
-        "model.id": model,
-        "train.seed": seed,
-        "calibrate.seed": seed,
-        "calibrate.samples": samples,
-    }
+    if "train.seed" in settings:
+        settings.setdefault("calibrate.seed", settings["train.seed"])
     after = locate(after) if after else None
     keys = ("augment.teacher", "adapter.rank", "train.lr")
-    resolved = resolve(output, profile, given(set_, flags), *keys, after=after)
+    resolved = resolve(output, profile, settings, *keys, after=after)
     request = Request(
         items=items,
         resolved=resolved,
