@@ -188,7 +188,9 @@ class TrainSection(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradient clipping."""
     max_length: int = Field(default=2048, ge=16)
-    """Tokens per sample; longer ones are an error that names the sample."""
+    """Tokens per sample: template, text and pictures."""
+    on_long: Literal["error", "drop", "truncate"] = "error"
+    """Samples that are longer: an error that lists them, left out, or cut at the end of their last answer."""
     group_by_length: bool = True
     """Batch samples of similar length."""
     gradient_checkpointing: bool = False

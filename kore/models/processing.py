@@ -55,6 +55,7 @@ class Encoder:
         self.max_length = max_length
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
         self._room = cached_pixels
+        self._image_tokens: dict[tuple[int, int], int] = {}
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
@@ -75,6 +76,7 @@ class Encoder:
         chat = to_chat(sample.conversations)
         text = self._render(chat)
         features = self._process(text, sample.images, sample.id)
+        self._check_length(features, sample.id)
         spans = self._assistant_spans(chat, text, sample.id)
         features["labels"] = self._labels(text, spans, features["input_ids"], sample)
         if not bool((features["labels"] != IGNORED).any()):
@@ -83,7 +85,37 @@ class Encoder:
 
     def prompt(self, messages: Sequence[Message], images: Sequence[Any], name: str = "") -> dict[str, Tensor]:
         """Inputs that end with the open generation prompt: for generation and calibration."""
-        return self._process(self._render(to_chat(messages), open_prompt=True), images, name)
+        features = self._process(self._render(to_chat(messages), open_prompt=True), images, name)
+        self._check_length(features, name)
+        return features
+
+    def length(self, sample: Sample) -> int:
+        """Tokens of the sample as `training` encodes it, whatever max_length is.
+
+        The tokens of a single picture depend on its size alone, so one of each size is processed.
+        """
+        text = self._render(to_chat(sample.conversations))
+        images = [self._open(image, f"sample {sample.id}") for image in sample.images]
+        if len(images) > 1:
+            return len(self._process(text, images, sample.id)["input_ids"])
+        return self._text_length(text) + sum(self._added_tokens(image) for image in images)
+
+    def _added_tokens(self, image: Image.Image) -> int:
+        """Tokens that stand for a picture, without its mark in the text."""
+        if image.size not in self._image_tokens:
+            mark = getattr(self.processor, "image_token", IMAGE_MARK)
+            with_image = len(self._process(mark, [image], "")["input_ids"])
+            self._image_tokens[image.size] = with_image - self._text_length(mark)
+        return self._image_tokens[image.size]
+
+    def _text_length(self, text: str) -> int:
+        return len(self.tokenizer(text, **self._special)["input_ids"])
+
+    def _check_length(self, features: dict[str, Tensor], name: str) -> None:
+        length = len(features["input_ids"])
+        if self.max_length and length > self.max_length:
+            where = f"sample {name}" if name else None
+            raise DataError(f"{length} tokens, more than max_length {self.max_length}", where=where)
 
     def _render(self, chat: list[dict[str, Any]], open_prompt: bool = False) -> str:
         """The template's text; where it ends replies with white space, their end mark stands for that."""
@@ -110,8 +142,6 @@ class Encoder:
         batch = self.processor(text=[text], images=opened or None, return_tensors="pt", **self._special)
         features: dict[str, Tensor] = dict(batch)
         length = features["input_ids"].shape[1]
-        if self.max_length and length > self.max_length:
-            raise DataError(f"{length} tokens, more than max_length {self.max_length}", where=where)
         return {k: v[0] if _is_sequence(v, length) else v for k, v in features.items()}
 
     @property

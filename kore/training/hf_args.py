@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
-NO_EFFECT = (  # settings that change what is told, kept or stopped at, not what is learned
-    "save_steps", "probe_steps", "probe_share", "keep", "on_alarm", "sinks",
+# settings that do not change what is learned from given samples; on_long changes the samples themselves
+NO_EFFECT = (
+    "save_steps", "probe_steps", "probe_share", "keep", "on_alarm", "sinks", "on_long",
 )  # fmt: skip
 
 

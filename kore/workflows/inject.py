@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +18,8 @@ from kore.io.jsonl import STDIO
 from kore.progress import Progress, silent
 from kore.workflows import stages
 from kore.workflows.example_answers import side_by_side
-from kore.workflows.result import Outcome
-from kore.workflows.retention_samples import ASKED, PROTECTED, Old, old_samples, rehearse_old
+from kore.workflows.result import Measured, Outcome, advise, headline, item_verdicts, legend
+from kore.workflows.retention_samples import ASKED, Old, old_samples, rehearse_old
 from kore.workflows.run_events import accounted, begun, state_of
 from kore.workflows.sequential import Batch, batches, find_run, protect, read_earlier
 
@@ -62,6 +62,7 @@ class Plan:
     Attributes:
         notes: what the model will probably not understand of the items.
         earlier: the runs that came before, oldest first.
+        places: item id -> ``file:line``.
     """
 
     request: Request
@@ -70,6 +71,7 @@ class Plan:
     model: Path
     notes: list[str] = field(default_factory=list)
     earlier: list[Batch] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
 
     @property
     def constrained(self) -> bool:
@@ -98,8 +100,11 @@ class Plan:
         """
         from kore.adapters.param_count import TOTAL, table
         from kore.augment.cost_estimate import estimate
+        from kore.augment.fit import Fitter
+        from kore.models.token_budget import token_budget
 
         profile = self.request.resolved.profile
+        fitter = Fitter(token_budget(profile.model, profile.train), self.places)
         drawn = rehearse_old(profile.calibrate, needed=self.needs_old) if self.draws_old else None
         rows = [] if self.constrained and _needs_covariance(profile) else table(profile)
         return {
@@ -109,7 +114,7 @@ class Plan:
             "model": str(self.model),
             "method": profile.train.method,
             "teacher": profile.augment.teacher,
-            "augment": estimate(self.items, profile.augment, profile.train.seed).to_json(),
+            "augment": estimate(self.items, profile.augment, profile.train.seed, fitter=fitter).to_json(),
             "samples": list(profile.calibrate.samples),
             "samples_drawn": drawn,
             "rank": profile.adapter.rank,
@@ -130,7 +135,7 @@ def plan(request: Request) -> Plan:
         ProfileError: an unknown suite, method or setting of a method.
     """
     from kore.augment.inputs import check_ids
-    from kore.data.records import KnowledgeItem, read_records
+    from kore.data.records import KnowledgeItem, read_located
     from kore.evaluation.run_eval import check_pictures
     from kore.evaluation.suites import resolve_suites
     from kore.io.images import open_image
@@ -138,7 +143,9 @@ def plan(request: Request) -> Plan:
     from kore.workflows.validate import check_training
 
     check_training(request.resolved.profile)
-    items = list(read_records(KnowledgeItem, request.items, image_root=request.image_root))
+    read = list(read_located(KnowledgeItem, request.items, image_root=request.image_root))
+    items = [item for _, item in read]
+    places = {item.id: where for where, item in read}
     check_ids(items)
     for item in items:
         if not item.images:
@@ -170,7 +177,7 @@ def plan(request: Request) -> Plan:
     check_place(folder)
     if not request.restart:
         check_items(folder, items)
-    return Plan(request, items, folder, model, notes, earlier)
+    return Plan(request, items, folder, model, notes, earlier, places)
 
 
 def _needs_covariance(profile: Profile) -> bool:
@@ -220,6 +227,8 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
 def _injected(planned: Plan, progress: Progress) -> Outcome:
     from kore.evaluation.report import summary, write_summary
     from kore.evaluation.scores import table
+    from kore.models.load import EMBEDDED
+    from kore.models.token_budget import token_budget
 
     request, resolved, folder = planned.request, planned.request.resolved, planned.folder
     profile, seed = resolved.profile, resolved.profile.train.seed
@@ -250,7 +259,18 @@ def _injected(planned: Plan, progress: Progress) -> Outcome:
         early = begun(run, profile, request.command, inputs, progress, restart=restart)
     with accounted(run, earlier):
         with early as tell:
-            stages.augment(planned.items, profile, tree, tell, seed=seed, restart=restart, sources=sources)
+            grown = stages.augment(
+                planned.items,
+                profile,
+                tree,
+                tell,
+                seed=seed,
+                restart=restart,
+                sources=sources,
+                budget=token_budget(profile.model, profile.train),
+                places=planned.places,
+            )
+            check_questions(grown.values)
             lap("augment")
             if covariance and request.after is not None:
                 protect(resolved, request.after, folder, tell, new=samples, restart=restart)
@@ -292,12 +312,18 @@ def _injected(planned: Plan, progress: Progress) -> Outcome:
     lap("evaluate")
     now = {name: {s.name: result.scored[s.name] for s in suites} for name, result in results.items()}
     rows = table(now.pop(stages.BASE), now)
-    rows[-1]["params"] = run.state().result.get("trainable")
+    fit, trained = grown.fit, run.state().result
+    rows[-1]["params"] = trained.get("trainable")
     for row in rows:
         headlines = [results[row["method"]].scored[s.name].headline or 0.0 for s in before]
         row["k_a_earlier"] = sum(headlines) / len(headlines) if headlines else None
-    verdicts = list(results[label].scored[suites[0].name].items.values())
-    counts = {verdict: verdicts.count(verdict) for verdict in ("learned", "partly", "not")}
+    answered = results[label].scored[suites[0].name].samples
+    verdicts = item_verdicts(planned.items, answered, planned.places, fit.not_taught if fit else ())
+    named = [one.verdict for one in verdicts]
+    counts = {verdict: named.count(verdict) for verdict in ("learned", "partly", "not")}
+    kept = rows[-1].get("k_r_share")
+    small = profile.model.id == EMBEDDED and bool(planned.notes)
+    measured = Measured(int(trained["steps"]), float(trained["loss"]), kept, small)
     write_summary({**summary(results), "table": rows}, run.evals / "inject")
     return Outcome(
         folder=folder,
@@ -306,6 +332,10 @@ def _injected(planned: Plan, progress: Progress) -> Outcome:
         retention=[s.name for s in suites[1:]],
         answers=side_by_side(suites, results, (stages.BASE, label), failures=1),
         items=counts,
+        verdicts=verdicts,
+        headline=headline(verdicts, kept),
+        advice=advise(verdicts, profile, measured, request.command, folder),
+        left_out=[str(one) for one in fit.left_out] if fit else [],
         next=[
             f"kore chat {run.folder} --compare",
             f"kore dashboard {run.folder}",
@@ -314,6 +344,19 @@ def _injected(planned: Plan, progress: Progress) -> Outcome:
         ],
         seconds=seconds,
     )
+
+
+def check_questions(report: Mapping[str, Any]) -> None:
+    """Refuse items on which nothing can be asked: nobody could say whether they are learned.
+
+    Raises:
+        DataError: no question came out of the augmentation.
+    """
+    if not report["evaluation"]["questions"]:
+        raise DataError(
+            "no question can be asked about these items, so their learning cannot be measured",
+            hint='give them facts, e.g. "facts": {"capital": "Lima"}, or a teacher that writes questions',
+        )
 
 
 def suites_for(request: Request, tree: Path, old: Path | None) -> list[Suite]:
@@ -355,25 +398,3 @@ def asked_as_trained(tree: Path) -> int:
     shown = {image for sample in read_records(Sample, tree / "samples.jsonl") for image in sample.images}
     questions = load_questions(tree / "eval.jsonl", name="items").questions
     return sum(any(image in shown for image in question.images) for question in questions)
-
-
-def legend(suites: Sequence[Suite], counts: dict[str, int], before: int = 0, seen_pictures: int = 0) -> str:
-    """What the table's columns are over, and how the items fared."""
-    from kore.evaluation.agreement import AgreementSuite
-
-    far = [s.name for s in suites[1:] if not getattr(s, "near", False)]
-    old = f"mean over {len(far)} suites ({', '.join(far)})" if len(far) > 1 else ", ".join(far)
-    pictures = f"; {seen_pictures} of {len(suites[0])} questions on pictures it trained on" * bool(
-        seen_pictures
-    )
-    fared = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    fared += "; learned: every question right" if counts.get("partly") else ""
-    agreed = any(isinstance(s, AgreementSuite) for s in suites)
-    among = any(Path(str(s.facts.get("file", ""))).name.startswith(PROTECTED) for s in suites[1:])
-    seen = ", the very ones that were protected: the sources hold no others" if among else ""
-    return (
-        f"K.A: your items, in wordings that training never used ({fared}{pictures}). K.R: {old}"
-        + (f" (agreement: the same answers as the untouched base on old prompts{seen})" * agreed)
-        + "."
-        + (f" earlier: K.A of the {before} earlier batch{'es' * (before > 1)}." if before else "")
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from kore.progress import Progress
 if TYPE_CHECKING:
     from kore.artifacts.events import EventWriter
     from kore.augment import Report
+    from kore.augment.fit import Budget
     from kore.config.resolve import Profile, Resolved
     from kore.data.records import KnowledgeItem
     from kore.evaluation.runner import Result
@@ -42,15 +43,34 @@ def augment(
     restart: bool = False,
     stage: str = "augment",
     sources: dict[str, str] | None = None,
+    budget: Budget | None = None,
+    places: Mapping[str, str] | None = None,
 ) -> Report:
-    """Items to trees, samples and questions in `out`."""
+    """Items to trees, samples and questions in `out`.
+
+    Args:
+        budget: what the model can hold; longer samples are split. places: item id -> ``file:line``.
+    """
     from kore.augment import grow
 
     tell = renamed(progress, stage)
 
-    report = grow(items, profile.augment, out, seed=seed, restart=restart, progress=tell, sources=sources)
+    report = grow(
+        items,
+        profile.augment,
+        out,
+        seed=seed,
+        restart=restart,
+        progress=tell,
+        sources=sources,
+        budget=budget,
+        places=places,
+    )
     counts = report.values["statistics"]
-    progress(stage, len(items), len(items), f"{counts['items']} items, {counts['samples']} samples")
+    text = f"{counts['items']} items, {counts['samples']} samples"
+    if report.fit and (fitted := report.fit.summary()):
+        text += f"; {fitted}"
+    progress(stage, len(items), len(items), text)
     return report
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kore.nullspace.covariance import Covariance
     from kore.training.dataset import Located
     from kore.training.estimate import Plan
+    from kore.training.fit import Long
     from kore.training.probes import Probing
     from kore.training.run import TrainResult
     from kore.workflows.launch import Place
@@ -80,6 +81,7 @@ class Inputs:
     earlier: Earlier | None = None
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    long: list[Long] = field(default_factory=list)
 
 
 def read_inputs(request: TrainRequest, source: str) -> Inputs:
@@ -94,7 +96,9 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     from kore.data.records import Sample, read_located
     from kore.methods.base import require
     from kore.methods.registry import make_method
+    from kore.models.token_budget import find_token_budget
     from kore.training.dataset import Located, check_pictures, read_training
+    from kore.training.fit import fit_all, summary
     from kore.workflows.probe_selection import find_probes, find_questions
     from kore.workflows.sequential import read_earlier
 
@@ -126,16 +130,21 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     earlier = read_earlier(request.after, method) if request.after else None
     skipped: list[str] = []
     samples = read_training(source, image_root=request.image_root, on_skip=skipped.append)
-    found = list(read_located(Sample, request.old)) if request.old else []
-    check_pictures([Located(where, sample) for where, sample in found])
-    old = [sample for _, sample in found]
+    found = [Located(*pair) for pair in read_located(Sample, request.old)] if request.old else []
+    check_pictures(found)
+    budget = find_token_budget(request.profile.model, section, download=request.download)
+    fitted = fit_all(samples, found if method.traits.needs_old else [], budget, section.on_long)
+    old = [one.sample for one in (fitted[1].samples if method.traits.needs_old else found)]
+    long = [*fitted[0].long, *fitted[1].long]
     questions = find_questions(source)
     probes = find_probes(request.probes, questions, old, section)
     uses = covariance if method.traits.needs_factors else None
     notes = []
     if request.covariance and uses is None:
         notes.append(f"{section.method} uses no covariance: {request.covariance} is not looked at")
-    return Inputs(samples, old, probes, uses, new, method, questions, earlier, skipped, notes)
+    if long:
+        notes.append(summary(long, section.max_length))
+    return Inputs(fitted[0].samples, old, probes, uses, new, method, questions, earlier, skipped, notes, long)
 
 
 def _method_names() -> set[str]:
@@ -185,6 +194,7 @@ def run_training(
     Returns:
         The result's numbers and paths.
     """
+    from kore.training.fit import write_long
     from kore.training.heartbeat import pulse
     from kore.workflows.launch import together
     from kore.workflows.run_factors import read_report
@@ -224,6 +234,8 @@ def run_training(
             except BaseException as error:
                 ended(run, events, error)
                 raise
+            if inputs.long:
+                value["long"] = write_long(run.folder, inputs.long)
             run.update(status="finished", ended=time.time(), result=value)
             events.write("status", phase="finished", text=f"adapter in {run.adapter}")
             manifest.finished(**value, factors=read_report(run.folder)).write(run.folder)

@@ -13,6 +13,8 @@ from kore_cli.schema_options import with_settings
 if TYPE_CHECKING:
     from kore.config.resolve import Profile
 
+NAMED = 20  # items that a dry run names
+
 
 @with_settings(
     "model.id=--model",
@@ -98,7 +100,9 @@ def inject(
 
 
 def _rehearsed(value: dict[str, Any]) -> str:
-    """What a dry run found, in words."""
+    """The result of a dry run as text."""
+    from kore.augment.fit import FitReport
+
     asked, drawn = value["augment"], value["samples_drawn"]
     told = {
         "items": f"{value['items']}, taught by {value['method']} to {value['model']}",
@@ -108,7 +112,13 @@ def _rehearsed(value: dict[str, Any]) -> str:
         "after": ", ".join(str(batch.get("run")) for batch in value["after"]),
         "folder": value["folder"],
     }
-    return "\n".join(f"{name:<12} {text}" for name, text in told.items() if text)
+    fit = FitReport.from_json(asked["fit"])
+    told["fits"] = fit.summary() or f"every sample has at most {fit.max_length} tokens"
+    lines = [f"{name:<12} {text}" for name, text in told.items() if text]
+    lines += [f"  {item}: {parts} samples" for item, parts in list(fit.split.items())[:NAMED]]
+    lines += [f"  {one}" for one in fit.left_out[:NAMED]]
+    lines += [f"  not taught: {item}" for item in fit.not_taught[:NAMED]]
+    return "\n".join(lines)
 
 
 def _old(named: list[str] | None, profile: Profile) -> list[str]:

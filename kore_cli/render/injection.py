@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from kore.workflows.result import Outcome
     from kore_cli.output import Output
 
+MOST_ITEMS = 30  # items that are listed one by one
 _NAMES = {
     "base": "base (untouched)",
     "before": "before this batch",
@@ -43,6 +44,8 @@ def print_outcome(output: Output, outcome: Outcome) -> None:
     output.line("")
     output.table(rows, columns)
     output.line(f"\n{outcome.legend}")
+    if outcome.verdicts:
+        _print_verdicts(output, outcome)
     if len(outcome.retention) > 1:
         output.line("")
         output.table(
@@ -69,3 +72,27 @@ def print_outcome(output: Output, outcome: Outcome) -> None:
         output.line("\nNext:")
         for command in outcome.next:
             output.line(f"  {command}")
+
+
+def _print_verdicts(output: Output, outcome: Outcome) -> None:
+    """Print how each item fared, those with a wrong answer first, and what would teach them."""
+    output.line("")
+    order = ("not taught", "not", "partly", "not asked", "learned")
+    shown = sorted(outcome.verdicts, key=lambda one: order.index(one.verdict))[:MOST_ITEMS]
+    rows: list[dict[str, str]] = []
+    for one in shown:
+        row = {"item": one.title, "verdict": one.verdict}
+        if one.failed:
+            first, more = one.failed[0], len(one.failed) - 1
+            row["failed question"] = first.question + f" (and {more} more)" * (more > 0)
+            row |= {"expected": first.expected, "answer": first.given}
+        rows.append(row)
+    columns = ["item", "verdict", "failed question", "expected", "answer"]
+    output.table(rows, columns if any("expected" in row for row in rows) else columns[:2])
+    if rest := len(outcome.verdicts) - len(shown):
+        output.line(f"and {rest} more: --json lists all")
+    for text in outcome.left_out[:MOST_ITEMS]:
+        output.line(text)
+    output.line(f"\n{outcome.headline}")
+    if outcome.advice:
+        output.line(f"{outcome.advice.reason}:\n  {outcome.advice.command}")
