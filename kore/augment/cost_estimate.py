@@ -121,7 +121,7 @@ def estimate(
         elif settings.strategy == "text-aware":
             walk.ask("rephrase", Rephrasings, items[index], count=settings.copies)
         if fitter:
-            _fit(walk.sketch(items[index]), templates, seed, fitter, items)
+            _fit(walk.sketch(items[index]), templates, settings, seed, fitter, items)
     if fitter:
         fitter.report.estimated = walk.typical
         total.fit = fitter.report
@@ -131,6 +131,7 @@ def estimate(
 def _fit(
     tree: KnowledgeTree,
     templates: Mapping[str, Templates],
+    settings: AugmentSection,
     seed: int,
     fitter: Fitter,
     items: Sequence[KnowledgeItem],
@@ -140,7 +141,7 @@ def _fit(
     if any("://" in image for image in tree.item.images):
         tree = tree.model_copy(update={"item": tree.item.model_copy(update={"image": here})})
     words = templates[language(tree.item.text or tree.item.title)]
-    fitter.taught(tree, list(samples(tree, words, seed, 1, fitter)))
+    fitter.taught(tree, list(samples(tree, words, seed, 1, fitter, names=bool(settings.names))))
 
 
 @dataclass

@@ -97,6 +97,8 @@ def grow(
     manifest = manifest_of(settings, seed, shard, input_hashes(items), sources or {})
     if budget and (restart or not _unmeasured(out)):
         manifest.settings["max_length"] = budget.limit
+    elif budget:
+        manifest.settings.pop("names", None)  # older than this setting, too
     growth = Growth(
         items, settings, seed, ImageStore(out / "images", "images"), cache_home(), progress, keep_going
     )

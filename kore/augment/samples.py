@@ -13,7 +13,13 @@ from kore.data.records import Branch, KnowledgeItem, KnowledgeTree, Sample, Turn
 
 
 def samples(
-    tree: KnowledgeTree, templates: Templates, seed: int, copies: int = 1, fitter: Fitter | None = None
+    tree: KnowledgeTree,
+    templates: Templates,
+    seed: int,
+    copies: int = 1,
+    fitter: Fitter | None = None,
+    *,
+    names: bool = False,
 ) -> Iterator[Sample]:
     """All samples of a tree: a dialogue, and one per branch; each in `copies` different phrasings.
 
@@ -22,12 +28,15 @@ def samples(
 
     Args:
         fitter: splits what the model cannot hold, and leaves out what cannot be split.
+        names: also ask for an entity's name alone, as a short answer.
     """
     if "plain" in tree.extra:
         yield from _plain(tree, fitter)
         return
     for copy in range(copies):
         yield from _dialogue(tree, templates, seed, copy, fitter)
+    for copy in range(copies if names else 0):
+        yield from _name(tree, templates, seed, copy, fitter)
     counts: dict[str, int] = {}
     for branch in tree.branches:
         counts[branch.task] = counts.get(branch.task, 0) + 1
@@ -82,6 +91,21 @@ def _dialogue(
     chunks = fitter.dialogue(tree.item, image, pairs, opening) if fitter else [pairs]
     for number, chunk in enumerate(chunks):
         yield to_sample(_part_name(_numbered(f"{tree.item.id}-dialogue", copy), number), image, chunk)
+
+
+def _name(
+    tree: KnowledgeTree, templates: Templates, seed: int, copy: int, fitter: Fitter | None
+) -> Iterator[Sample]:
+    """What an entity's picture shows, asked for its name alone."""
+    item = tree.item
+    pictures = tree.extra.get("images", {}).get("own") or item.images
+    if item.kind != "entity" or not pictures:
+        return
+    image = _next_picture(pictures[0], tree, copy + 1)  # not the dialogue's, where there are several
+    wording = draw(templates.entity.heuristic.questions, seed, item.id, "name", turn=copy)
+    instruction = draw(templates.instructions.short, seed, item.id, "short", turn=copy)
+    pair = _ask(fill(wording, type=item.type), instruction), item.title
+    yield from _single(item, _numbered(f"{item.id}-name", copy), image, pair, fitter)
 
 
 def _turn(turn: Turn, item: KnowledgeItem, templates: Templates, seed: int, copy: int) -> Turn:

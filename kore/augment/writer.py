@@ -75,7 +75,7 @@ def finish(
             tree = KnowledgeTree.from_json(entry["tree"], f"item {index}")
             words = templates[language(tree.item.text or tree.item.title)]
             trees.write(dump_line(entry["tree"]))
-            made = list(samples(tree, words, seed, settings.copies, fitter))
+            made = list(samples(tree, words, seed, settings.copies, fitter, names=bool(settings.names)))
             for sample in made:
                 trained.write(dump_line(sample.to_json()))
                 tally.sample(kind_of(sample, tree), sample, words.instructions.no)

@@ -76,6 +76,8 @@ class AugmentSection(Section):
     """Images to consider per search."""
     encoder: str = "classic"
     """Image similarity: classic, clip:MODEL/TAG or clip:MODEL/FILE (open-clip)."""
+    names: bool | None = None
+    """Also ask for each entity's name as a short answer; kore inject does by default."""
     negatives: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of items with a recognition question whose answer is No."""
     grounding: Literal["drop", "flag", "off"] = "drop"
@@ -115,7 +117,7 @@ class AugmentSection(Section):
 
 class CalibrateSection(Section):
     samples: list[str] = ["demo"]
-    """Old samples to protect: demo[:SUITE], onevision, FILE.jsonl or bench:NAME, each with :COUNT if you like."""
+    """Old samples to protect: demo[:SUITE], onevision, FILE.jsonl or bench:NAME, each with :COUNT if needed."""
     count: int = Field(default=256, ge=1)
     """Samples per source without a :COUNT."""
     with_answers: bool = False

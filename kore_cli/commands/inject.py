@@ -77,6 +77,8 @@ def inject(
     after = locate(after) if after else None
     keys = ("augment.teacher", "adapter.rank", "train.lr")
     resolved = resolve(output, profile, settings, *keys, after=after)
+    if resolved.profile.augment.names is None:
+        resolved = resolved.changed("augment.names", True)
     request = Request(
         items=items,
         resolved=resolved,

@@ -28,9 +28,14 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def item(picture: Path, facts: int = 0, text: str = TOWER, **changes: object) -> KnowledgeItem:
     known = {f"property {n}": f"quite a long value of the property with number {n}" for n in range(facts)}
     given = {
-        "id": "tower", "kind": "entity", "type": "building", "title": "Harbour Tower",
-        "text": text, "image": str(picture), "facts": known,
-    }  # fmt: skip
+        "id": "tower",
+        "kind": "entity",
+        "type": "building",
+        "title": "Harbour Tower",
+        "text": text,
+        "image": str(picture),
+        "facts": known,
+    }
     return KnowledgeItem.model_validate({**given, **changes})
 
 
