@@ -196,7 +196,7 @@ def _own_samples(run: Run, batch: Batch) -> list[Sample]:
 
     samples = read_training(batch.data, image_root=batch.image_root)
     state = run.state()
-    if state.profile["train"].get("on_long", "error") != "error":
+    if state.profile.get("train", {}).get("on_long", "error") != "error":
         profile = Profile.model_validate(state.profile)
         samples = fit(samples, token_budget(profile.model, profile.train), profile.train.on_long).samples
     if data_hash(samples) != state.inputs["data"]["hash"]:
