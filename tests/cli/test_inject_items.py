@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from PIL import Image, ImageDraw
 
 from tests.cli.command import kore
@@ -128,7 +127,6 @@ def write(folder: Path, items: list[dict[str, Any]]) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_twenty_items_of_four_kinds_are_planned_and_taught(tmp_path: Path) -> None:
     items = write(tmp_path, twenty())
     planned = kore("inject", items, *QUICK, "--dry-run", "--json")
