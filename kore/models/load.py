@@ -70,6 +70,10 @@ class Backbone:
         base = dense(self.model.get_submodule(linear))
         return self.earlier.weight(linear, base) if self.earlier else base
 
+    def out_features(self, linear: str) -> int:
+        """d_out of a language linear."""
+        return int(self.model.get_submodule(linear).out_features)
+
 
 def dense(linear: Any) -> torch.Tensor:
     """W0 of a linear, (d_out, d_in), as the model computes with it.

@@ -68,17 +68,28 @@ class Shards:
         """
         from safetensors import safe_open
 
-        if name not in self._where:
-            raise DataError("the checkpoint holds no such tensor", where=name)
-        path, key = self._where[name]
+        path, key = self._find(name)
         with safe_open(path, framework="pt") as stream:
             value = stream.get_tensor(key)
         assert isinstance(value, Tensor)
         return value
 
+    def _find(self, name: str) -> tuple[Path, str]:
+        if name not in self._where:
+            raise DataError("the checkpoint holds no such tensor", where=name)
+        return self._where[name]
+
     def weight(self, linear: str) -> Tensor:
         """W0 of a linear by its full name, (d_out, d_in)."""
         return self.tensor(f"{linear}.weight")
+
+    def out_features(self, linear: str) -> int:
+        """d_out of a linear, from the file's header."""
+        from safetensors import safe_open
+
+        path, key = self._find(f"{linear}.weight")
+        with safe_open(path, framework="pt") as stream:
+            return int(stream.get_slice(key).get_shape()[0])
 
 
 class LayerShards:

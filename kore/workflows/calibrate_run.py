@@ -215,8 +215,8 @@ class CalibrateJob:
         path = self.out / INTERFERENCE
         if self.calibration.ranks.rank != 0 or (spectra.exists() and _measured(path) == identity):
             return
-        made = build(self.weight_of, covariance, adapter)
-        rows = interference(self.weight_of, made.a, held, own=covariance)
+        made = build(self, covariance, adapter)
+        rows = interference(self.weight, made.a, held, own=covariance)
         energy = {row["site"]: row["energy"] for row in rows}
         write_spectra(covariance, spectra, adapter, report=made.report, held_out=energy)
         # last: a kill before it makes both again
@@ -245,9 +245,13 @@ class CalibrateJob:
         """Make the adapter's frozen A too, and keep it beside the covariance (first process only)."""
         if self.calibration.ranks.rank != 0:
             return None
-        return keep(self.weight_of, covariance, self.adapter, on_site=on_site)
+        return keep(self, covariance, self.adapter, on_site=on_site)
 
-    def weight_of(self, linear: str) -> Tensor:
+    def out_features(self, linear: str) -> int:
+        """d_out of a linear, without reading its weight."""
+        return self.calibration.backbone.out_features(linear)
+
+    def weight(self, linear: str) -> Tensor:
         """W0 of a linear of the calibrated model, wherever its weights lie."""
         backbone = self.calibration.backbone
         shards = getattr(self.calibration.weights, "shards", None)

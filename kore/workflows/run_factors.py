@@ -75,7 +75,7 @@ def run_factors(
 
         check_model(covariance, backbone)
         kept = find(covariance, section) if section.basis == "paper" else None
-        made = kept or build(backbone.weight, covariance, section, new=new)
+        made = kept or build(backbone, covariance, section, new=new)
         write_json(folder / REPORT, made.report)
         with atomic_write(path, "wb") as stream:
             stream.write(save({name: a.contiguous() for name, a in made.a.items()}))

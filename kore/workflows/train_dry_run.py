@@ -47,7 +47,7 @@ def _rehearsed(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], l
 
         check_model(inputs.covariance, backbone)
         adapter = net_section(profile, backbone)
-        factors = make_factors(backbone.weight, inputs.covariance, adapter, new=inputs.new_covariance)
+        factors = make_factors(backbone, inputs.covariance, adapter, new=inputs.new_covariance)
     rank: int | Mapping[str, int]
     rank = {n: len(a) for n, a in factors.items()} if factors else adapter_rank(profile, backbone)
     work = prepare(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +16,8 @@ from kore.data.records import Sample
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.io.files import read_json
 from kore.models.families import language_linears
-from kore.models.load import Backbone, load
-from kore.models.offload import open_skeleton
+from kore.models.load import Backbone, dense, load
+from kore.models.offload import Shards, open_skeleton
 from kore.models.processing import Encoder
 from kore.nullspace.adapter_init import build, factors
 from kore.nullspace.calibrate import Calibration, calibrate
@@ -221,9 +223,34 @@ def test_weights_from_disk_layer_by_layer_give_the_same_matrices(
     assert all(p.is_meta for p in backbone.model.parameters())
     a, b = (
         factors(source, covariance, AdapterSection(rank=3))
-        for source, covariance in ((whole.model, first), (weights.shards.weight, second))
+        for source, covariance in ((whole.model, first), (weights.shards, second))
     )
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("settings", [{"rank": 3}, {"keep": 0.9}, {"budget": "4k"}])
+def test_each_weight_is_read_once(
+    tiny_llava: Path,
+    samples: list[Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+) -> None:
+    backbone, weights = open_skeleton(ModelSection(id=str(tiny_llava)))
+    job = Calibration(backbone, samples, CalibrateSection(batch=4), weights=weights)
+    covariance = job.run(tmp_path / "c")
+    reads: Counter[str] = Counter()
+    tensor = Shards.tensor
+    monkeypatch.setattr(Shards, "tensor", lambda self, name: reads.update([name]) or tensor(self, name))
+    made = build(weights.shards, covariance, AdapterSection(**settings))
+    assert reads == {f"{name}.weight": 1 for name in made.a}
+    reads.clear()
+    monkeypatch.setattr(
+        "kore.nullspace.adapter_init.dense", lambda linear: reads.update([linear]) or dense(linear)
+    )
+    whole = load(ModelSection(id=str(tiny_llava)))
+    build(whole.model, covariance, AdapterSection(**settings))
+    assert set(reads.values()) == {1} and len(reads) == len(made.a)
 
 
 def test_factors_kept_beside_a_covariance_are_those_that_training_takes(
@@ -234,7 +261,7 @@ def test_factors_kept_beside_a_covariance_are_those_that_training_takes(
     job = Calibration(backbone, samples, CalibrateSection(batch=4), weights=weights)
     covariance = job.run(tmp_path / "c")
     assert find(covariance, section) is None
-    keep(weights.shards.weight, covariance, section)
+    keep(weights.shards, covariance, section)
     whole = load(model)
     computed = build(whole.model, covariance, section)
     assert find(covariance, AdapterSection(rank=2)) is None
