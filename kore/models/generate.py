@@ -7,9 +7,9 @@ weights answers as the base (adapter off) and as the injected model (adapter on)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Thread
+from threading import Event, RLock, Thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -82,6 +82,7 @@ class Engine:
         self.batch = batch
         self.max_new_tokens = max_new_tokens
         self.encoder = Encoder(backbone.processor)
+        self._busy = RLock()  # one generation at a time: turning the adapter off changes the whole model
 
     @property
     def without_retrieval(self) -> Engine:
@@ -117,9 +118,15 @@ class Engine:
                             on_done(index, text)
         return answers
 
-    def _with(self, adapter: bool) -> AbstractContextManager[None]:
-        """The model as it is, or as its untouched base."""
-        return nullcontext() if adapter else adapter_off(self.backbone.model)
+    @contextmanager
+    def _with(self, adapter: bool) -> Iterator[None]:
+        """The model as it is, or as its untouched base, for this thread alone."""
+        with self._busy:
+            if adapter:
+                yield
+            else:
+                with adapter_off(self.backbone.model):
+                    yield
 
     def stream(
         self,
@@ -129,27 +136,40 @@ class Engine:
         temperature: float = 0.0,
         stop: Callable[[], bool] | None = None,
     ) -> Iterator[str]:
-        """Pieces of one answer as they come; `stop` is asked between tokens."""
+        """Pieces of one answer as they come; `stop` is called between tokens.
+
+        Closing the generator ends the generation and waits for it, so that the next answer finds the
+        adapter as it was.
+        """
         from transformers import TextIteratorStreamer
 
         streamer: Any = TextIteratorStreamer(
             self.encoder.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=600.0
         )
         failure: list[BaseException] = []
+        closed = Event()
+
+        def ended() -> bool:
+            # a generator that is still open when the program ends is never closed
+            return closed.is_set() or not main_thread().is_alive() or (stop is not None and stop())
 
         def work() -> None:
             try:
                 with self._with(adapter):
                     row = self.encoder.prompt(prompt.turns, prompt.images)
-                    self._generate([row], temperature, streamer, stop)
+                    self._generate([row], temperature, streamer, ended)
             except BaseException as error:
                 failure.append(error)
                 streamer.end()
 
-        thread = Thread(target=work, daemon=True)
+        # no daemon: the interpreter would end it inside torch, which aborts the process
+        thread = Thread(target=work)
         thread.start()
-        yield from (piece for piece in streamer if piece)
-        thread.join()
+        try:
+            yield from (piece for piece in streamer if piece)
+        finally:
+            closed.set()
+            thread.join()
         if failure:
             raise failure[0]
 
