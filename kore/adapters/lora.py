@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kore.adapters.lora_state import WEIGHTS, read_config
 from kore.errors import DataError, MissingArtefact
 from kore.io.files import read_json, write_json
+from kore.models.checkpoint import read_tensors
+from kore.models.load_errors import loading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,12 +155,12 @@ def load_adapter(backbone: Backbone, folder: Path) -> None:
     """Put a saved adapter on the backbone, strictly; nothing of it is trainable.
 
     Raises:
-        DataError: made for another base, or keys missing from or unknown to the model.
+        DataError: made for another base, of another kind than LoRA, broken, or with keys missing from or
+            unknown to the model.
         MissingArtefact: no adapter, or one without weights.
     """
     from peft import LoraConfig, get_peft_model
     from peft.utils import set_peft_model_state_dict
-    from safetensors.torch import load_file
 
     facts = read_facts(folder)
     base = facts.get("base")
@@ -168,21 +171,21 @@ def load_adapter(backbone: Backbone, folder: Path) -> None:
         # whole weights or layers that PEFT has not: their method knows how
         from kore.methods.registry import make_method
 
-        make_method(form).load(backbone, folder)
+        with loading("adapter", folder):
+            make_method(form).load(backbone, folder)
         return
     if base and base != backbone.fingerprint:
         raise DataError(
             f"this adapter belongs to base {base}, the model is {backbone.fingerprint}", where=str(folder)
         )
-    config = LoraConfig.from_pretrained(str(folder))
-    config.inference_mode = True
-    path = folder / "adapter_model.safetensors"
-    if not path.is_file():
-        raise MissingArtefact(f"no weights here: {folder}", hint="make them with: kore train")
-    weights = load_file(path)
-    # on the backbone at once, so that a load that fails halfway can be undone
-    model = backbone.model = get_peft_model(backbone.model, config)
-    result: Any = set_peft_model_state_dict(model, weights)
+    read_config(folder)
+    weights = read_tensors(folder / WEIGHTS)
+    with loading("adapter", folder):
+        config = LoraConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        # on the backbone at once, so that a load that fails halfway can be undone
+        model = backbone.model = get_peft_model(backbone.model, config)
+        result: Any = set_peft_model_state_dict(model, weights)
     adapted = {
         n.replace(f".{NAME}", "")
         for n, _ in model.named_parameters()

@@ -29,8 +29,7 @@ processor = AutoProcessor.from_pretrained(".")
 vllm serve {served} --enable-lora --max-lora-rank {rank} --lora-modules knowledge=./adapter
 ```
 
-Made to vLLM's documented rules for ranks, key names and whole modules, and checked with PEFT. It has
-not been run in vLLM.""",
+`knowledge` is the model's name in requests. The folders were checked with PEFT.""",
 }
 
 
@@ -39,7 +38,7 @@ def write_card(folder: Path, form: str, facts: Mapping[str, Any]) -> None:
 
     Args:
         facts: kore.json of the adapter, and as far as known ``name``, ``items`` (title, source, date),
-            ``covariance`` (label, fingerprint), ``scores`` (rows), ``check``.
+            ``covariance`` (label, fingerprint), ``scores`` (rows), ``check``, ``served`` (what vLLM serves).
     """
     base = facts.get("model") or facts.get("base_path")
     use = _USE[form]
@@ -63,7 +62,7 @@ def write_card(folder: Path, form: str, facts: Mapping[str, Any]) -> None:
         "",
         "## Use",
         "",
-        use.format(base=base, rank=facts.get("rank"), served="./base" if facts.get("base_folder") else base),
+        use.format(base=base, rank=facts.get("rank"), served=facts.get("served")),
         "",
         *_taught(facts),
         *_kept(facts),

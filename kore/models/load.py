@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,9 @@ from kore.artifacts.model_folder import model_folder as model_folder
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.io.files import hash_bytes, hash_file, hash_json, read_json
 from kore.models import qwen_image_processor as pictures_only
+from kore.models.checkpoint import check_finite, weight_files
 from kore.models.families import Family, family_of
+from kore.models.load_errors import loading
 from kore.models.special_tokens import missing_marks
 
 if TYPE_CHECKING:
@@ -189,7 +192,11 @@ def set_reading(model: Any, processor: Any, section: ModelSection) -> dict[str, 
 
 
 def load_processor(folder: Path, section: ModelSection) -> Any:
-    """The model's processor, with the profile's pixel limit."""
+    """The model's processor, with the profile's pixel limit.
+
+    Raises:
+        DataError: it cannot be loaded, or lacks an image processor or a chat template.
+    """
     from transformers import AutoProcessor
     from transformers.utils import logging
 
@@ -198,12 +205,24 @@ def load_processor(folder: Path, section: ModelSection) -> Any:
     options: dict[str, Any] = {"trust_remote_code": False}
     if section.max_pixels is not None:
         options["max_pixels"] = section.max_pixels
-    try:
+    with loading("processor", folder):
         if pictures_only.needed(str(read_json(folder / "config.json").get("model_type"))):
-            return pictures_only.load(folder, **options)
-        return AutoProcessor.from_pretrained(folder, **options)
-    except (OSError, ValueError) as error:
-        raise DataError(f"no usable processor: {str(error).splitlines()[0]}", where=str(folder)) from error
+            processor = pictures_only.load(folder, **options)
+        else:
+            processor = AutoProcessor.from_pretrained(folder, **options)
+    if getattr(processor, "image_processor", None) is None:
+        raise DataError(
+            "no image processor",
+            where=str(folder),
+            hint="copy preprocessor_config.json (or processor_config.json) from the original model",
+        )
+    if not getattr(processor, "chat_template", None):
+        raise DataError(
+            "no chat template",
+            where=str(folder),
+            hint="copy chat_template.jinja from the instruct model of this family into the folder",
+        )
+    return processor
 
 
 def load(section: ModelSection, *, download: bool = False) -> Backbone:
@@ -211,7 +230,8 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
 
     Raises:
         MissingArtefact: the model is not here.
-        DataError: not an image-text-to-text model, or its language layers cannot be found.
+        DataError: not an image-text-to-text model, weights that are missing, unexpected, broken or not
+            finite, or its language layers cannot be found.
     """
     import torch
     from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
@@ -237,12 +257,33 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
         current = device.type == "cuda" and device.index is None
         options["device_map"] = {"": torch.cuda.current_device() if current else device}
     logging.set_verbosity_error()
-    try:
-        model: Any = AutoModelForImageTextToText.from_pretrained(folder, **options)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot load the model: {str(error).splitlines()[0]}", where=str(folder)) from error
+    weight_files(folder)
+    with loading("model", folder):
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True, **options)
+    model, info = loaded
+    refuse_incomplete(info, folder, ("missing", "unexpected"))
+    check_finite(model.named_parameters(), folder)
     reads = set_reading(model, processor, section)
     if section.quantisation == "none":
         model.to(device)
     model.eval()
     return Backbone(model, processor, family_of(model), folder, fingerprint(folder), device, reads=reads)
+
+
+def refuse_incomplete(info: Mapping[str, Any], folder: Path, kinds: tuple[str, ...]) -> None:
+    """Raise if transformers initialised weights at random, or dropped some of the checkpoint's.
+
+    Args:
+        info: its loading info, which leaves out tied weights and what the family declares to be ignored.
+        kinds: of keys to look at: missing, unexpected.
+
+    Raises:
+        DataError: how many, and the first one's name.
+    """
+    for what in kinds:
+        if keys := sorted(info[f"{what}_keys"]):
+            raise DataError(
+                f"the checkpoint has {len(keys)} {what} weights, first {keys[0]}",
+                where=str(folder),
+                hint="the weights do not fit config.json: take both from the same model, complete",
+            )

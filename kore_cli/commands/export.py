@@ -18,8 +18,11 @@ def export(
     out: options.Out = None,
     model: options.Model = None,
     dtype: Annotated[
-        str, typer.Option("--dtype", help="Type of merged weights: float32, bfloat16, float16.")
-    ] = "float32",
+        str,
+        typer.Option(
+            "--dtype", help="Type of merged weights: auto (as the base), float32, bfloat16, float16."
+        ),
+    ] = "auto",
     restart: options.Restart = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -45,6 +48,4 @@ def export(
         f"checked on {check['prompts']} prompts: logits differ by up to {check['error']:.2g}, "
         f"the adapter moves them by up to {check['moved']:.2g}"
     )
-    if to == "vllm":
-        output.note("made to vLLM's documented rules; not run in vLLM here")
     output.result(value, text=f"{value['form']} in {value['out']}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, MissingArtefact
+from kore.models.load_errors import reason
 
 if TYPE_CHECKING:
     from kore.config.resolve import ModelSection
@@ -57,5 +58,4 @@ def skeleton(folder: Path) -> Any:
             build: Any = AutoModelForImageTextToText.from_config
             return build(config)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"no usable model configuration: {reason}", where=str(folder)) from error
+        raise DataError(f"no usable model configuration: {reason(error)}", where=str(folder)) from error
