@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from kore.adapters.export_check import Reference
 from kore.adapters.lineage import adapter_fingerprint
 from kore.adapters.lora import read_facts
 from kore.adapters.lora_state import CONFIG, WEIGHTS, read_config, read_low_rank
+from kore.adapters.merge import merge
 from kore.adapters.model_card import write_card
 from kore.adapters.vllm import write_vllm
 from kore.artifacts.manifest import Manifest, claimed
+from kore.artifacts.model_folder import model_folder, model_name
 from kore.errors import DataError, UsageError
 from kore.io.files import hash_folder, read_json, write_json
 from kore.models.architectures import skeleton
 from kore.models.checkpoint import read_tensors
-from kore.models.export_check import Reference
 from kore.models.generate import Prompt
-from kore.artifacts.model_folder import model_folder, model_name
 from kore.models.load_errors import loading
-from kore.models.merge import merge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

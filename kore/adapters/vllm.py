@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from kore.adapters.lora_state import CONFIG, PREFIX, WEIGHTS, LowRank, scales
+from kore.adapters.merge import has_published_names, merge
+from kore.artifacts.model_folder import model_name
 from kore.errors import DataError
 from kore.io.files import read_json, write_json
 from kore.models.checkpoint import read_tensors
-from kore.artifacts.model_folder import model_name
-from kore.models.merge import has_published_names, merge
 
 if TYPE_CHECKING:
-    from kore.models.export_check import Reference
+    from kore.adapters.export_check import Reference
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 ADAPTER, BASE = "adapter", "base"

@@ -117,7 +117,7 @@ class AugmentSection(Section):
 
 class CalibrateSection(Section):
     samples: list[str] = ["demo"]
-    """Old samples to protect: demo[:SUITE], onevision, FILE.jsonl or bench:NAME, each with :COUNT if needed."""
+    """Old samples to protect: demo[:SUITE], onevision, FILE.jsonl or bench:NAME; each may end in :COUNT."""
     count: int = Field(default=256, ge=1)
     """Samples per source without a :COUNT."""
     with_answers: bool = False
