@@ -80,13 +80,14 @@ def root(
 
 def main() -> None:
     """Run the command line; expected failures become one to three lines and an exit code."""
+    from kore.distributed import launched
     from kore.errors import Interrupted
     from kore_cli.errors import ended
     from kore_cli.output import keep_stdout_clean
 
     keep_stdout_clean()
     code = ended(lambda: app(standalone_mode=False))
-    if code == Interrupted.exit_code or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if code == Interrupted.exit_code or launched().size > 1:
         _leave(code)
     sys.exit(code)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -15,19 +14,19 @@ from kore.artifacts.model_folder import read_config
 from kore.artifacts.resolve_target import Target, resolve_target
 from kore.artifacts.run import data_root, run_named
 from kore.config.model_defaults import resolve_inference
+from kore.distributed import join, on_first_rank
 from kore.errors import MissingArtefact, UsageError
 from kore.evaluation.gates import check_gates, parse_gates
 from kore.evaluation.option_matching import COMPATS, Compat
 from kore.evaluation.prompt_formats import Style
 from kore.evaluation.report import summary, write_summary
 from kore.evaluation.rescore import rescore
-from kore.evaluation.runner import BASE, Progress, Result, World, evaluate
+from kore.evaluation.runner import BASE, Progress, Result, evaluate
 from kore.evaluation.suite_options import SuiteOptions
 from kore.evaluation.suites import resolve_suites
 from kore.evaluation.target import load_target
 from kore.evaluation.types import Suite
 from kore.io.files import check_place
-from kore.patience import PATIENCE
 
 if TYPE_CHECKING:
     from kore.config.resolve import EvalSection, Profile, Resolved
@@ -132,7 +131,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluation ended with; only the first of several processes has a summary."""
+    """What an evaluation ended with, the same on every rank but for `rank`."""
 
     summary: dict[str, Any]
     out: Path
@@ -264,20 +263,23 @@ def carry_out(request: Request, progress: Progress | None = None, planned: Plan 
         KoreError: what `plan` raises, and what loading, answering and judging may.
     """
     planned = planned or plan(request)
-    with ExitStack() as held:
-        return _carried_out(request, progress, planned, held)
+    # only answers are shared out, so that no GPU communicates: workers may share one
+    with join(backend="gloo") as world, ExitStack() as held:
+        answered = {} if request.rescore else _answer(planned, progress, held)
+
+        def finish() -> Outcome:
+            results = answered
+            if request.rescore:
+                held.enter_context(locked(planned.out))
+                results = rescore(planned.out, planned.suites, _notes(request))
+            return _finish(planned, results)
+
+        return replace(on_first_rank(finish), rank=world.rank)
 
 
-def _carried_out(request: Request, progress: Progress | None, planned: Plan, held: ExitStack) -> Outcome:
-    if request.rescore:
-        held.enter_context(locked(planned.out))
-        results = rescore(planned.out, planned.suites, _notes(request))
-        world = World()
-    else:
-        world = join_world()
-        results = _answer(planned, world, progress, held)
-        if world.rank:
-            return Outcome({}, planned.out, {}, [], world.rank)
+def _finish(planned: Plan, results: dict[str, Result]) -> Outcome:
+    """Summarise the results and write them."""
+    request = planned.request
     value = summary(
         results,
         protocol=planned.protocol,
@@ -303,7 +305,7 @@ def _notes(request: Request) -> tuple[str, ...]:
     return ("subset of the samples",) if request.limit or request.ids else ()
 
 
-def _answer(planned: Plan, world: World, progress: Progress | None, held: ExitStack) -> dict[str, Result]:
+def _answer(planned: Plan, progress: Progress | None, held: ExitStack) -> dict[str, Result]:
     from kore.evaluation.runner import generation, model_fingerprint
     from kore.methods.rag import RAG
     from kore.models.generate import Engine
@@ -324,24 +326,22 @@ def _answer(planned: Plan, world: World, progress: Progress | None, held: ExitSt
         sources={"model": target.model, **({"adapter": str(target.adapter)} if target.adapter else {})},
         facts={"suites": planned.names, "label": target.label, "split": request.split},
     )  # fmt: skip
-    if world.rank == 0:
-        held.enter_context(claimed(planned.out, manifest, restart=request.restart, always=True))
-    world.barrier()
+    claim = claimed(planned.out, manifest, restart=request.restart, always=True)
+    on_first_rank(lambda: held.enter_context(claim))
     planned.judge.open()
     results: dict[str, Result] = {}
     for label, adapter in planned.passes:
         results[label] = evaluate(
             engine, planned.suites, planned.out, label=label, adapter=adapter, progress=progress,
-            world=world, protocol=section.protocol, notes=_notes(request),
+            protocol=section.protocol, notes=_notes(request),
         )  # fmt: skip
     if retrieving:
         results[RAG] = evaluate(
             retrieving, planned.suites, planned.out, label=RAG, adapter=False, progress=progress,
-            fingerprint=retrieving.fingerprint, world=world, protocol=section.protocol, notes=_notes(request),
+            fingerprint=retrieving.fingerprint, protocol=section.protocol, notes=_notes(request),
         )  # fmt: skip
-    if world.rank == 0:
-        asked = {label: {"asked": r.asked, "kept": r.kept} for label, r in results.items()}
-        manifest.finished(answers=asked).write(planned.out)
+    asked = {label: {"asked": r.asked, "kept": r.kept} for label, r in results.items()}
+    on_first_rank(lambda: manifest.finished(answers=asked).write(planned.out))
     return results
 
 
@@ -364,23 +364,3 @@ def _write(planned: Plan, results: dict[str, Result], value: dict[str, Any]) -> 
 
         write_page(value, results, planned.suites, planned.out / "report.html")
     return warnings
-
-
-def join_world() -> World:
-    """This process's share under ``torchrun``; alone otherwise."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size <= 1:
-        return World()
-    import torch
-    import torch.distributed as dist
-
-    if "MASTER_ADDR" not in os.environ:
-        raise MissingArtefact(
-            "WORLD_SIZE is set without MASTER_ADDR",
-            hint="start with: torchrun --nproc-per-node N -m kore_cli.main eval ...",
-        )
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # else all would load on the first
-    if not dist.is_initialized():
-        dist.init_process_group("gloo", timeout=PATIENCE)
-    return replace(World(dist.get_rank(), size), barrier=dist.barrier)

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kore import distributed
 from kore.errors import DataError
 from kore.evaluation.agreement import AgreementSuite, divergences
 from kore.evaluation.predictions import Key, Predictions, prompt_hash
@@ -26,15 +28,6 @@ if TYPE_CHECKING:
 BASE = "base"
 _WINDOW = 16  # batches handed to the engine at a time, as many as it sorts by length together
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class World:
-    """Which share of the samples this process answers."""
-
-    rank: int = 0
-    size: int = 1
-    barrier: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,6 @@ def evaluate(
     adapter: bool = True,
     fingerprint: str | None = None,
     progress: Progress | None = None,
-    world: World | None = None,
     protocol: str = "vlmeval",
     notes: tuple[str, ...] = (),
 ) -> Result:
@@ -87,31 +79,42 @@ def evaluate(
     Raises:
         DataError: a picture that is missing or broken, with the sample's id.
     """
-    world = world or World()
     model = fingerprint or model_fingerprint(engine, adapter)
     made = {"protocol": protocol, **generation(engine)}
     result = Result(label, model, {}, generation=made)
     asked = kept = 0
     for suite in suites:
-        answers, new, old = _answer(engine, suite, out, label, adapter, model, made, progress, world)
+        answers, new, old = _answer(engine, suite, out, label, adapter, model, made, progress)
         asked, kept = asked + new, kept + old
         base: Answers | None = None
         if isinstance(suite, AgreementSuite) and label != BASE:
             untouched = engine.backbone.fingerprint
             plain = engine.without_retrieval  # what is stored as the base's must be the base's
-            base, _, _ = _answer(plain, suite, out, BASE, False, untouched, made, progress, world)
-        if world.rank:  # one process scores, so that a judge is asked once
-            continue
-        if isinstance(suite, AgreementSuite) and base is not None:
-            scored = _agree(engine, suite, answers, base, adapter)
-        else:
-            scored = suite.score(answers)
-        result.scored[suite.name] = scored.noted(*notes)
-        result.facts[suite.name] = dict(suite.facts)
-        result.answers[suite.name] = answers
-        write_result(result, suite.name, out)
-    world.barrier()
+            base, _, _ = _answer(plain, suite, out, BASE, False, untouched, made, progress)
+        # one process scores, so that a judge is prompted once
+        distributed.on_first_rank(partial(_score, engine, suite, answers, base, adapter, notes, result, out))
     return replace(result, asked=asked, kept=kept)
+
+
+def _score(
+    engine: Engine,
+    suite: Suite,
+    answers: Answers,
+    base: Answers | None,
+    adapter: bool,
+    notes: tuple[str, ...],
+    result: Result,
+    out: Path,
+) -> None:
+    """Score one suite, add it to `result` and write it."""
+    if isinstance(suite, AgreementSuite) and base is not None:
+        scored = _agree(engine, suite, answers, base, adapter)
+    else:
+        scored = suite.score(answers)
+    result.scored[suite.name] = scored.noted(*notes)
+    result.facts[suite.name] = dict(suite.facts)
+    result.answers[suite.name] = answers
+    write_result(result, suite.name, out)
 
 
 def model_fingerprint(engine: Engine, adapter: bool) -> str:
@@ -151,11 +154,11 @@ def _answer(
     model: str,
     made: dict[str, Any],
     progress: Progress | None,
-    world: World,
 ) -> tuple[dict[str, list[str]], int, int]:
     """All answers of `suite`, asking for those that are not stored; with counts of new and stored."""
     longest = suite.facts.get("max_new_tokens", engine.max_new_tokens)
     settings = hash_json({**made, "max_new_tokens": longest})
+    world = distributed.current()
     asked = done = 0
     answers: dict[str, list[str]] = {}
     with Predictions(out / "answers" / label / suite.name, world.rank) as store:
@@ -166,7 +169,7 @@ def _answer(
             done += len(window)
             if progress:
                 progress(suite.name, min(done * world.size, len(suite)), len(suite))
-        world.barrier()
+        distributed.barrier()
         store.reload()
         turns = 0
         for task in suite.tasks():
@@ -299,4 +302,4 @@ def _windows(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
         yield window
 
 
-__all__ = ["BASE", "Ask", "Result", "World", "build_prompt", "evaluate", "generation", "model_fingerprint"]
+__all__ = ["BASE", "Ask", "Result", "build_prompt", "evaluate", "generation", "model_fingerprint"]

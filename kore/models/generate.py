@@ -2,6 +2,9 @@
 
 Greedy unless a temperature is given; batches of like lengths, padded on the left. One copy of the
 weights answers as the base (adapter off) and as the injected model (adapter on).
+
+Runs under ``no_grad`` rather than ``inference_mode``: probes generate during training, and ZeRO-3 keeps small
+gathered parameters for the next step, whose backward pass cannot save inference tensors.
 """
 
 from __future__ import annotations
@@ -188,7 +191,7 @@ class Engine:
                 sample = Sample(id="asked", image=list(map(str, prompt.images)), conversations=turns)
                 inputs = collate([self.encoder.training(sample)], self.encoder.pad_id)
                 labels = inputs.pop("labels")[0, 1:].to(self.backbone.device)  # (T-1,)
-                with torch.inference_mode():
+                with torch.no_grad():
                     logits = model(**{k: self._place(v) for k, v in inputs.items()}).logits[
                         0, :-1
                     ]  # (T-1, V)
@@ -218,7 +221,7 @@ class Engine:
         training = model.training
         model.eval()
         try:
-            with torch.inference_mode():
+            with torch.no_grad():
                 ids = model.generate(**inputs, **options, pad_token_id=self.encoder.pad_id, streamer=streamer)
         finally:
             model.train(training)

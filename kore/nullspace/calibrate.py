@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kore.artifacts.manifest import Manifest, State, claimed
+from kore.distributed import barrier, current, on_first_rank
 from kore.errors import DataError, UsageError
 from kore.io.files import hash_json
 from kore.models.families import language_layers, language_linears
@@ -25,7 +26,6 @@ from kore.nullspace.group import Group
 from kore.nullspace.layer_selection import parse_layers
 from kore.nullspace.layerwise import HiddenCache, Start, quiet_inference, run_layer, start
 from kore.nullspace.memory_plan import Plan, check_room, make_plan, parse_bytes
-from kore.nullspace.parallel import Ranks
 from kore.nullspace.weight_provider import Held, Weights
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Calibration:
         self.batches: Batches = make_batches(
             backbone.processor, samples, batch=section.batch, with_answers=section.with_answers
         )
-        self.ranks = Ranks.current()
+        self.world = current()
         self.widest = 0
         self.plan: Plan = self._plan()
 
@@ -127,7 +127,7 @@ class Calibration:
         """Sum and write; goes on where an earlier call with the same inputs stopped."""
         with ExitStack() as held:
             claim = claimed(out, self.manifest(), restart=restart)
-            return self.fill(out, self.ranks.first(lambda: held.enter_context(claim)), on_layer)
+            return self.fill(out, on_first_rank(lambda: held.enter_context(claim)), on_layer)
 
     def fill(
         self, out: Path, state: State, on_layer: Callable[[LayerDone], None] | None = None
@@ -140,10 +140,12 @@ class Calibration:
         began = time.monotonic()
         with quiet_inference():
             self._run(out, on_layer)
-        if self.ranks.rank == 0:
+
+        def finish() -> None:
             sites = [s.to_json() for n in self.layers for s in read_sites(shard(out, n))]
             manifest.finished(seconds=round(time.monotonic() - began, 2), sites=sites).write(out)
-        self.ranks.barrier()
+
+        on_first_rank(finish)
         return Covariance(out)
 
     def check_room(self, out: Path) -> None:
@@ -152,19 +154,19 @@ class Calibration:
         Raises:
             UsageError: with the figures; or there are fewer batches than processes.
         """
-        self.ranks.share(len(self.batches.groups))
+        self._own_batches()
         written = sum(path.stat().st_size for path in out.glob("layer-*.safetensors"))
         weights = 0 if self.weights.keeps_all else self.plan.weights
-        device, here = self.backbone.device, self.ranks.here
+        device, here = self.backbone.device, self.world.local_size
         check_room(self.plan, out, weights=weights, written=written, processes=here, device=device)
 
     def _run(self, out: Path, on_layer: Callable[[LayerDone], None] | None) -> None:
-        mine = self.ranks.share(len(self.batches.groups))
-        present = self.ranks.first(lambda: [n for n in self.layers if shard(out, n).exists()])
+        mine = self._own_batches()
+        present = on_first_rank(lambda: [n for n in self.layers if shard(out, n).exists()])
         pending = [n for n in self.layers if n not in present]
         groups = Group.split(pending, self.plan.at_once)
         on_disk = self.plan.hidden_on == "disk"
-        folder = out / _HIDDEN / str(self.ranks.rank) if on_disk else None
+        folder = out / _HIDDEN / str(self.world.rank) if on_disk else None
         cache = HiddenCache(folder, self.backbone.device)
         streaming = len(groups) == 1 and self.weights.keeps_all
         starts: dict[int, Start] = {}
@@ -187,9 +189,22 @@ class Calibration:
                         on_layer(LayerDone(layer, done, len(self.layers), sites, seconds))
         finally:
             cache.clear()
-        self.ranks.barrier()
-        if self.ranks.rank == 0:  # a killed run with a smaller budget may have left some too
+        barrier()
+        if self.world.first:  # a killed run with a smaller budget may have left some too
             shutil.rmtree(out / _HIDDEN, ignore_errors=True)
+
+    def _own_batches(self) -> list[int]:
+        """The batches of this rank.
+
+        Raises:
+            UsageError: fewer batches than processes.
+        """
+        batches, size = len(self.batches.groups), self.world.size
+        if batches < size:
+            raise UsageError(
+                f"{batches} batches are too few for {size} processes", hint="--set calibrate.batch=1"
+            )
+        return list(range(self.world.rank, batches, size))
 
     def _begin(self, batch: int) -> Start:
         """Embeddings, vision tower and projector on one batch."""
@@ -236,10 +251,12 @@ class Calibration:
         return result
 
     def _write(self, out: Path, layer: int, taps: LayerTaps) -> list[Site]:
-        matrices, sites = {}, []
         for tap in taps.taps:
             tap.sum.reduce()
-            if self.ranks.rank == 0:
+
+        def write() -> list[Site]:
+            matrices, sites = {}, []
+            for tap in taps.taps:
                 site = site_name(tap.linears)
                 packed = matrices[site] = tap.sum.packed()
                 sites.append(
@@ -252,10 +269,10 @@ class Calibration:
                         tokens=tap.sum.tokens,
                     )
                 )
-        if self.ranks.rank == 0:
             write_shard(out, layer, matrices, sites)
-        self.ranks.barrier()
-        return sites
+            return sites
+
+        return on_first_rank(write)
 
     def _chosen(self) -> dict[int, dict[str, nn.Linear]]:
         """The linears whose inputs are summed, by layer."""
@@ -287,7 +304,7 @@ class Calibration:
                 taps.start(begun.mask)
                 run_layer(self.stack[0], begun.hidden, begun.calls[0])
         per_token = begun.hidden.shape[-1] * begun.hidden.element_size()
-        share = -(-self.batches.padded // self.ranks.world)
+        share = -(-self.batches.padded // self.world.size)
         kinds = [({_stem(name) for name in tap.linears}, tap.sum.d_in) for tap in taps.taps]
         widths = [
             [d_in for stems, d_in in kinds if stems & {_stem(name) for name in linears}]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kore.distributed import TIMEOUT
 from kore.errors import MissingArtefact
-from kore.patience import PATIENCE
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -81,11 +81,6 @@ def sinks_in(folder: Path) -> Iterator[None]:
     finally:
         if before is None:
             del os.environ[name]
-
-
-def world_size() -> int:
-    """Processes that the launcher (torchrun, deepspeed) started; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def split(section: TrainSection, world: int) -> Split:
@@ -173,7 +168,7 @@ def arguments(
         dataloader_pin_memory=not cpu,
         ddp_find_unused_parameters=False,
         ddp_backend="gloo" if cpu and parts.world > 1 else None,
-        ddp_timeout=int(PATIENCE.total_seconds()),
+        ddp_timeout=int(TIMEOUT.total_seconds()),
         deepspeed=deepspeed_config(section, parts, bf16=bf16) if section.zero else None,
     )
     # one process trains on one device: with several in sight, theirs would copy the model onto all of them

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kore.artifacts.events import EventWriter
 from kore.data.records import Sample
+from kore.distributed import barrier, launched, on_first_rank
 from kore.errors import DataError, GateNotMet, Interrupted, UsageError
 from kore.io.files import hash_json, read_json
 from kore.methods.base import Method, Setup, require
@@ -24,7 +25,7 @@ from kore.training import checkpoints as checkpoint
 from kore.training.dataset import Located, check_alike, data_hash, located
 from kore.training.estimate import Plan, plan
 from kore.training.features import Features, Stream
-from kore.training.hf_args import NO_EFFECT, Split, arguments, check_sinks, sinks_in, split, world_size
+from kore.training.hf_args import NO_EFFECT, Split, arguments, check_sinks, sinks_in, split
 from kore.training.master_weights import Wide, widen
 from kore.training.sampler import EMPTY, draw, placed, step_count
 from kore.training.signals import Wish, listening
@@ -135,7 +136,7 @@ def train(
     told = {**dict(facts or {}), "train": work.fingerprint}
     if events:
         events.write("status", phase="saving", text="the adapter")
-    _save(method, backbone, run, told, result, writer=events is not None)
+    _save(method, backbone, run, told, result)
     return result
 
 
@@ -159,7 +160,7 @@ def prepare(
         quantised="quantisation" in backbone.reads,
     )  # fmt: skip
     check_settings(settings, probes)
-    parts = split(settings, world_size())
+    parts = split(settings, launched().size)
     given = [s if isinstance(s, Located) else Located(f"sample {s.id}", s) for s in samples]
     places = {id(s.sample): s.where for s in given}
     mixed = method.mix([s.sample for s in given], old, settings.seed)
@@ -277,7 +278,8 @@ class Work:
                 model=model,
                 args=arguments(
                     settings, folder, steps=self.steps, parts=parts, cpu=cpu,
-                    bf16=self.half and not cpu,
+                    # autocast on a CPU gains nothing; DeepSpeed needs one type for all parameters
+                    bf16=self.half and (not cpu or settings.zero > 0),
                 ),
                 train_dataset=Stream(features, order),
                 data_collator=lambda rows: collate(rows, features.encoder.pad_id),
@@ -292,16 +294,14 @@ class Work:
             reporter.loop = loop
             if found:
                 reporter.remember(checkpoints)
-            reporter.wait()  # until no other process reads the checkpoints that go now
+            barrier()  # every rank has read the checkpoints before any is deleted
+            on_first_rank(lambda: _delete_checkpoints(folder, found[1].step if found else None))
             if found:
                 if events:
-                    checkpoint.discard_after(folder, found[1].step)
                     events.write("status", phase="train", text=f"resumed at step {found[1].step}")
                 if settings.zero:
                     loop.restore_method(found[0])
             else:
-                if events and folder.exists():
-                    shutil.rmtree(folder)
                 self.method.begin(self.setup)
             model.train()
             try:
@@ -374,18 +374,29 @@ def _finished(run: Run, fingerprint: str) -> TrainResult | None:
     return TrainResult(**{**value["result"], "adapter": run.adapter})
 
 
-def _save(
-    method: Method, backbone: Backbone, run: Run, facts: dict[str, Any], result: TrainResult, *, writer: bool
+def _delete_checkpoints(folder: Path, after: int | None) -> None:
+    """Delete the checkpoints beyond step `after`; None: all."""
+    if after is not None:
+        checkpoint.discard_after(folder, after)
+    elif folder.exists():
+        shutil.rmtree(folder)
+
+
+def _save(method: Method, backbone: Backbone, run: Run, facts: dict[str, Any], result: TrainResult) -> None:
+    """Write ``adapter/``; a rerun finds it and its result."""
+    with weights.whole(weights.kept(backbone.model)):
+        on_first_rank(lambda: _write_adapter(method, backbone, run, facts, result))
+
+
+def _write_adapter(
+    method: Method, backbone: Backbone, run: Run, facts: dict[str, Any], result: TrainResult
 ) -> None:
-    """Write ``adapter/`` under a temporary name, then put it in place; a rerun finds it and its result."""
+    """Write it under a temporary name, then put it in place."""
     from kore.io.files import write_json
 
     temporary = run.folder / ".adapter.tmp"  # one name, so that what a kill left is replaced
-    with weights.whole(weights.kept(backbone.model)):
-        if not writer:
-            return
-        shutil.rmtree(temporary, ignore_errors=True)
-        method.save(backbone.model, temporary, {"base": backbone.fingerprint, "method": method.name, **facts})
+    shutil.rmtree(temporary, ignore_errors=True)
+    method.save(backbone.model, temporary, {"base": backbone.fingerprint, "method": method.name, **facts})
     if backbone.earlier is not None:
         backbone.earlier.join(temporary)
     value = {**asdict(result), "adapter": "adapter"}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
+from kore.distributed import on_first_rank
 from kore.errors import DataError
 from kore.methods.base import Method
 from kore.models.processing import IGNORED
@@ -164,14 +165,10 @@ class Loop(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Weights and the method's state, for resuming; the adapter itself is written at the end."""
-        from safetensors.torch import save_file
-
         folder = Path(str(output_dir or self.args.output_dir))
-        weights.write(self._trained(), folder, writer=self.args.should_save)
-        if self.args.should_save and (state := self.method.state()):
-            save_file(
-                {n: t.detach().cpu().contiguous() for n, t in state.items()}, folder / "method.safetensors"
-            )
+        weights.write(self._trained(), folder)
+        if state := self.method.state():
+            on_first_rank(lambda: weights.save(state, folder / "method.safetensors"))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         weights.read(self._trained(), Path(resume_from_checkpoint))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from kore.adapters.param_count import net_section
 from kore.artifacts.manifest import Manifest, State, claimed
 from kore.artifacts.run import home
+from kore.distributed import on_first_rank
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import hash_json, read_json, write_json
 from kore.nullspace.adapter_init import adapted, build
@@ -24,7 +25,6 @@ from kore.nullspace.covariance import Covariance, Site
 from kore.nullspace.factor_cache import keep
 from kore.nullspace.interference import interference, summary
 from kore.nullspace.layer_selection import parse_share
-from kore.nullspace.parallel import Ranks
 from kore.nullspace.rank_selection import one_rank
 from kore.nullspace.site_selection import Choice, choose_sites, score_sites
 from kore.nullspace.sources import Source, collect, collect_others, parse_sources
@@ -45,6 +45,8 @@ INTERFERENCE = "interference.json"
 
 class CalibrateJob:
     """One calibration as a profile describes it, checked and planned, ready to run.
+
+    On several processes, join them first (`kore.distributed.join`).
 
     Args:
         out: where to write; default ``$KORE_HOME/covariance/LABEL-FINGERPRINT``.
@@ -91,7 +93,6 @@ class CalibrateJob:
         self.sources: list[Source] = parse_sources(section.samples, section.count)
         self._pictures = Path(tempfile.mkdtemp(prefix="kore-samples-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._pictures, ignore_errors=True)
-        Ranks.join()
         drawn = samples or collect(
             self.sources,
             section.seed,
@@ -132,7 +133,7 @@ class CalibrateJob:
         self.choice: Choice | None = None
         if share is not None:
             began = time.monotonic()
-            scores = Ranks.current().first(
+            scores = on_first_rank(
                 lambda: score_sites(backbone, drawn, wanted, with_answers=section.with_answers)
             )
             seconds = round(time.monotonic() - began, 2)
@@ -165,11 +166,16 @@ class CalibrateJob:
             with ExitStack() as claims:
                 state = self._claim_both(self.held, restart, claims)
                 covariance = self.calibration.fill(self.out, state, on_layer)
-                self._measure(covariance, self.held.run(self.out / HELD_OUT), spectra)
+                held = self.held.run(self.out / HELD_OUT)
+                on_first_rank(lambda: self._measure(covariance, held, spectra))
             return covariance
         covariance = self.calibration.run(self.out, restart=restart, on_layer=on_layer)
-        if self.calibration.ranks.rank == 0 and not spectra.exists():
-            write_spectra(covariance, spectra, self.profile.adapter)
+
+        def write() -> None:
+            if not spectra.exists():
+                write_spectra(covariance, spectra, self.profile.adapter)
+
+        on_first_rank(write)
         return covariance
 
     def check_room(self) -> None:
@@ -202,7 +208,7 @@ class CalibrateJob:
                 hint = f"discard the held-out ones with: rm -r {self.out / HELD_OUT}"
                 raise UsageError(error.message, hint=hint) from error
 
-        own, beside = self.calibration.ranks.first(both)
+        own, beside = on_first_rank(both)
         if beside != "done":
             held.check_room(self.out / HELD_OUT)
         return own
@@ -213,7 +219,7 @@ class CalibrateJob:
         adapter = self.adapter.model_copy(update={"basis": "paper"})
         identity = hash_json([adapter.model_dump(mode="json"), held.manifest.fingerprint])
         path = self.out / INTERFERENCE
-        if self.calibration.ranks.rank != 0 or (spectra.exists() and _measured(path) == identity):
+        if spectra.exists() and _measured(path) == identity:
             return
         made = build(self, covariance, adapter)
         rows = interference(self.weight, made.a, held, own=covariance)
@@ -239,13 +245,9 @@ class CalibrateJob:
         section = self.adapter
         one_rank(adapted(sites, section), {name: x.out_features for _, name, x in linears}, section)
 
-    def keep_factors(
-        self, covariance: Covariance, on_site: Callable[[int, int], None] | None = None
-    ) -> Path | None:
-        """Make the adapter's frozen A too, and keep it beside the covariance (first process only)."""
-        if self.calibration.ranks.rank != 0:
-            return None
-        return keep(self, covariance, self.adapter, on_site=on_site)
+    def keep_factors(self, covariance: Covariance, on_site: Callable[[int, int], None] | None = None) -> Path:
+        """Compute the adapter's frozen A too, and store it beside the covariance."""
+        return on_first_rank(lambda: keep(self, covariance, self.adapter, on_site=on_site))
 
     def out_features(self, linear: str) -> int:
         """d_out of a linear, without reading its weight."""

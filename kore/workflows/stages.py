@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.artifacts.run import Run
+from kore.distributed import join
 from kore.progress import Progress
 
 if TYPE_CHECKING:
@@ -98,7 +99,10 @@ def calibrate(
     progress(stage, 0)
     notes: list[str] = []
     earlier = read_earlier(adapter) if adapter else None
-    with closing(CalibrateJob(resolved.profile, out, earlier=earlier, new=new, on_note=notes.append)) as job:
+    with (
+        join(),
+        closing(CalibrateJob(resolved.profile, out, earlier=earlier, new=new, on_note=notes.append)) as job,
+    ):
         covariance = job.run(restart=restart, on_layer=tell)
     layers = resolved.profile.calibrate.layers
     more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kore.distributed import launched
 from kore.errors import DataError, MissingArtefact
 from kore.io.files import check_place
 from kore.workflows.stdin_buffer import spooled
@@ -62,7 +63,7 @@ def _rehearsed(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], l
 def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[dict[str, Any], list[str]]:
     """What can be told without weights, from the architecture alone; without samples, no steps."""
     from kore.adapters.param_count import table, total
-    from kore.training.hf_args import split, world_size
+    from kore.training.hf_args import split
     from kore.training.run import check_settings
     from kore.training.sampler import step_count
 
@@ -70,7 +71,7 @@ def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[
     if inputs is not None:
         check_settings(section, inputs.probes)
     rows = table(request.profile, ranks=_ranks(request))
-    parts = split(section, world_size())
+    parts = split(section, launched().size)
     samples = len(inputs.samples) if inputs else None
     steps = step_count(samples, section.epochs, section.batch, section.max_steps) if samples else None
     value = {

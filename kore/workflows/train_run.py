@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.artifacts.events import EventWriter
 from kore.artifacts.manifest import NAME, Manifest, claim, read_manifest
 from kore.artifacts.run import Run, RunState, home, leave_pointer
+from kore.distributed import join, on_first_rank
 from kore.errors import ProfileError, UsageError
 from kore.io.files import hash_file
 from kore.io.jsonl import STDIO
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from kore.training.fit import Long
     from kore.training.probes import Probing
     from kore.training.run import TrainResult
-    from kore.workflows.launch import Place
 
 
 @dataclass(frozen=True)
@@ -196,26 +197,33 @@ def run_training(
     """
     from kore.training.fit import write_long
     from kore.training.heartbeat import pulse
-    from kore.workflows.launch import together
     from kore.workflows.run_factors import read_report
 
     section = request.profile.train
     source = spool(request.data)
-    with together(section.zero) as here, ExitStack() as held:
+    with join(deepspeed=section.zero > 0) as here, ExitStack() as held:
         inputs = read_inputs(request, source)
         run, manifest = _describe(request, inputs, source)
-        discards = here.first and request.restart and (run.folder / NAME).exists()
-        if discards:  # what another process works on must not be discarded under it
-            held.enter_context(run.locked())
-        if not _claimed(request, run, manifest, here):
+
+        def begin() -> bool:
+            """Claim the run folder; whether there is anything left to do."""
+            locked = request.restart and (run.folder / NAME).exists()
+            if locked:  # what another process works on must not be discarded under it
+                held.enter_context(run.locked())
+            claim(run.folder, manifest, restart=request.restart)
+            if read_manifest(run.folder).status == "done":
+                return False
+            if not locked:
+                held.enter_context(run.locked())
+            _begin(request, inputs, run, source, manifest)
+            return True
+
+        if not on_first_rank(begin):
             note(f"{run.folder}: finished before, nothing to do")
             return {"run": str(run.folder), "method": section.method, **run.state().result}
         if not here.first:
-            value = _work(request, inputs, run, source, here, None, silent, lambda text: None)
+            value = _work(request, inputs, run, source, None, silent, lambda text: None)
             return {"run": str(run.folder), **value}
-        if not discards:
-            held.enter_context(run.locked())
-        _begin(request, inputs, run, source, manifest)
         with EventWriter(run.folder) as events, run.log.open("a", encoding="utf-8") as log:
 
             def told(text: str) -> None:
@@ -230,7 +238,7 @@ def run_training(
                 told(f"warning: {text}")
             try:
                 with pulse(events):
-                    value = _work(request, inputs, run, source, here, events, progress, told)
+                    value = _work(request, inputs, run, source, events, progress, told)
             except BaseException as error:
                 ended(run, events, error)
                 raise
@@ -283,18 +291,6 @@ def _describe(request: TrainRequest, inputs: Inputs, source: str) -> tuple[Run, 
     return Run(request.out or home() / name), manifest
 
 
-def _claimed(request: TrainRequest, run: Run, manifest: Manifest, here: Place) -> bool:
-    """Claim the run folder; whether there is anything left to do, the same answer on every process."""
-    from kore.workflows.launch import wait
-
-    if here.first:
-        claim(run.folder, manifest, restart=request.restart)
-    wait()
-    done = read_manifest(run.folder).status == "done"
-    wait()
-    return not done
-
-
 def _begin(request: TrainRequest, inputs: Inputs, run: Run, source: str, manifest: Manifest) -> None:
     from kore.models.load import model_folder
     from kore.training.probes import write_probes
@@ -335,7 +331,6 @@ def _work(
     inputs: Inputs,
     run: Run,
     source: str,
-    here: Place,
     events: EventWriter | None,
     progress: Progress,
     note: Callable[[str], None],
@@ -357,10 +352,10 @@ def _work(
         if events:
             events.write("status", phase="null space", text="computing A from the covariance")
         adapter = net_section(profile, backbone)
-        factors = run_factors(run.folder, backbone, inputs.covariance, adapter, here, inputs.new_covariance)
+        factors = run_factors(run.folder, backbone, inputs.covariance, adapter, inputs.new_covariance)
         whole = identity(inputs.covariance, profile.adapter, inputs.new_covariance)
-        if here.first:
-            copy_spectra(inputs.covariance, run.folder, run.spectra)
+        spectra = partial(copy_spectra, inputs.covariance, run.folder, run.spectra)
+        on_first_rank(spectra)
     if inputs.earlier is not None:
         whole["after"] = inputs.earlier.fingerprint
     rank: int | Mapping[str, int]

@@ -52,17 +52,16 @@ def calibrate(
 
     from kore.artifacts.run import locate
     from kore.config.schema import ONEVISION_SUBSETS
+    from kore.distributed import join, launched
     from kore.errors import UsageError
     from kore.io.files import check_place
     from kore.nullspace.layer_selection import parse_share
-    from kore.nullspace.parallel import Ranks
     from kore.workflows.calibrate_run import CalibrateJob
-    from kore.workflows.launch import place
     from kore.workflows.sequential import read_earlier
     from kore_cli.output import Output
 
     earlier = locate(adapter) if adapter else None
-    output = Output(json_mode=as_json, quiet=quiet or not place().first)
+    output = Output(json_mode=as_json, quiet=quiet or not launched().first)
     resolved = options.resolve(
         output, profile, settings, "calibrate.samples", "adapter.rank", after=earlier, download=download
     )
@@ -75,42 +74,43 @@ def calibrate(
         resolved = replace(resolved, profile=resolved.profile.model_copy(update={"calibrate": section}))
     if "calibrate.new" in settings and parse_share(resolved.profile.calibrate.layers) is None:
         raise UsageError("--new has no effect without --layers auto", hint="add --layers auto, or auto:SHARE")
-    ranks = Ranks.join()
-    job = CalibrateJob(
-        resolved.profile,
-        out,
-        download=download,
-        offload=offload,
-        on_note=output.warn,
-        earlier=read_earlier(earlier) if earlier else None,
-        factors=factors,
-    )
-    for line in job.lines():
-        output.note(line)
-    if dry_run:
-        check_place(job.out)
-        job.check_room()
-        choice = job.choice.to_json() if job.choice else None
-        if ranks.rank == 0:
-            output.result({"out": str(job.out), **job.plan.to_json(), "choice": choice})
-        return
-    with output.progress("calibrate", job.plan.layers) as advance:
-        made = job.run(restart=restart, on_layer=lambda done: advance(1, f"layer {done.layer}"))
-    if ranks.rank > 0:
-        return
-    kept = None
-    if factors:
-        with output.progress("null space", len(made.sites)) as advance:
-            kept = job.keep_factors(made, lambda done, _: advance(1, made.sites[done - 1].name))
-    facts = made.manifest.facts
-    output.result(
-        {
-            "out": str(made.folder),
-            "label": made.label,
-            "sites": len(made.sites),
-            "tokens": facts["tokens"],
-            "seconds": facts.get("seconds"),
-            "fingerprint": made.manifest.fingerprint,
-            **({"factors": str(kept)} if kept else {}),
-        }
-    )
+    with join() as world:
+        output = Output(json_mode=as_json, quiet=quiet or not world.first)
+        job = CalibrateJob(
+            resolved.profile,
+            out,
+            download=download,
+            offload=offload,
+            on_note=output.warn,
+            earlier=read_earlier(earlier) if earlier else None,
+            factors=factors,
+        )
+        for line in job.lines():
+            output.note(line)
+        if dry_run:
+            check_place(job.out)
+            job.check_room()
+            choice = job.choice.to_json() if job.choice else None
+            if world.first:
+                output.result({"out": str(job.out), **job.plan.to_json(), "choice": choice})
+            return
+        with output.progress("calibrate", job.plan.layers) as advance:
+            made = job.run(restart=restart, on_layer=lambda done: advance(1, f"layer {done.layer}"))
+        kept = None
+        if factors:
+            with output.progress("null space", len(made.sites)) as advance:
+                kept = job.keep_factors(made, lambda done, _: advance(1, made.sites[done - 1].name))
+        if not world.first:
+            return
+        facts = made.manifest.facts
+        output.result(
+            {
+                "out": str(made.folder),
+                "label": made.label,
+                "sites": len(made.sites),
+                "tokens": facts["tokens"],
+                "seconds": facts.get("seconds"),
+                "fingerprint": made.manifest.fingerprint,
+                **({"factors": str(kept)} if kept else {}),
+            }
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -93,6 +92,7 @@ def eval(
 
     Example: kore eval runs/demo --suite demo,eval.jsonl -o results
     """
+    from kore.distributed import launched
     from kore.evaluation.run_eval import Request, carry_out, plan
     from kore_cli.output import Output
 
@@ -105,7 +105,7 @@ def eval(
         base=base, rag=rag, rescore=rescore, fail_under=fail_under or [], export=export, html=html,
         download=download, restart=restart,
     )  # fmt: skip
-    output = Output(json_mode=json_, quiet=quiet or os.environ.get("RANK", "0") != "0")
+    output = Output(json_mode=json_, quiet=quiet or not launched().first)
     planned = plan(request)
     if dry_run:
         output.result(planned.to_json())
@@ -124,10 +124,10 @@ def eval(
             current, done = name, count
 
         result = carry_out(request, progress, planned)
-    for warning in result.warnings:
-        output.warn(warning)
     if result.rank:
         return
+    for warning in result.warnings:
+        output.warn(warning)
     if output.human:
         from kore.evaluation.report import COLUMNS, item_words, k_r_words, suite_rows
 

@@ -82,11 +82,11 @@ def train(
     import sys
 
     from kore.artifacts.run import locate
-    from kore.workflows.launch import place
+    from kore.distributed import launched
     from kore.workflows.train_run import TrainRequest, run_training
     from kore_cli.output import Output
 
-    output = Output(json_mode=as_json, quiet=quiet or not place().first)
+    output = Output(json_mode=as_json, quiet=quiet or not launched().first)
     command = [argument for argument in sys.argv[1:] if argument != "--watch"]
     if "adapter.contrast" in settings:
         settings.setdefault("adapter.basis", "contrast" if settings["adapter.contrast"] else "paper")
@@ -123,7 +123,7 @@ def train(
             progress=lambda _, done, total=None, note="": progress(done, total, note),
             note=output.note,
         )
-    if not place().first:
+    if not launched().first:
         return
     output.result(
         result,

@@ -24,7 +24,6 @@ from kore.nullspace.calibrate import Calibration, calibrate
 from kore.nullspace.covariance import Covariance, shard
 from kore.nullspace.factor_cache import find, keep
 from kore.nullspace.spectra import write_spectra
-from kore.workflows.launch import Place
 from kore.workflows.run_factors import run_factors
 
 
@@ -267,7 +266,7 @@ def test_factors_kept_beside_a_covariance_are_those_that_training_takes(
     assert find(covariance, AdapterSection(rank=2)) is None
     monkeypatch.setattr("kore.nullspace.adapter_init.build", None)  # nothing is computed again
     (tmp_path / "run").mkdir()
-    taken = run_factors(tmp_path / "run", whole, covariance, section, Place(0, 0, 1))
+    taken = run_factors(tmp_path / "run", whole, covariance, section)
     assert taken.keys() == computed.a.keys()
     assert all(torch.equal(taken[name], computed.a[name]) for name in taken)
     found = find(covariance, section)
