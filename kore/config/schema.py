@@ -212,7 +212,7 @@ class TrainSection(Section):
     probe_steps: int | None = Field(default=None, ge=1)
     """Steps between probes; default: as probe_share allows."""
     probe_share: float = Field(default=0.02, ge=0, le=1)
-    """Share of training time for probes; 0: no probes."""
+    """Share of training time for probes; 0: none, unless probe_steps is set."""
     keep: float | None = Field(default=None, gt=0, le=1)
     """Alarm when old probes fall below this share of the base's score, e.g. 0.95."""
     on_alarm: Literal["stop", "best"] = "stop"

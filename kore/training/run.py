@@ -193,6 +193,11 @@ def check_settings(settings: TrainSection, probes: Probing | None) -> None:
     Raises:
         UsageError: with the reason.
     """
+    if settings.keep is not None and probes and not probes.enabled:
+        raise UsageError(
+            "train.keep watches old probes, and train.probe_share = 0 asks none",
+            hint="--set train.probe_share=0.02, or --set train.probe_steps=N",
+        )
     if settings.keep is not None and not (probes and any(p.kind == "old" for p in probes.probes)):
         raise UsageError(
             "train.keep watches old probes, and there are none", hint="--old FILE or --probes FILE"
@@ -319,6 +324,8 @@ class Work:
         from kore.training.callback import Reporter
 
         engine = None
+        if probes and not probes.enabled:
+            probes = None
         if probes:
             engine = Engine(self.backbone, batch=probes.batch, max_new_tokens=probes.max_new_tokens)
         return Reporter(

@@ -322,7 +322,7 @@ def _begin(request: TrainRequest, inputs: Inputs, run: Run, source: str, manifes
         )
     )
     leave_pointer(run)
-    if inputs.probes:
+    if inputs.probes and inputs.probes.enabled:
         write_probes(run.folder / "probes.jsonl", inputs.probes.probes)
 
 
