@@ -112,7 +112,8 @@ def on_first_rank(work: Callable[[], T]) -> T:
     """Run `work` on rank 0 alone; every rank gets its result (small, picklable) or its error.
 
     Rank 0 raises the original. The other ranks raise a `KoreError` with its type, message, hint and place,
-    an interrupt as `Interrupted`, and any other error as `FirstRankError`.
+    an interrupt as `Interrupted`, and any other error as `FirstRankError`. `work` must not communicate itself:
+    nobody would answer.
     """
     here = current()
     if here.size == 1:

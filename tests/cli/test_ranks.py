@@ -84,7 +84,7 @@ def test_a_folder_in_use_ends_every_rank_of_an_evaluation(tiny_llava: Path, tmp_
             assert code == 3 and "is in use by process" in error
 
 
-def test_a_calibration_folder_of_other_samples_ends_every_rank(
+def test_a_folder_in_use_ends_every_rank_of_a_calibration(
     tiny_llava: Path, data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
