@@ -6,13 +6,13 @@ Torch is imported inside functions, so that `launched` costs a light command not
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, TypeVar
+from itertools import count
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from kore.errors import Interrupted, KoreError, MissingArtefact
 
@@ -24,6 +24,8 @@ T = TypeVar("T")
 TIMEOUT = timedelta(days=1)
 """Of every collective operation. While rank 0 builds every A of a large model or queries a judge, the others
 wait: torch's ten minutes are too short. The launcher notices a process that died and ends the others."""
+
+_JOINS = count()
 
 
 @dataclass(frozen=True)
@@ -112,25 +114,25 @@ def on_first_rank(work: Callable[[], T]) -> T:
     """Run `work` on rank 0 alone; every rank gets its result (small, picklable) or its error.
 
     Rank 0 raises the original. The other ranks raise a `KoreError` with its type, message, hint and place,
-    an interrupt as `Interrupted`, and any other error as `FirstRankError`. `work` must not communicate itself:
-    nobody would answer.
+    an interrupt as `Interrupted`, and any other error as `FirstRankError`. `work` must not communicate
+    itself: nobody would answer.
     """
     here = current()
     if here.size == 1:
         return work()
-    packed = pickle.dumps((None, None))
-    error: BaseException | None = None
-    if here.first:
-        try:
-            packed = pickle.dumps((work(), None))
-        except BaseException as raised:
-            error, packed = raised, pickle.dumps((None, _Failure.of(raised)))
-    result, failure = pickle.loads(broadcast(packed))  # noqa: S301 rank 0 of this launch wrote it
-    if error is not None:
-        raise error
-    if failure is not None:
-        raise failure.error()
-    return result  # type: ignore[no-any-return]
+    nothing: tuple[Any, _Failure | None] = (None, None)
+    if not here.first:
+        result, failure = broadcast(nothing)
+        if failure is not None:
+            raise failure.error()
+        return result  # type: ignore[no-any-return]
+    try:
+        result = work()
+        broadcast((result, None))  # refuses what cannot be sent before it sends anything
+    except BaseException as error:
+        broadcast((None, _Failure.of(error)))
+        raise
+    return result
 
 
 def any_rank(flag: bool) -> bool:
@@ -188,11 +190,8 @@ class _Failure:
 def _importable(kind: type[KoreError]) -> type[KoreError]:
     """The class, or its nearest base that another process can import by name."""
     for each in kind.__mro__:
-        try:
-            pickle.dumps(each)
-        except (pickle.PicklingError, AttributeError):
-            continue
-        return each if issubclass(each, KoreError) else KoreError
+        if issubclass(each, KoreError) and vars(sys.modules[each.__module__]).get(each.__name__) is each:
+            return each
     return KoreError
 
 
@@ -211,11 +210,15 @@ def _create(here: World, deepspeed: bool, backend: str | None) -> None:
             hint=f"start with: torchrun --nproc-per-node {here.size} -m kore_cli COMMAND ...",
         )
     import torch
+    from torch import distributed
 
     if torch.cuda.is_available():
         torch.cuda.set_device(here.local_rank)  # else every process would load its model on the first GPU
     backend = backend or ("nccl" if torch.cuda.is_available() else "gloo")
-    torch.distributed.init_process_group(backend, timeout=TIMEOUT)
+    store, rank, size = next(distributed.rendezvous("env://", here.rank, here.size, timeout=TIMEOUT))
+    # the launcher's store outlives a group: addresses of an earlier one must not be found there
+    store = distributed.PrefixStore(f"kore-{next(_JOINS)}", store)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     if deepspeed:
         from deepspeed import init_distributed
 

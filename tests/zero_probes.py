@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 
@@ -32,22 +33,23 @@ CASES = {
 
 
 def one(base: str, dtype: str, data: str, out: Path, zero: int, case: str, *, first: bool = True) -> None:
-    """Train one case for three steps, probes at each."""
+    """Train one case for two steps, probes at each."""
     section = TrainSection.model_validate(
-        {"method": "lora", "lr": 1e-2, "batch": 4, "max_steps": 3, "zero": zero, **CASES[case]}
+        {"method": "lora", "lr": 1e-2, "batch": 4, "max_steps": 2, "zero": zero, **CASES[case]}
     )
     image = str(Path(data).parent / "0.png")
     probes = [Probe("n", "new", "Which?", "Lima", image), Probe("o", "old", "Is it?", "Yes", image)]
-    train(
-        load(ModelSection.model_validate({"id": base, "dtype": dtype})),
-        read_training(data),
-        section,
-        make_method("lora"),
-        Run(out / case),
-        EventWriter(out / case) if first else None,
-        Probing(probes, lambda answer, known: True, steps=1, max_new_tokens=4),
-        rank=4,
-    )
+    with EventWriter(out / case) if first else nullcontext() as events:
+        train(
+            load(ModelSection.model_validate({"id": base, "dtype": dtype})),
+            read_training(data),
+            section,
+            make_method("lora"),
+            Run(out / case),
+            events,
+            Probing(probes, lambda answer, known: True, steps=1, max_new_tokens=4),
+            rank=4,
+        )
 
 
 def main(base: str, dtype: str, data: str, out: str) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.distributed import TIMEOUT
-from kore.errors import MissingArtefact
+from kore.errors import MissingArtefact, UsageError
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
     from kore.config.resolve import TrainSection
+    from kore.training.probes import Probing
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
@@ -68,6 +69,26 @@ def check_sinks(sinks: Sequence[str]) -> None:
         if importlib.util.find_spec(name) is None:
             told = f"train.sinks names {name}, which is not installed"
             raise MissingArtefact(told, hint=f"pip install {name}")
+
+
+def check_settings(settings: TrainSection, probes: Probing | None) -> None:
+    """Refuse settings that do not go together, or not with what is here.
+
+    Raises:
+        UsageError: with the reason.
+    """
+    if settings.keep is not None and probes and not probes.enabled:
+        raise UsageError(
+            "train.keep watches old probes, and train.probe_share = 0 asks none",
+            hint="--set train.probe_share=0.02, or --set train.probe_steps=N",
+        )
+    if settings.keep is not None and not (probes and any(p.kind == "old" for p in probes.probes)):
+        raise UsageError(
+            "train.keep watches old probes, and there are none", hint="--old FILE or --probes FILE"
+        )
+    if settings.thaw_a and settings.weight_decay:
+        raise UsageError("train.thaw_a needs train.weight_decay = 0: decay would move what is held")
+    check_sinks(settings.sinks)
 
 
 @contextmanager

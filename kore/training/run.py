@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from kore.training import checkpoints as checkpoint
 from kore.training.dataset import Located, check_alike, data_hash, located
 from kore.training.estimate import Plan, plan
 from kore.training.features import Features, Stream
-from kore.training.hf_args import NO_EFFECT, Split, arguments, check_sinks, sinks_in, split
+from kore.training.hf_args import NO_EFFECT, Split, arguments, check_settings, sinks_in, split
 from kore.training.master_weights import Wide, widen
 from kore.training.sampler import EMPTY, draw, placed, step_count
 from kore.training.signals import Wish, listening
@@ -187,26 +187,6 @@ def prepare(
     return Work(backbone, settings, method, setup, Features(chosen, encoder), parts, whole, steps)
 
 
-def check_settings(settings: TrainSection, probes: Probing | None) -> None:
-    """Refuse settings that do not go together, or not with what is here.
-
-    Raises:
-        UsageError: with the reason.
-    """
-    if settings.keep is not None and probes and not probes.enabled:
-        raise UsageError(
-            "train.keep watches old probes, and train.probe_share = 0 asks none",
-            hint="--set train.probe_share=0.02, or --set train.probe_steps=N",
-        )
-    if settings.keep is not None and not (probes and any(p.kind == "old" for p in probes.probes)):
-        raise UsageError(
-            "train.keep watches old probes, and there are none", hint="--old FILE or --probes FILE"
-        )
-    if settings.thaw_a and settings.weight_decay:
-        raise UsageError("train.thaw_a needs train.weight_decay = 0: decay would move what is held")
-    check_sinks(settings.sinks)
-
-
 @dataclass
 class Work:
     """A prepared run."""
@@ -300,7 +280,7 @@ class Work:
             if found:
                 reporter.remember(checkpoints)
             barrier()  # every rank has read the checkpoints before any is deleted
-            on_first_rank(lambda: _delete_checkpoints(folder, found[1].step if found else None))
+            on_first_rank(partial(checkpoint.clear, folder, keep=found[1].step if found else None))
             if found:
                 if events:
                     events.write("status", phase="train", text=f"resumed at step {found[1].step}")
@@ -379,14 +359,6 @@ def _finished(run: Run, fingerprint: str) -> TrainResult | None:
             hint="choose another folder with -o, or discard it with --restart",
         )
     return TrainResult(**{**value["result"], "adapter": run.adapter})
-
-
-def _delete_checkpoints(folder: Path, after: int | None) -> None:
-    """Delete the checkpoints beyond step `after`; None: all."""
-    if after is not None:
-        checkpoint.discard_after(folder, after)
-    elif folder.exists():
-        shutil.rmtree(folder)
 
 
 def _save(method: Method, backbone: Backbone, run: Run, facts: dict[str, Any], result: TrainResult) -> None:

@@ -63,8 +63,7 @@ def _rehearsed(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], l
 def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[dict[str, Any], list[str]]:
     """What can be told without weights, from the architecture alone; without samples, no steps."""
     from kore.adapters.param_count import table, total
-    from kore.training.hf_args import split
-    from kore.training.run import check_settings
+    from kore.training.hf_args import check_settings, split
     from kore.training.sampler import step_count
 
     section = request.profile.train

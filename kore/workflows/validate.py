@@ -53,7 +53,7 @@ def check_training(profile: Profile) -> None:
     """
     from kore.methods.base import require
     from kore.methods.registry import METHODS, make_method
-    from kore.training.run import check_settings
+    from kore.training.hf_args import check_settings
 
     section = profile.train
     for name, values in profile.method.items():

@@ -69,7 +69,7 @@ def test_probes_during_zero_3_leave_the_training_as_it_is_on_one_process(
     for case in CASES:
         one(base, dtype, str(data), tmp_path / "one", 0, case)
         alone, shared = losses(tmp_path / "one" / case), losses(tmp_path / "two" / case)
-        assert len(alone) == 3 + 4 * 2  # steps, and two probes before and after each
+        assert len(alone) == 2 + 3 * 2  # steps, and two probes before and after each
         assert shared == pytest.approx(alone, abs=tolerance)
 
 
