@@ -189,6 +189,7 @@ class _Failure:
 
 def _importable(kind: type[KoreError]) -> type[KoreError]:
     """The class, or its nearest base that another process can import by name."""
+    each: type
     for each in kind.__mro__:
         if issubclass(each, KoreError) and vars(sys.modules[each.__module__]).get(each.__name__) is each:
             return each
@@ -211,13 +212,15 @@ def _create(here: World, deepspeed: bool, backend: str | None) -> None:
         )
     import torch
     from torch import distributed
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     if torch.cuda.is_available():
         torch.cuda.set_device(here.local_rank)  # else every process would load its model on the first GPU
     backend = backend or ("nccl" if torch.cuda.is_available() else "gloo")
-    store, rank, size = next(distributed.rendezvous("env://", here.rank, here.size, timeout=TIMEOUT))
+    store, rank, size = next(rendezvous("env://", here.rank, here.size, timeout=TIMEOUT))
     # the launcher's store outlives a group: addresses of an earlier one must not be found there
-    store = distributed.PrefixStore(f"kore-{next(_JOINS)}", store)
+    store = PrefixStore(f"kore-{next(_JOINS)}", store)
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     if deepspeed:
         from deepspeed import init_distributed
