@@ -189,11 +189,9 @@ class _Failure:
 
 def _importable(kind: type[KoreError]) -> type[KoreError]:
     """The class, or its nearest base that another process can import by name."""
-    each: type
-    for each in kind.__mro__:
-        if issubclass(each, KoreError) and vars(sys.modules[each.__module__]).get(each.__name__) is each:
-            return each
-    return KoreError
+    known = [each for each in kind.__mro__ if issubclass(each, KoreError)]
+    importable = (e for e in known if getattr(sys.modules[e.__module__], e.__name__, None) is e)
+    return next(importable, KoreError)
 
 
 def _joined() -> bool:
