@@ -114,7 +114,9 @@ def test_every_collective_waits_a_day(monkeypatch: pytest.MonkeyPatch, tmp_path:
         torch.distributed, "init_process_group", lambda *_, timeout=None, **__: waits.append(timeout)
     )
     store = torch.distributed.HashStore()
-    monkeypatch.setattr("torch.distributed.rendezvous.rendezvous", lambda *_, **__: iter([(store, 0, 2)]))
+    monkeypatch.setattr(
+        sys.modules["torch.distributed.rendezvous"], "rendezvous", lambda *_, **__: iter([(store, 0, 2)])
+    )
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
