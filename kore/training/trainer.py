@@ -76,6 +76,9 @@ class Loop(Trainer):
         self.tally = Tally()
         self.micro = 0
         super().__init__(**rest)
+        # Qwen2-VL and 2.5-VL declare the opposite, yet hand the token count to their loss; without it every
+        # forward pass is averaged on its own, and the step's loss depends on how the batch is split
+        self.model_accepts_loss_kwargs = True
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over what the method trains; the projector at its own rate."""
