@@ -6,7 +6,6 @@ gradient checkpointing on and off, each in a folder of its own under OUT.
 
 from __future__ import annotations
 
-import gc
 import sys
 from contextlib import nullcontext
 from itertools import product
@@ -57,7 +56,6 @@ def main(base: str, dtype: str, data: str, out: str) -> None:
     with join(deepspeed=True) as here:
         for case in CASES:
             one(base, dtype, data, Path(out), 3, case, first=here.first)
-            gc.collect()  # transformers loads models sharded while the settings of the last run live
 
 
 if __name__ == "__main__":

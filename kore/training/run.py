@@ -238,6 +238,7 @@ class Work:
         self, run: Run, events: EventWriter | None, probes: Probing | None, on_step: OnStep | None
     ) -> Reporter:
         """Run the loop to its end, to a signal, or to an alarm."""
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
         from transformers.trainer_callback import PrinterCallback
 
         from kore.models.processing import collate
@@ -294,6 +295,8 @@ class Work:
                     loop.train(resume_from_checkpoint=str(found[0]) if found else None)
             finally:
                 model.config.use_cache = True
+                if settings.zero:  # transformers would load every later model of this process sharded
+                    unset_hf_deepspeed_config()
         self._stopped(reporter, wish)
         return reporter
 
