@@ -183,13 +183,13 @@ def keep_stdout_clean() -> None:
 
 
 def fail(error: KoreError) -> None:
-    """Print an expected failure as one to three lines on stderr."""
+    """Print an expected failure on stderr: what happened, then details and the next step."""
     complain(*error.lines(), word="stopped" if isinstance(error, Interrupted) else "error")
 
 
-def complain(what: str, hint: str | None = None, *, word: str = "error") -> None:
-    """Print what went wrong and the next step, one line each, on stderr."""
-    lines = [f"{word}: {what}", *([f"  {hint}"] if hint else [])]
+def complain(what: str, *more: str | None, word: str = "error") -> None:
+    """Print what went wrong, then details and the next step, one line each, on stderr."""
+    lines = [f"{word}: {what}", *(f"  {line}" for line in more if line)]
     with suppress(OSError):  # nobody listens on stderr either
         print(*(" ".join(line.splitlines()) for line in lines), sep="\n", file=sys.stderr, flush=True)
 

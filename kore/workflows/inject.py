@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kore.artifacts.events import EventWriter
 from kore.artifacts.manifest import locked
 from kore.artifacts.run import Run, data_root, home
-from kore.errors import DataError, UsageError
+from kore.errors import UsageError
 from kore.io.files import check_place, hash_json
 from kore.io.jsonl import STDIO
 from kore.progress import Progress, silent
@@ -129,30 +129,21 @@ def plan(request: Request) -> Plan:
     """Read the items, find the model, and say what will not be understood.
 
     Raises:
-        DataError: a bad record or picture, with its place, or a run of another base to go on from.
+        DataError: bad records, ids and pictures, each with its place, or a run of another base to go on from.
         MissingArtefact: the model or the earlier run is not here, or not finished.
         UsageError: a method that cannot be chained, or settings that do not go together.
         ProfileError: an unknown suite, method or setting of a method.
     """
-    from kore.augment.inputs import check_ids
-    from kore.data.records import KnowledgeItem, read_located
+    from kore.augment.inputs import read_checked
     from kore.evaluation.run_eval import check_pictures
     from kore.evaluation.suites import resolve_suites
-    from kore.io.images import open_image
     from kore.models.load import EMBEDDED, model_folder
     from kore.workflows.validate import check_training
 
     check_training(request.resolved.profile)
-    read = list(read_located(KnowledgeItem, request.items, image_root=request.image_root))
+    read = read_checked(request.items, image_root=request.image_root)
     items = [item for _, item in read]
     places = {item.id: where for where, item in read}
-    check_ids(items)
-    for item in items:
-        if not item.images:
-            raise DataError("an item needs a picture", where=f"item {item.id}", hint='add "image": "FILE"')
-        for image in item.images:
-            if "://" not in image:
-                open_image(image, where=f"item {item.id}")
     for suite in resolve_suites(request.suites, choice(request)):
         if suite.role == "adaptation":
             raise UsageError(
@@ -192,8 +183,9 @@ def check_items(folder: Path, items: Sequence[KnowledgeItem]) -> None:
     from kore.artifacts.manifest import NAME, read_manifest
     from kore.augment.inputs import input_hashes
 
-    tree = folder / "tree"
-    if (tree / NAME).exists() and read_manifest(tree).inputs != input_hashes(items):
+    tree, hashes = folder / "tree", input_hashes(items)
+    # a tree has inputs besides the items (image folder, templates, replies), which its own claim compares
+    if (tree / NAME).exists() and not hashes.items() <= read_manifest(tree).inputs.items():
         raise UsageError(
             f"{folder} holds other items",
             hint=f"choose another folder with -o; teach these after those with --after {folder}; "

@@ -35,7 +35,10 @@ class Old:
 
 
 def old_samples(section: CalibrateSection, folder: Path, *, needed: bool, restart: bool = False) -> Old:
-    """Draw old samples once, from the sources of the covariance, into files of `folder`.
+    """Draw old samples from the sources of the covariance into files of `folder`.
+
+    The files are named after the content of what was drawn, images included: a changed source gives new
+    files, an unchanged one keeps those that are there.
 
     Args:
         needed: the method trains with old samples. It is given those that a covariance would protect.
@@ -44,31 +47,25 @@ def old_samples(section: CalibrateSection, folder: Path, *, needed: bool, restar
         UsageError: too few for both files. MissingArtefact, DataError: see `kore.nullspace.sources.collect`.
     """
     from kore.data.records import relative_to
-
-    key = hash_json([section.samples, section.count, section.seed, section.onevision])[:8]
-    apart, protected, given = (folder / f"{n}-{key}.jsonl" for n in ("held_out", PROTECTED, "given"))
-    if restart:
-        for path in (apart, protected, given):
-            path.unlink(missing_ok=True)
-    if needed and given.exists() and apart.exists():
-        return Old(apart, given)
-    if not needed and (found := next((path for path in (apart, protected) if path.exists()), None)):
-        return Old(found)
-
-    def write(path: Path, samples: Sequence[Sample]) -> None:
-        # two sources may use the same ids
-        named = [s.model_copy(update={"id": f"{number}-{s.id}"}) for number, s in enumerate(samples)]
-        write_jsonl(path, [relative_to(s, folder).to_json() for s in named])
+    from kore.nullspace.batches import sample_hash
 
     used, others = draw_old(section, folder / "held_out")
-    if not needed:
-        path = apart if others else protected
-        write(path, others or used[:: max(1, len(used) // ASKED)])
-        return Old(path)
-    mine, asked = divide(used, others, section.seed)
-    write(apart, asked)
-    write(given, mine)
-    return Old(apart, given)
+    key = hash_json([section.seed, *([sample_hash(s) for s in drawn] for drawn in (used, others))])[:8]
+
+    def written(name: str, samples: Sequence[Sample]) -> Path:
+        path = folder / f"{name}-{key}.jsonl"
+        if restart or not path.exists():
+            # two sources may use the same ids
+            named = [s.model_copy(update={"id": f"{number}-{s.id}"}) for number, s in enumerate(samples)]
+            write_jsonl(path, [relative_to(s, folder).to_json() for s in named])
+        return path
+
+    if needed:
+        mine, asked = divide(used, others, section.seed)
+        return Old(written("held_out", asked), written("given", mine))
+    if others:
+        return Old(written("held_out", others))
+    return Old(written(PROTECTED, used[:: max(1, len(used) // ASKED)]))
 
 
 def divide(used: Sequence[Sample], others: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Sample]]:

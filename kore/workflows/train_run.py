@@ -14,7 +14,7 @@ from kore.artifacts.events import EventWriter
 from kore.artifacts.manifest import NAME, Manifest, claim, read_manifest
 from kore.artifacts.run import Run, RunState, home, leave_pointer
 from kore.distributed import join, on_first_rank
-from kore.errors import ProfileError, UsageError
+from kore.errors import UsageError
 from kore.io.files import hash_file
 from kore.io.jsonl import STDIO
 from kore.progress import Progress, silent
@@ -102,17 +102,10 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     from kore.training.fit import fit_all, summary
     from kore.workflows.probe_selection import find_probes, find_questions
     from kore.workflows.sequential import read_earlier
+    from kore.workflows.validate import check_training
 
     section = request.profile.train
-    if request.profile.model.dtype == "float16":
-        raise ProfileError(
-            "float16 is not trained in: small gradients round to zero there",
-            where="model.dtype",
-            hint="--set model.dtype=bfloat16, or float32",
-        )
-    unknown = set(request.profile.method) - {section.method} - _method_names()
-    if unknown:
-        raise ProfileError(f"no such method: {sorted(unknown)[0]}", where=f"method.{sorted(unknown)[0]}")
+    check_training(request.profile)
     method = make_method(
         section.method,
         request.profile.method.get(section.method),
@@ -146,12 +139,6 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     if long:
         notes.append(summary(long, section.max_length))
     return Inputs(fitted[0].samples, old, probes, uses, new, method, questions, earlier, skipped, notes, long)
-
-
-def _method_names() -> set[str]:
-    from kore.methods.registry import METHODS
-
-    return set(METHODS)
 
 
 def _covariance(folder: Path | None) -> Covariance | None:
