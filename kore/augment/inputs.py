@@ -14,8 +14,8 @@ from kore.augment.text import fold
 from kore.config.schema import AugmentSection
 from kore.data.records import KnowledgeItem, encode, read_located
 from kore.errors import DataError, Faults
-from kore.io.images import open_image
 from kore.io.files import hash_file, hash_folder
+from kore.io.images import open_image
 
 RULES = 2  # raised when the same settings would give another output
 _UNSEEN = frozenset(

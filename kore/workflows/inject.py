@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kore.artifacts.events import EventWriter
 from kore.artifacts.manifest import locked
 from kore.artifacts.run import Run, data_root, home
-from kore.errors import UsageError
+from kore.errors import DataError, UsageError
 from kore.io.files import check_place, hash_json
 from kore.io.jsonl import STDIO
 from kore.progress import Progress, silent
