@@ -108,7 +108,7 @@ def test_every_faulty_item_is_listed_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "items.jsonl").write_text("\n".join(lines) + "\n")
     done = kore("inject", "items.jsonl", "-o", "out", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
-    told = [line.strip() for line in done.stderr.splitlines()]
+    told = [line.strip() for line in done.stderr.splitlines() if not line.startswith("settings:")]
     assert told[0] == "error: 6 faults"
     expected = [
         "items.jsonl:2: item b: no such picture",
@@ -128,7 +128,7 @@ def test_twenty_faults_are_listed_and_the_rest_counted(tmp_path: Path, source: s
     (tmp_path / "items.jsonl").write_text(bad)
     done = kore("inject", source, "-o", "out", "--dry-run", stdin=bad, cwd=tmp_path)
     assert done.returncode == 3
-    told = [line.strip() for line in done.stderr.splitlines()]
+    told = [line.strip() for line in done.stderr.splitlines() if not line.startswith("settings:")]
     assert (told[0], told[21]) == ("error: 23 faults", "and 3 more")
 
 
