@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -77,7 +77,7 @@ class ChatApp(PlainApp):
 
     def __init__(
         self,
-        connect: Callable[[Callable[[Event], None]], ChatClient],
+        connect: Callable[[Callable[[Event], object]], ChatClient],
         *,
         title: str,
         target: str | None = None,

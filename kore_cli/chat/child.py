@@ -23,7 +23,7 @@ class ChatClient:
         on_event: called in a thread with each event; the last is ``{"closed": code, "words": text}``.
     """
 
-    def __init__(self, argv: Sequence[str], on_event: Callable[[Event], None]) -> None:
+    def __init__(self, argv: Sequence[str], on_event: Callable[[Event], object]) -> None:
         self._on_event = on_event
         self._output: deque[str] = deque(maxlen=20)
         self._process = subprocess.Popen(

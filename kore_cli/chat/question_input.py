@@ -36,7 +36,7 @@ class QuestionInput(Input):
         self.post_message(self.Submitted(self, text))
 
     async def _on_key(self, event: events.Key) -> None:
-        """Submit here: as a binding, Enter would travel to the app, and later characters would overtake it."""
+        """Submit at once: as a binding, Enter would go through the app, and later text would overtake it."""
         if event.key == "enter":
             event.stop()
             event.prevent_default()

@@ -83,7 +83,7 @@ def open_dashboard(folders: list[Path], *, theme: str, images: str) -> None:
         app = KoreApp(
             RunSource(folders[0] if folders else None, probe=probe),
             tuple(RunSource(f) for f in folders[1:]),
-            images=images,  # type: ignore[arg-type]
+            images=images,
             theme=theme,
             choose=len(live) > 1,
             new_source=lambda folder: RunSource(folder, probe=probe),

@@ -89,7 +89,7 @@ def watch(argv: Sequence[str], folder: Path, *, theme: str = "kore-dark", images
     try:
         KoreApp(
             source(folder),
-            images=images,  # type: ignore[arg-type]
+            images=images,
             theme=theme,
             share=SHARE,
             new_source=source,

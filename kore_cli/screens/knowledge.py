@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from rich.cells import cell_len
 from textual import on, work
@@ -18,14 +18,12 @@ from textual.widgets.option_list import Option
 from textual.worker import Worker, get_current_worker
 
 from kore_cli.dashboard.tree_index import REJECTED, TREES, Entry, Index, image_of, read, tree_folder
+from kore_cli.dashboard.watcher import Snapshot
 from kore_cli.screens.parts import Box
 from kore_cli.screens.view import View
 from kore_cli.widgets.formatting import fit, padded
 from kore_cli.widgets.image import Picture
 from kore_cli.widgets.keys import KNOWLEDGE, bindings
-
-if TYPE_CHECKING:
-    from kore_cli.dashboard.watcher import Snapshot
 
 LISTED = 2000
 

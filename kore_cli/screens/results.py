@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual.binding import BindingType
 from textual.content import Content
@@ -12,14 +12,12 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from kore_cli.dashboard.store import EvalRow
+from kore_cli.dashboard.watcher import Snapshot
 from kore_cli.render.summaries import OVERALL
 from kore_cli.screens.parts import Box
 from kore_cli.screens.view import View
 from kore_cli.widgets.formatting import bar, fit, padded
 from kore_cli.widgets.keys import RESULTS, bindings
-
-if TYPE_CHECKING:
-    from kore_cli.dashboard.watcher import Snapshot
 
 BASE = "base"
 NARROW = 60

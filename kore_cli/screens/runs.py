@@ -19,6 +19,7 @@ from textual.worker import Worker, get_current_worker
 from kore.artifacts.run import Run, RunState, all_runs, home, title_of
 from kore.errors import KoreError
 from kore_cli.dashboard.watcher import same
+from kore_cli.dashboard.watching_app import WatchingApp
 from kore_cli.widgets.formatting import duration, fit, padded
 from kore_cli.widgets.keys import RUNS, bindings
 
@@ -79,9 +80,7 @@ class RunsScreen(ModalScreen[None]):
         options.display = bool(runs)
 
     def _row(self, run: Run, state: RunState | None, width: int) -> Content:
-        from kore_cli.dashboard.app import KoreApp
-
-        assert isinstance(self.app, KoreApp)
+        assert isinstance(self.app, WatchingApp)
         drawn = any(same(o.folder, run.folder) for o in self.app.others)
         watched = same(self.app.source.folder, run.folder)
         mark = "▶" if watched else "+" if drawn else " "
@@ -105,18 +104,14 @@ class RunsScreen(ModalScreen[None]):
 
     @on(OptionList.OptionSelected)
     def _picked(self, event: OptionList.OptionSelected) -> None:
-        from kore_cli.dashboard.app import KoreApp
-
-        assert isinstance(self.app, KoreApp) and event.option.id is not None
+        assert isinstance(self.app, WatchingApp) and event.option.id is not None
         self.dismiss()
         self.app.watch_run(Path(event.option.id))
 
     def action_over(self) -> None:
         """Draw the marked run over the one watched."""
-        from kore_cli.dashboard.app import KoreApp
-
         options = self.query_one(OptionList)
-        if options.highlighted is not None and isinstance(self.app, KoreApp):
+        if options.highlighted is not None and isinstance(self.app, WatchingApp):
             name = options.get_option_at_index(options.highlighted).id
             if name and not same(self.app.source.folder, Path(name)):
                 self.app.toggle_overlay(Path(name))

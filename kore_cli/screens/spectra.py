@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -15,6 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Static, Tree
 
 from kore_cli.dashboard.spectra_reader import Site, SpectrumSet
+from kore_cli.dashboard.watcher import Snapshot
 from kore_cli.screens.view import View
 from kore_cli.widgets.chart import Chart, Line
 from kore_cli.widgets.curve import Curve
@@ -22,9 +23,6 @@ from kore_cli.widgets.formatting import fit, short
 from kore_cli.widgets.heatmap import HeatMap
 from kore_cli.widgets.keys import SPECTRA, bindings
 from kore_cli.widgets.themes import palette, styled
-
-if TYPE_CHECKING:
-    from kore_cli.dashboard.watcher import Snapshot
 
 
 class SiteTree(Tree[str], inherit_bindings=False):

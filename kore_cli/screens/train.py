@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
@@ -12,6 +12,8 @@ from textual.content import Content
 from textual.widget import Widget
 
 from kore.artifacts.run import title_of
+from kore_cli.dashboard.store import DashboardState
+from kore_cli.dashboard.watcher import Snapshot
 from kore_cli.screens.machine import compact_machine, machine
 from kore_cli.screens.parts import Still
 from kore_cli.screens.verdicts import counts
@@ -21,10 +23,6 @@ from kore_cli.widgets.curve import Curve
 from kore_cli.widgets.formatting import duration, fit, fit_ends, short, spark
 from kore_cli.widgets.keys import TRAIN, bindings
 from kore_cli.widgets.themes import palette, styled
-
-if TYPE_CHECKING:
-    from kore_cli.dashboard.store import DashboardState
-    from kore_cli.dashboard.watcher import Snapshot
 
 METRICS = (
     ("loss", "loss"),
@@ -173,7 +171,7 @@ class TrainScreen(View):
         if any(m.kind == "checkpoint" for m in state.marks):
             parts.append(Content.assemble(("◆ ", "$success"), "checkpoint"))
         if state.best:
-            parts.append(Content.assemble(("★ ", "$warning"), "best"))
+            parts.append(Content.assemble(("★ ", "$warning"), "best probe score"))
         if snapshot.history is not None:
             parts.append(Content.styled(f"reading the past {100 * snapshot.history:.0f}%", "$warning"))
         text, room = Content(""), max(10, self.query_one("#chart").size.width - 4)

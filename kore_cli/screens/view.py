@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -16,13 +16,11 @@ from textual.widgets import Input
 
 from kore.artifacts.run import title_of
 from kore_cli.dashboard.run_status import Liveness
+from kore_cli.dashboard.watcher import Snapshot
+from kore_cli.dashboard.watching_app import WatchingApp
 from kore_cli.screens.parts import KeyBar, Still
 from kore_cli.widgets.chart import Chart
 from kore_cli.widgets.formatting import bar, duration, fit, fit_ends, short
-
-if TYPE_CHECKING:
-    from kore_cli.dashboard.app import KoreApp
-    from kore_cli.dashboard.watcher import Snapshot
 
 TABS = (
     ("train", "Train"),
@@ -83,12 +81,13 @@ class View(Screen[None]):
         """Fill the widgets; called only while this screen is seen."""
 
     @property
-    def kore(self) -> KoreApp:
+    def kore(self) -> WatchingApp:
         """The app, by its own type."""
-        from kore_cli.dashboard.app import KoreApp
-
-        assert isinstance(self.app, KoreApp)
+        assert isinstance(self.app, WatchingApp)
         return self.app
+
+    def jump(self, name: str) -> None:
+        """Show something by its name, where the screen has such things."""
 
     @property
     def wanted(self) -> str:
