@@ -29,15 +29,16 @@ def open_chat(plan: Plan, adapters: list[str], *, context: bool | None, theme: s
     """Run the chat until the user leaves it.
 
     Raises:
+        UsageError: a folder of several runs.
         MissingArtefact: the model or run is not there (raised before the screen opens).
     """
-    from kore.artifacts.run import locate, title_of
+    from kore.artifacts.run import locate, run_named, title_of
     from kore_cli.chat.header import EMBEDDED
     from kore_cli.widgets.image import prepare
 
     name = plan.name
     for given in [name, *adapters]:
-        local = locate(given).exists() or given == EMBEDDED
+        local = given == EMBEDDED or run_named(given) is not None or locate(given).exists()
         if not local and not _may_be_on_the_hub(given):
             raise MissingArtefact(
                 f"no run, adapter or model here: {given}", hint="list the runs with: kore runs"
