@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -50,6 +50,17 @@ def print_present(output: Output, rows: Sequence[Mapping[str, Any]], title: str 
 
 def _present(value: object) -> bool:
     return value is not None and not (isinstance(value, Figure) and value.value is None)
+
+
+def difference_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a comparison; a difference counts as a gain or loss where its interval excludes 0."""
+    return [
+        {
+            **row,
+            "difference": Figure(row["difference"], row["difference"] if row["clear"] else None, signed=True),
+        }
+        for row in rows
+    ]
 
 
 def print_summary(output: Output, summary: Mapping[str, Any]) -> None:

@@ -40,12 +40,13 @@ def counts(state: DashboardState, width: int, *, one_line: bool = False, step: i
     ]
     if not tally.old:
         rows[1] = Content.styled("no old questions", "$foreground 55%")
-    elif tally.forgotten:
-        rows.append(Content.styled(f"{tally.forgotten} forgotten", "$error bold"))
+    known = f", {tally.known} known before" if tally.known else ""
+    if tally.forgotten:
+        forgotten = (f"{tally.forgotten} forgotten", "$error bold")
     else:
-        rows.append(Content.styled("nothing forgotten", "$foreground 55%"))
-    if tally.known:
-        rows.append(Content.styled(f"{tally.known} known before", "$foreground 55%"))
+        forgotten = ("0 forgotten" if known else "nothing forgotten", "$foreground 55%")
+    if tally.old or known:
+        rows.append(Content.assemble(forgotten, (known, "$foreground 55%")))
     return Content("\n").join(rows)
 
 

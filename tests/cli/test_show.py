@@ -9,6 +9,7 @@ import pytest
 
 from kore.artifacts.run import Run, RunState
 from kore.io.files import write_json
+from kore_cli.render.scores import difference_rows
 from tests.cli.command import KORE, kore, said
 from tests.cli.test_pipes import on_a_terminal
 
@@ -118,3 +119,13 @@ def test_the_only_run_in_a_folder_is_meant(tmp_path: Path) -> None:
     assert shown["kind"] == "run" and shown["folder"].endswith("all/one/run")
     watched = json.loads(kore("dashboard", tmp_path / "all", "--once").stdout)
     assert watched["run"].endswith("all/one/run")
+
+
+def test_a_difference_is_a_gain_or_a_loss_where_its_interval_excludes_zero() -> None:
+    rows = [{"difference": d, "clear": clear} for d, clear in ((4.0, True), (-4.0, True), (4.0, False))]
+    cells = [row["difference"] for row in difference_rows(rows)]
+    assert [(str(cell), cell.style) for cell in cells] == [
+        ("+4.00", "green"),
+        ("-4.00", "red"),
+        ("+4.00", ""),
+    ]
