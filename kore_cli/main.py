@@ -36,6 +36,7 @@ class Kore(LazyGroup):
             "study": "Compare methods over seeds and rates on the same data.",
         },
         "Look": {
+            "runs": "List runs with their state and scores.",
             "show": "Describe a run, a model, samples, or any other artifact.",
             "compare": "Compare evaluation results with confidence intervals.",
             "analyze": "Measure and draw what covariances capture.",

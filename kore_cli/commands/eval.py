@@ -129,14 +129,9 @@ def eval(
     for warning in result.warnings:
         output.warn(warning)
     if output.human:
-        from kore.evaluation.report import COLUMNS, item_words, k_r_words, suite_rows
+        from kore_cli.render.scores import print_summary
 
-        output.table([{**r, "k_r": k_r_words(r)} for r in result.summary["table"]], COLUMNS)
-        output.table(
-            suite_rows(result.summary), ("suite", "model", "score", "figure", "samples", "missing", "notes")
-        )
-        for line in item_words(result.summary):
-            output.line(line)
+        print_summary(output, result.summary)
     else:
         output.record(result.summary)
     output.note(f"written to {result.out}")

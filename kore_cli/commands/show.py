@@ -29,7 +29,7 @@ def show(
     json_: Json = False,
 ) -> None:
     """Tell what any artefact is: items, tree, samples, covariance, adapter, run, result."""
-    from kore.artifacts.run import locate, run_at
+    from kore.artifacts.run import locate, runs_in
     from kore.errors import DataError, MissingArtefact
     from kore_cli.output import Output
 
@@ -38,8 +38,13 @@ def show(
     if not path.exists():
         raise MissingArtefact(f"no such file or folder: {path}")
     kind = kind_of(path)
-    if kind is None and (run := run_at(path)) is not None:
-        path, kind = run.folder, "run"
+    if kind is None and len(found := runs_in(path)) > 1:
+        from kore_cli.render.runs import list_runs, print_runs
+
+        print_runs(output, list_runs(found))
+        return
+    if kind is None and found:
+        path, kind = found[0].folder, "run"
     match kind:
         case "tree":
             from kore_cli.render.tree import show_tree
@@ -94,4 +99,6 @@ def kind_of(path: Path) -> str | None:
         return read_manifest(path).kind
     if (path / ADAPTER).exists():
         return "adapter"
+    if (path / "summary.json").exists():  # an injection's own evaluation
+        return "eval"
     return None

@@ -1,12 +1,10 @@
-"""How an injection's outcome is shown: the table, answers side by side, what to do next."""
+"""The result of an injection: the table, answers side by side, the next commands."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from kore.workflows.result import Outcome
-    from kore_cli.output import Output
+from kore.workflows.result import Outcome
+from kore_cli.output import Output
+from kore_cli.render.scores import print_present, score_row
 
 MOST_ITEMS = 30  # items that are listed one by one
 _NAMES = {
@@ -19,30 +17,22 @@ _NAMES = {
 
 
 def print_outcome(output: Output, outcome: Outcome) -> None:
-    """Print the outcome: one JSON object when piped or asked for, else a table and its story."""
+    """Print the result: one JSON object with --json or in a pipe, else tables."""
     if not output.human:
         output.record(outcome.to_json())
         return
-    from kore.evaluation.report import k_r_words
-
+    base = outcome.table[0]
     rows = [
         {
             "method": _NAMES.get(row["method"], row["method"]),
             "trained": row.get("params"),
-            "CEM": row.get("cem"),
-            "F1": row.get("f1"),
-            "K.A": row["k_a"],
+            **score_row(row, base),
             "earlier": row.get("k_a_earlier"),
-            "K.R": row["k_r"] if row.get("suites") == row.get("of") else k_r_words(row),
-            "near": row.get("k_r_near"),
-            "Avg": row.get("avg"),
-            "HARS": row.get("hars"),
         }
         for row in outcome.table
     ]
-    columns = [c for c in rows[0] if any(row[c] is not None for row in rows)]
     output.line("")
-    output.table(rows, columns)
+    print_present(output, rows)
     output.line(f"\n{outcome.legend}")
     if outcome.verdicts:
         _print_verdicts(output, outcome)
@@ -51,22 +41,22 @@ def print_outcome(output: Output, outcome: Outcome) -> None:
         output.table(
             [{"method": _NAMES.get(r["method"], r["method"]), **r["per_suite"]} for r in outcome.table],
             ["method", *outcome.retention],
-            title="Each old suite",
+            title="K.R by suite",
         )
     if outcome.answers:
         output.line("")
-        shown = list(dict.fromkeys(key for answer in outcome.answers for key in answer["answers"]))
+        methods = list(dict.fromkeys(key for answer in outcome.answers for key in answer["answers"]))
         output.table(
             [
                 {
                     "about": answer["about"],
                     "question": answer["question"],
-                    "right answer": answer["right"],
-                    **{_NAMES.get(k, k): answer["answers"].get(k) for k in shown},
+                    "expected": answer["right"],
+                    **{_NAMES.get(k, k): answer["answers"].get(k) for k in methods},
                 }
                 for answer in outcome.answers
             ],
-            ["about", "question", "right answer", *(_NAMES.get(k, k) for k in shown)],
+            ["about", "question", "expected", *(_NAMES.get(k, k) for k in methods)],
         )
     if outcome.next:
         output.line("\nNext:")

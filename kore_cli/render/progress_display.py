@@ -1,4 +1,4 @@
-"""The story that the terminal tells: one line per stage, growing while the stage runs."""
+"""Progress of the stages: a bar each on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from kore_cli.output import Output
 
 
-EVERY = 30.0  # seconds without a word, where no bar is drawn
+EVERY = 30.0  # seconds between lines, where no bar is drawn
 
 
 @contextmanager
 def story(out: Output) -> Iterator[Progress]:
-    """Yield a Progress that draws bars on a terminal and prints lines elsewhere: how far a long
-    stage is, and each that is finished."""
+    """Yield a Progress that draws bars on a terminal; elsewhere it prints a line for each finished stage, and
+    for a long one how far it is."""
     yield from (_live() if out.live else _lines(out))
 
 
@@ -36,32 +36,32 @@ def _live() -> Iterator[Progress]:
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bars:
         tasks: dict[str, Any] = {}
 
-        def tell(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total, note=note)
             bars.update(tasks[stage], completed=done, total=total, note=note)
             if total is not None and done >= total:
                 bars.stop_task(tasks[stage])
 
-        yield tell
+        yield report
 
 
 def _lines(out: Output) -> Iterator[Progress]:
     started: dict[str, float] = {}
     finished: set[str] = set()
-    told = time.monotonic()
+    printed = time.monotonic()
 
-    def tell(stage: str, done: int, total: int | None = None, note: str = "") -> None:
-        nonlocal told
+    def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        nonlocal printed
         now = time.monotonic()
-        begun = started.setdefault(stage, now)
+        start = started.setdefault(stage, now)
         tail = f": {note}" if note else ""
         if total is not None and done >= total and stage not in finished:
             finished.add(stage)
-            out.note(f"{stage} ({now - begun:.0f} s){tail}")
-            told = now
-        elif now - told >= EVERY and stage not in finished:
+            out.note(f"{stage} ({now - start:.0f} s){tail}")
+            printed = now
+        elif now - printed >= EVERY and stage not in finished:
             out.note(f"{stage} {done}{f' of {total}' if total else ''}{tail}")
-            told = now
+            printed = now
 
-    yield tell
+    yield report
