@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import kore
 from kore.errors import MissingArtefact
 from kore.evaluation.questions import QuestionSuite, load_questions
 
@@ -14,7 +13,7 @@ NEAR = ("countries",)
 
 def folder() -> Path:
     """Where the demo's data lies in the package."""
-    return Path(kore.__file__).parent / "demo" / "data"
+    return Path(__file__).parents[1] / "demo" / "data"
 
 
 def demo_suites(split: str = "test", names: tuple[str, ...] = FAR + NEAR) -> list[QuestionSuite]:

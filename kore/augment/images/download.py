@@ -15,7 +15,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from kore import __version__
+from kore.version import __version__
 from kore.augment.images.store import LARGEST, sniff
 from kore.errors import DataError, ProviderError
 
