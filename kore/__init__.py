@@ -12,13 +12,13 @@ from kore.version import __version__
 
 if TYPE_CHECKING:
     from kore.api.adapter import freeze_a, get_kore_model
-    from kore.augment.from_items import augment
     from kore.api.calibrate import calibrate
     from kore.api.evaluate import Evaluation, evaluate
     from kore.api.export import Export, export
     from kore.api.inject import inject
     from kore.api.runs import RunResult, load_run
     from kore.api.train import train
+    from kore.augment.from_items import augment
     from kore.errors import KoreError
     from kore.nullspace.collect import collect_covariance
     from kore.nullspace.covariance import Covariance

@@ -20,6 +20,8 @@ from kore.io.files import json_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from kore.progress import Progress
+
 
 class Output:
     """Where a command's words go.
@@ -142,20 +144,20 @@ class Output:
             yield advance
 
     @contextmanager
-    def steps(self, label: str) -> Iterator[Callable[..., None]]:
-        """A progress bar whose length becomes known later. Yields ``at(done, total=None, note="")``."""
+    def steps(self, label: str) -> Iterator[Progress]:
+        """A sink of progress that draws one bar, whatever the stage; its length becomes known later."""
         with ExitStack() as stack:
             advance: Callable[..., None] | None = None
             before = 0
 
-            def at(done: int, total: int | None = None, note: str = "") -> None:
+            def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
                 nonlocal advance, before
                 if advance is None:
                     advance = stack.enter_context(self.progress(label, total))
                 advance(done - before, note)
                 before = done
 
-            yield at
+            yield report
 
 
 def keep_stdout_clean() -> None:

@@ -86,13 +86,11 @@ def get_kore_model(
     def weight_of(linear: str) -> Tensor:
         weight = dense(linears[linear])
         for active in getattr(wrapped[linear], "active_adapters", ()):
-            delta = wrapped[linear].get_delta_weight(active)  # type: ignore[operator]
+            delta = wrapped[linear].get_delta_weight(active)
             weight = weight.float() + delta.detach().to(weight.device)
         return weight
 
-    made = build(
-        weight_of, old, settings, new=new, on_site=lambda done, total: progress("null space", done, total)
-    )
+    made = build(weight_of, old, settings, new=new, progress=progress)
     ranks = {linear: len(a) for linear, a in made.a.items()}
     result: PeftModel = lora.attach(
         model, family, rank=ranks, a=made.a, projector=train_projector, adapter=name
@@ -139,7 +137,9 @@ def _settings(
 ) -> AdapterSection:
     if rank not in (None, "auto") and (budget is not None or keep is not None):
         other = "budget" if budget is not None else "keep"
-        raise UsageError(f"rank={rank} has no effect beside {other}, which chooses it", hint="give one of them")
+        raise UsageError(
+            f"rank={rank} has no effect beside {other}, which chooses it", hint="give one of them"
+        )
     if contrast is not None and basis is None:
         basis = "contrast"
     if (new_covariance is None) == (basis == "contrast"):

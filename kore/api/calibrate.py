@@ -69,11 +69,7 @@ def calibrate(
     folder = Path(output or tempfile.mkdtemp(prefix="kore-covariance-"))
     with evaluating(model):
         job = Calibration(backbone_from(model, processor), found, settings, label=label)
-        made = job.run(
-            folder,
-            restart=restart,
-            on_layer=lambda layer: progress("calibrate", layer.done, layer.total, f"layer {layer.layer}"),
-        )
+        made = job.run(folder, restart=restart, progress=progress)
     if output is None:
         made.remove_with_object()
     return made

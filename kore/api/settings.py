@@ -25,9 +25,9 @@ def section(kind: type[S], **values: object) -> S:
         return kind.model_validate(given)
     except ValidationError as error:
         wrong = {".".join(map(str, e["loc"][:1])): e["msg"] for e in error.errors(include_url=False)}
-        raise UsageError("; ".join(f"{name}={given.get(name)!r}: {text}" for name, text in wrong.items())) from (
-            error
-        )
+        raise UsageError(
+            "; ".join(f"{name}={given.get(name)!r}: {text}" for name, text in wrong.items())
+        ) from (error)
 
 
 def resolved(profile: str, settings: Mapping[str, Any] | None, **flags: object) -> Resolved:

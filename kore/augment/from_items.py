@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ def augment(
     keep_going: bool = False,
     restart: bool = False,
     progress: Progress = silent,
+    on_skip: Callable[[str], None] = warnings.warn,
 ) -> Report:
     """Write training samples and evaluation questions about new items; a repeated call resumes.
 
@@ -44,6 +46,7 @@ def augment(
         form: the records' form, items or EVOKE's.
         keep_going: leave out items that cannot be read or asked about, rather than stop.
         restart: discard what is in `output`.
+        on_skip: called with the place and reason of each record that keep_going leaves out while reading.
 
     Raises:
         DataError: a bad item, with its place. ProfileError, UsageError: a bad setting.
@@ -51,8 +54,10 @@ def augment(
     """
     given = {"augment.teacher": teacher, **(settings or {})}
     section = resolve(profile, given).profile.augment
-    sources = {"items": str(Path(items).resolve())} if isinstance(items, (str, Path)) and str(items) != "-" else {}
-    found = read(items, image_root=image_root, form=form, keep_going=keep_going)
+    sources = (
+        {"items": str(Path(items).resolve())} if isinstance(items, (str, Path)) and str(items) != "-" else {}
+    )
+    found = read(items, image_root=image_root, form=form, on_skip=on_skip if keep_going else None)
     return grow(
         found,
         section,
@@ -71,22 +76,34 @@ def read(
     *,
     image_root: str | Path | None = None,
     form: Literal["auto", "items", "evoke"] = "auto",
-    keep_going: bool = False,
+    on_skip: Callable[[str], None] | None = None,
 ) -> list[KnowledgeItem]:
     """Items from a file, records or dicts.
+
+    Args:
+        on_skip: called with each record that is left out; None: a bad one is an error.
 
     Raises:
         DataError: a bad record, or none that can be read.
     """
+    found: list[KnowledgeItem] = []
+
+    def skipped(error: DataError) -> None:
+        if on_skip is None:
+            raise error
+        on_skip(str(error))
+
     if isinstance(items, (str, Path)):
         root = Path(image_root) if image_root else None
-        ignore = (lambda error: None) if keep_going else None
-        found = list(read_items(str(items), form=form, image_root=root, on_error=ignore))
+        found = list(read_items(str(items), form=form, image_root=root, on_error=skipped))
     else:
-        found = [
-            item if isinstance(item, KnowledgeItem) else KnowledgeItem.from_json(dict(item), f"items[{index}]")
-            for index, item in enumerate(items)
-        ]
+        for index, item in enumerate(items):
+            try:
+                if not isinstance(item, KnowledgeItem):
+                    item = KnowledgeItem.from_json(dict(item), f"items[{index}]")
+                found.append(item)
+            except DataError as error:
+                skipped(error)
     if not found:
         raise DataError("no item could be read", where=str(items) if isinstance(items, (str, Path)) else None)
     return found

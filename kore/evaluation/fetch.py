@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from kore.errors import DataError, ProviderError, UsageError
+from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     import httpx
 
 GIB = 1 << 30
-Progress = Callable[[int, int | None], None]
 _PIECE = 1 << 16
 _TRIES = 4
 
@@ -77,7 +77,7 @@ def download(
     path: Path,
     *,
     limits: Limits | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     headers: Mapping[str, str] | None = None,
 ) -> Path:
     """Fetch `url` to `path`; a part that is there from an earlier try is gone on from.
@@ -193,7 +193,7 @@ def _pull(
     url: str,
     part: Path,
     limits: Limits,
-    progress: Progress | None,
+    progress: Progress,
     headers: dict[str, str],
 ) -> None:
     headers["Accept-Encoding"] = "identity"  # what comes is written as it is
@@ -226,8 +226,7 @@ def _pull(
                 if have > limits.size:
                     raise DataError(f"more than the limit of {limits.size / GIB:.1f} GiB", where=url)
                 stream.write(piece)
-                if progress:
-                    progress(have, total)
+                progress(part.stem, have, total)
         if total is not None and have < total:
             raise _CutOff(f"after {have} of {total} bytes")
 

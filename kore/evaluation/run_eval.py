@@ -18,12 +18,13 @@ from kore.evaluation.option_matching import COMPATS, Compat
 from kore.evaluation.prompt_formats import Style
 from kore.evaluation.report import summary, write_summary
 from kore.evaluation.rescore import rescore
-from kore.evaluation.runner import BASE, Progress, Result, World, evaluate
+from kore.evaluation.runner import BASE, Result, World, evaluate
 from kore.evaluation.suites import Choice, resolve_suites
 from kore.evaluation.target import Target, find_target, load_target
 from kore.evaluation.types import Suite
 from kore.io.files import check_place, read_json
 from kore.patience import PATIENCE
+from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     from kore.config.resolve import EvalSection, Profile
@@ -254,7 +255,7 @@ def _default_suites(request: Request, profile: Profile, target: Target | None, o
     return names
 
 
-def carry_out(request: Request, progress: Progress | None = None, planned: Plan | None = None) -> Outcome:
+def carry_out(request: Request, progress: Progress = silent, planned: Plan | None = None) -> Outcome:
     """Answer, score and write; see `Request`.
 
     Args:
@@ -268,7 +269,7 @@ def carry_out(request: Request, progress: Progress | None = None, planned: Plan 
         return _carried_out(request, progress, planned, held)
 
 
-def _carried_out(request: Request, progress: Progress | None, planned: Plan, held: ExitStack) -> Outcome:
+def _carried_out(request: Request, progress: Progress, planned: Plan, held: ExitStack) -> Outcome:
     if request.rescore:
         held.enter_context(locked(planned.out))
         results = rescore(planned.out, planned.suites, _notes(request))
@@ -303,7 +304,7 @@ def _notes(request: Request) -> tuple[str, ...]:
     return ("subset of the samples",) if request.limit or request.ids else ()
 
 
-def _answer(planned: Plan, world: World, progress: Progress | None, held: ExitStack) -> dict[str, Result]:
+def _answer(planned: Plan, world: World, progress: Progress, held: ExitStack) -> dict[str, Result]:
     from kore.evaluation.runner import generation, model_fingerprint
     from kore.methods.rag import RAG
     from kore.models.generate import Engine

@@ -19,13 +19,13 @@ from kore.evaluation.predictions import Key, Predictions, prompt_hash
 from kore.evaluation.types import Answers, Ask, Picture, Scored, Suite, Task
 from kore.io.files import hash_json, read_json, write_json
 from kore.io.jsonl import write_jsonl
+from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     from kore.models.generate import Engine, Prompt
 
 BASE = "base"
 _WINDOW = 16  # batches handed to the engine at a time, as many as it sorts by length together
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def evaluate(
     label: str,
     adapter: bool = True,
     fingerprint: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     world: World | None = None,
     protocol: str = "vlmeval",
     notes: tuple[str, ...] = (),
@@ -81,7 +81,7 @@ def evaluate(
             ``samples/LABEL/SUITE.jsonl``, figures to ``scores/LABEL.json``.
         adapter: False answers as the untouched base.
         fingerprint: of the model; default: the base's, with the adapter's weights hashed in.
-        progress: told (suite, done, total).
+        progress: a stage for each suite.
         notes: added to every suite's result (subset of the samples, ...).
 
     Raises:
@@ -149,7 +149,7 @@ def _answer(
     adapter: bool,
     model: str,
     made: dict[str, Any],
-    progress: Progress | None,
+    progress: Progress,
     world: World,
 ) -> tuple[dict[str, list[str]], int, int]:
     """All answers of `suite`, asking for those that are not stored; with counts of new and stored."""
@@ -163,8 +163,7 @@ def _answer(
             with _answer_length(engine, longest):
                 asked += _ask_window(engine, window, store, adapter, model, settings)
             done += len(window)
-            if progress:
-                progress(suite.name, min(done * world.size, len(suite)), len(suite))
+            progress(suite.name, min(done * world.size, len(suite)), len(suite))
         world.barrier()
         store.reload()
         turns = 0

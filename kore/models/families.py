@@ -98,7 +98,7 @@ def language_layers(model: nn.Module, family: Family | None = None) -> nn.Module
 
 
 def language_linears(model: nn.Module, family: Family | None = None) -> dict[str, nn.Linear]:
-    """The adapted linears by full name, in forward order; one that an adapter of PEFT wraps has its own name."""
+    """The adapted linears by full name, in forward order; names are those without PEFT's wrappers."""
     family = family or family_of(model)
     pattern = re.compile(family.targets)
     named = ((name.removesuffix(".base_layer"), module) for name, module in model.named_modules())

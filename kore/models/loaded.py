@@ -95,7 +95,9 @@ def object_fingerprint(model: nn.Module) -> str:
     """
     base = base_of(model)
     config = getattr(base, "config", None)
-    parts: list[object] = [_stable(config.to_dict()) if hasattr(config, "to_dict") else type(base).__name__]
+    parts: list[object] = [type(base).__name__]
+    if config is not None and hasattr(config, "to_dict"):
+        parts.append(_stable(config.to_dict()))
     for name, value in sorted(base.named_parameters()):
         parts.append([name.replace(".base_layer", ""), list(value.shape), str(value.dtype), _ends(value)])
     return hash_json(parts)
@@ -125,7 +127,7 @@ def folder_of_loaded(model: nn.Module) -> Path | None:
 
 
 def backbone_from(model: nn.Module, processor: Any) -> Backbone:
-    """A backbone around a model and a processor that the caller has loaded, adapters and quantisation included.
+    """A backbone around a model and a processor that the caller has loaded.
 
     Raises:
         DataError: its language layers cannot be found.

@@ -70,7 +70,9 @@ def collect_covariance(
     settings = {"accumulate": accumulate, "layers": sorted(set(layers.values())), "root": fingerprint}
     manifest = Manifest(KIND, {**settings, "lineage": []}, {"model": fingerprint}, {})
     if output is not None and any(p.suffix == ".safetensors" for p in folder.glob("*")) and not restart:
-        raise UsageError(f"{folder} already holds a covariance", hint="choose another folder, or restart=True")
+        raise UsageError(
+            f"{folder} already holds a covariance", hint="choose another folder, or restart=True"
+        )
     dtype = getattr(torch, accumulate)
     try:
         with ExitStack() as held:

@@ -19,7 +19,7 @@ from kore.artifacts.run import home
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import hash_json, read_json, write_json
 from kore.nullspace.adapter_init import adapted, build
-from kore.nullspace.calibrate import Calibration, LayerDone
+from kore.nullspace.calibrate import Calibration
 from kore.nullspace.covariance import Covariance, Site
 from kore.nullspace.factor_cache import keep
 from kore.nullspace.interference import interference, summary
@@ -29,6 +29,7 @@ from kore.nullspace.rank_selection import one_rank
 from kore.nullspace.site_selection import Choice, choose_sites, score_sites
 from kore.nullspace.sources import Source, collect, collect_others, parse_source
 from kore.nullspace.spectra import write_spectra
+from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,18 +157,16 @@ class CalibrateJob:
         """Remove the pictures that were unpacked for this job."""
         self._remove()
 
-    def run(
-        self, *, restart: bool = False, on_layer: Callable[[LayerDone], None] | None = None
-    ) -> Covariance:
+    def run(self, *, restart: bool = False, progress: Progress = silent) -> Covariance:
         """Sum, write, and draw the spectra."""
         spectra = self.out / SPECTRA
         if self.held is not None:
             with ExitStack() as claims:
                 state = self._claim_both(self.held, restart, claims)
-                covariance = self.calibration.fill(self.out, state, on_layer)
+                covariance = self.calibration.fill(self.out, state, progress)
                 self._measure(covariance, self.held.run(self.out / HELD_OUT), spectra)
             return covariance
-        covariance = self.calibration.run(self.out, restart=restart, on_layer=on_layer)
+        covariance = self.calibration.run(self.out, restart=restart, progress=progress)
         if self.calibration.ranks.rank == 0 and not spectra.exists():
             write_spectra(covariance, spectra, self.profile.adapter)
         return covariance
@@ -239,13 +238,11 @@ class CalibrateJob:
         section = self.adapter
         one_rank(adapted(sites, section), {name: x.out_features for _, name, x in linears}, section)
 
-    def keep_factors(
-        self, covariance: Covariance, on_site: Callable[[int, int], None] | None = None
-    ) -> Path | None:
+    def keep_factors(self, covariance: Covariance, progress: Progress = silent) -> Path | None:
         """Make the adapter's frozen A too, and keep it beside the covariance (first process only)."""
         if self.calibration.ranks.rank != 0:
             return None
-        return keep(self.weight_of, covariance, self.adapter, on_site=on_site)
+        return keep(self.weight_of, covariance, self.adapter, progress=progress)
 
     def weight_of(self, linear: str) -> Tensor:
         """W0 of a linear of the calibrated model, wherever its weights lie."""

@@ -109,14 +109,14 @@ def calibrate(
         if ranks.rank == 0:
             output.result({"out": str(job.out), **job.plan.to_json(), "choice": choice})
         return
-    with output.progress("calibrate", job.plan.layers) as advance:
-        made = job.run(restart=restart, on_layer=lambda done: advance(1, f"layer {done.layer}"))
+    with output.steps("calibrate") as progress:
+        made = job.run(restart=restart, progress=progress)
     if ranks.rank > 0:
         return
     kept = None
     if factors:
-        with output.progress("null space", len(made.sites)) as advance:
-            kept = job.keep_factors(made, lambda done, _: advance(1, made.sites[done - 1].name))
+        with output.steps("null space") as progress:
+            kept = job.keep_factors(made, progress)
     facts = made.manifest.facts
     output.result(
         {

@@ -296,7 +296,10 @@ def test_ranks_are_each_linears_own_where_one_name_ends_another() -> None:
     x = torch.randn(1, 4, 6)
     covariance = kore.collect_covariance(model, lambda: model(x))
     tuned = kore.get_kore_model(model, covariance, rank="auto")
-    ranks = {n.removeprefix("base_model.model.").partition(".lora")[0]: len(a) for n, a in factor(tuned, "A").items()}
+    ranks = {
+        n.removeprefix("base_model.model.").partition(".lora")[0]: len(a)
+        for n, a in factor(tuned, "A").items()
+    }
     assert ranks["fc"] < ranks["inner.fc"]
 
 
@@ -325,10 +328,12 @@ def test_a_projector_is_trained_in_full_and_paid_from_the_budget(tiny_llava: Pat
     assert projector < count <= projector + 2000
 
 
-def test_a_covariance_of_the_files_fits_the_model_that_was_loaded_from_them(tiny_llava: Path, tmp_path: Path) -> None:
+def test_a_covariance_of_the_files_fits_the_model_that_was_loaded_from_them(
+    tiny_llava: Path, tmp_path: Path
+) -> None:
     from kore.config.resolve import CalibrateSection
-    from kore.nullspace.calibrate import calibrate
     from kore.data.records import Sample
+    from kore.nullspace.calibrate import calibrate
 
     backbone = load(ModelSection(id=str(tiny_llava)))
     turns = [{"from": "human", "value": "What is this?"}, {"from": "gpt", "value": "Peru"}]

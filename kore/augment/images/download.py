@@ -15,9 +15,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from kore.version import __version__
 from kore.augment.images.store import LARGEST, sniff
 from kore.errors import DataError, ProviderError
+from kore.version import __version__
 
 if TYPE_CHECKING:
     import httpx
