@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -67,9 +68,14 @@ def calibrate(
     )
     found = list(read_samples(samples))
     folder = Path(output or tempfile.mkdtemp(prefix="kore-covariance-"))
-    with evaluating(model):
-        job = Calibration(backbone_from(model, processor), found, settings, label=label)
-        made = job.run(folder, restart=restart, progress=progress)
+    try:
+        with evaluating(model):
+            job = Calibration(backbone_from(model, processor), found, settings, label=label)
+            made = job.run(folder, restart=restart, progress=progress)
+    except BaseException:
+        if output is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     if output is None:
         made.remove_with_object()
     return made

@@ -91,20 +91,26 @@ def _plain_linears(base: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
 def object_fingerprint(model: nn.Module) -> str:
     """Hash of a loaded model: configuration, shapes and types of its parameters, both ends of their values.
 
-    Of quantised weights the values are left out: bitsandbytes may repack them during the first pass.
+    Of quantised weights only the layer's size counts: bitsandbytes may repack them during the first pass.
     """
     base = base_of(model)
     config = getattr(base, "config", None)
     parts: list[object] = [type(base).__name__]
     if config is not None and hasattr(config, "to_dict"):
         parts.append(_stable(config.to_dict()))
+    packed = {
+        f"{name}.weight": [module.out_features, module.in_features, "quantised"]
+        for name, module in base.named_modules()
+        if isinstance(module, nn.Linear) and type(module).__name__ in ("Linear4bit", "Linear8bitLt")
+    }
     for name, value in sorted(base.named_parameters()):
-        parts.append([name.replace(".base_layer", ""), list(value.shape), str(value.dtype), _ends(value)])
+        facts = packed.get(name) or [list(value.shape), str(value.dtype), _ends(value)]
+        parts.append([name.replace(".base_layer", ""), *facts])
     return hash_json(parts)
 
 
 def _ends(value: nn.Parameter) -> str:
-    if value.is_meta or type(value) is not nn.Parameter or not value.numel():
+    if value.is_meta or not value.numel():
         return ""
     flat = value.detach().reshape(-1)
     both = torch.cat([flat[:_SAMPLED], flat[-_SAMPLED:]]).cpu().contiguous()
