@@ -8,14 +8,15 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from kore.augment.from_items import augment
 from kore.augment.run import Report, grow
 
-__all__ = ["Report", "augment", "grow"]
+__all__ = ["Report", "grow"]
 
 
 class _CallablePackage(ModuleType):
     def __call__(self, *args: Any, **kwargs: Any) -> Report:
+        from kore.augment.from_items import augment  # reads EVOKE's records, which need this package
+
         return augment(*args, **kwargs)
 
 
