@@ -63,7 +63,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        from kore import __version__
+        from kore.version import __version__
         from kore_cli.output import Output
 
         Output().line(f"kore {__version__} (python {sys.version.split()[0]})")

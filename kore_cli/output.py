@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from kore.progress import Progress
+
 PIPE_WIDTH = 120  # columns of a table that does not go to a terminal
 GAIN, LOSS = "green", "red"
 
@@ -185,20 +187,20 @@ class Output:
             yield advance
 
     @contextmanager
-    def steps(self, label: str) -> Iterator[Callable[..., None]]:
-        """A progress bar whose length is set later. Yields ``at(done, total=None, note="")``."""
+    def steps(self, label: str) -> Iterator[Progress]:
+        """A progress sink that draws one bar, whatever the stage; its length is set later."""
         with ExitStack() as stack:
             advance: Callable[..., None] | None = None
             before = 0
 
-            def at(done: int, total: int | None = None, note: str = "") -> None:
+            def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
                 nonlocal advance, before
                 if advance is None:
                     advance = stack.enter_context(self.progress(label, total))
                 advance(done - before, note)
                 before = done
 
-            yield at
+            yield report
 
 
 def keep_stdout_clean() -> None:

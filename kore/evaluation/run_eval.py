@@ -21,12 +21,13 @@ from kore.evaluation.option_matching import COMPATS, Compat
 from kore.evaluation.prompt_formats import Style
 from kore.evaluation.report import summary, write_summary
 from kore.evaluation.rescore import rescore
-from kore.evaluation.runner import BASE, Progress, Result, evaluate
+from kore.evaluation.runner import BASE, Result, evaluate
 from kore.evaluation.suite_options import SuiteOptions
 from kore.evaluation.suites import resolve_suites
 from kore.evaluation.target import load_target
 from kore.evaluation.types import Suite
 from kore.io.files import check_place
+from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     from kore.config.resolve import EvalSection, Profile, Resolved
@@ -253,7 +254,7 @@ def _default_suites(request: Request, profile: Profile, target: Target | None, o
     return names
 
 
-def carry_out(request: Request, progress: Progress | None = None, planned: Plan | None = None) -> Outcome:
+def carry_out(request: Request, progress: Progress = silent, planned: Plan | None = None) -> Outcome:
     """Answer, score and write; see `Request`.
 
     Args:
@@ -305,7 +306,7 @@ def _notes(request: Request) -> tuple[str, ...]:
     return ("subset of the samples",) if request.limit or request.ids else ()
 
 
-def _answer(planned: Plan, progress: Progress | None, held: ExitStack) -> dict[str, Result]:
+def _answer(planned: Plan, progress: Progress, held: ExitStack) -> dict[str, Result]:
     from kore.evaluation.runner import generation, model_fingerprint
     from kore.methods.rag import RAG
     from kore.models.generate import Engine

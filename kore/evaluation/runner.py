@@ -6,7 +6,7 @@ they come; a rerun asks only what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,13 +21,13 @@ from kore.evaluation.predictions import Key, Predictions, prompt_hash
 from kore.evaluation.types import Answers, Ask, Picture, Scored, Suite, Task
 from kore.io.files import hash_json, read_json, write_json
 from kore.io.jsonl import write_jsonl
+from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     from kore.models.generate import Engine, Prompt
 
 BASE = "base"
 _WINDOW = 16  # batches handed to the engine at a time, as many as it sorts by length together
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def evaluate(
     label: str,
     adapter: bool = True,
     fingerprint: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     protocol: str = "vlmeval",
     notes: tuple[str, ...] = (),
 ) -> Result:
@@ -73,7 +73,7 @@ def evaluate(
             ``samples/LABEL/SUITE.jsonl``, figures to ``scores/LABEL.json``.
         adapter: False answers as the untouched base.
         fingerprint: of the model; default: the base's, with the adapter's weights hashed in.
-        progress: told (suite, done, total).
+        progress: a stage for each suite.
         notes: added to every suite's result (subset of the samples, ...).
 
     Raises:
@@ -153,7 +153,7 @@ def _answer(
     adapter: bool,
     model: str,
     made: dict[str, Any],
-    progress: Progress | None,
+    progress: Progress,
 ) -> tuple[dict[str, list[str]], int, int]:
     """All answers of `suite`, asking for those that are not stored; with counts of new and stored."""
     longest = suite.facts.get("max_new_tokens", engine.max_new_tokens)
@@ -167,8 +167,7 @@ def _answer(
             with _answer_length(engine, longest):
                 asked += _ask_window(engine, window, store, adapter, model, settings)
             done += len(window)
-            if progress:
-                progress(suite.name, min(done * world.size, len(suite)), len(suite))
+            progress(suite.name, min(done * world.size, len(suite)), len(suite))
         distributed.barrier()
         store.reload()
         turns = 0

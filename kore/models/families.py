@@ -98,11 +98,8 @@ def language_layers(model: nn.Module, family: Family | None = None) -> nn.Module
 
 
 def language_linears(model: nn.Module, family: Family | None = None) -> dict[str, nn.Linear]:
-    """The adapted linears by full name, in forward order of the layers."""
+    """The adapted linears by full name, in forward order; names are those without PEFT's wrappers."""
     family = family or family_of(model)
     pattern = re.compile(family.targets)
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and pattern.fullmatch(name)
-    }
+    named = ((name.removesuffix(".base_layer"), module) for name, module in model.named_modules())
+    return {n: module for n, module in named if isinstance(module, nn.Linear) and pattern.fullmatch(n)}

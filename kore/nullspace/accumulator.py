@@ -59,7 +59,7 @@ class Accumulator:
         if rows.shape[0] == 0:
             return
         wanted = torch.float64 if rows.dtype == torch.float64 else torch.float32
-        rows = rows.detach().to(wanted)
+        rows = rows.detach().to(self._stripes[0].device, wanted)
         for first in range(0, len(rows), CHUNK):
             chunk = rows[first : first + CHUNK].contiguous()
             if not bool(torch.isfinite(chunk).all()):

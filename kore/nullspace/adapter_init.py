@@ -14,10 +14,12 @@ from kore.nullspace.basis import NullBasis, adapter_factors, null_basis
 from kore.nullspace.covariance import Covariance, Site
 from kore.nullspace.eigensolvers import fastest
 from kore.nullspace.layer_selection import parse_layers, parse_share
+from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     from kore.config.resolve import AdapterSection
 
+STAGE = "null space"
 WeightOf = Callable[[str], Tensor]
 
 
@@ -76,7 +78,7 @@ def build(
     section: AdapterSection,
     *,
     new: Covariance | None = None,
-    on_site: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> AdapterFactors:
     """Make the frozen A of every linear.
 
@@ -86,7 +88,6 @@ def build(
         covariance: of what is to be kept.
         section: rank, basis, solver, layers, scale.
         new: covariance of the new samples, for the contrast basis.
-        on_site: told ``(done, total)``.
 
     Raises:
         DataError: a covariance that is no covariance, or a rank that does not fit; names the site.
@@ -117,8 +118,7 @@ def build(
                 "orthonormality": basis.orthonormality,
             }
         )
-        if on_site is not None:
-            on_site(done, len(sites))
+        progress(STAGE, done, len(sites), site.name)
     return made
 
 

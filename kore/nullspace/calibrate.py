@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from kore.nullspace.layer_selection import parse_layers
 from kore.nullspace.layerwise import HiddenCache, Start, quiet_inference, run_layer, start
 from kore.nullspace.memory_plan import Plan, check_room, make_plan, parse_bytes
 from kore.nullspace.weight_provider import Held, Weights
+from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     from kore.config.resolve import CalibrateSection
@@ -34,18 +34,8 @@ if TYPE_CHECKING:
     from kore.models.load import Backbone
     from kore.nullspace.site_selection import Choice
 
+STAGE = "calibrate"
 _HIDDEN = "hidden-states"
-
-
-@dataclass(frozen=True)
-class LayerDone:
-    """Progress: a layer's matrices are on disk."""
-
-    layer: int
-    done: int
-    total: int
-    sites: list[Site]
-    seconds: float
 
 
 class Calibration:
@@ -121,17 +111,13 @@ class Calibration:
             sources["adapter"] = str(self.backbone.earlier.folder.resolve())
         return Manifest(KIND, settings, inputs, sources, facts=facts)
 
-    def run(
-        self, out: Path, *, restart: bool = False, on_layer: Callable[[LayerDone], None] | None = None
-    ) -> Covariance:
+    def run(self, out: Path, *, restart: bool = False, progress: Progress = silent) -> Covariance:
         """Sum and write; goes on where an earlier call with the same inputs stopped."""
         with ExitStack() as held:
             claim = claimed(out, self.manifest(), restart=restart)
-            return self.fill(out, on_first_rank(lambda: held.enter_context(claim)), on_layer)
+            return self.fill(out, on_first_rank(lambda: held.enter_context(claim)), progress)
 
-    def fill(
-        self, out: Path, state: State, on_layer: Callable[[LayerDone], None] | None = None
-    ) -> Covariance:
+    def fill(self, out: Path, state: State, progress: Progress = silent) -> Covariance:
         """`run` in a folder that is claimed already, as `state` says."""
         if state == "done":
             return Covariance(out)
@@ -139,7 +125,7 @@ class Calibration:
         manifest = self.manifest()
         began = time.monotonic()
         with quiet_inference():
-            self._run(out, on_layer)
+            self._run(out, progress)
 
         def finish() -> None:
             sites = [s.to_json() for n in self.layers for s in read_sites(shard(out, n))]
@@ -160,7 +146,7 @@ class Calibration:
         device, here = self.backbone.device, self.world.local_size
         check_room(self.plan, out, weights=weights, written=written, processes=here, device=device)
 
-    def _run(self, out: Path, on_layer: Callable[[LayerDone], None] | None) -> None:
+    def _run(self, out: Path, progress: Progress) -> None:
         mine = self._own_batches()
         present = on_first_rank(lambda: [n for n in self.layers if shard(out, n).exists()])
         pending = [n for n in self.layers if n not in present]
@@ -179,14 +165,11 @@ class Calibration:
                         cache.put(batch, starts[batch].hidden)
                         starts[batch].hidden = starts[batch].hidden.new_empty(0)
             for group in groups:
-                began = time.monotonic()
                 taps = self._stream(group, mine) if streaming else self._sum_group(group, mine, starts, cache)
                 for layer in group.summed:
-                    sites = self._write(out, layer, taps.pop(layer))
+                    self._write(out, layer, taps.pop(layer))
                     done += 1
-                    if on_layer is not None:
-                        seconds = time.monotonic() - began
-                        on_layer(LayerDone(layer, done, len(self.layers), sites, seconds))
+                    progress(STAGE, done, len(self.layers), f"layer {layer}")
         finally:
             cache.clear()
         barrier()
@@ -250,11 +233,11 @@ class Calibration:
             taps.end()
         return result
 
-    def _write(self, out: Path, layer: int, taps: LayerTaps) -> list[Site]:
+    def _write(self, out: Path, layer: int, taps: LayerTaps) -> None:
         for tap in taps.taps:
             tap.sum.reduce()
 
-        def write() -> list[Site]:
+        def write() -> None:
             matrices, sites = {}, []
             for tap in taps.taps:
                 site = site_name(tap.linears)
@@ -270,9 +253,8 @@ class Calibration:
                     )
                 )
             write_shard(out, layer, matrices, sites)
-            return sites
 
-        return on_first_rank(write)
+        on_first_rank(write)
 
     def _chosen(self) -> dict[int, dict[str, nn.Linear]]:
         """The linears whose inputs are summed, by layer."""
@@ -346,7 +328,7 @@ def calibrate(
     *,
     restart: bool = False,
     label: str = "",
-    on_layer: Callable[[LayerDone], None] | None = None,
+    progress: Progress = silent,
 ) -> Covariance:
     """Sum the covariances of `samples` into the folder `out`.
 
@@ -355,4 +337,4 @@ def calibrate(
         UsageError: `out` holds other settings, or memory or disk do not suffice.
     """
     job = Calibration(backbone, samples, section, label=label)
-    return job.run(out, restart=restart, on_layer=on_layer)
+    return job.run(out, restart=restart, progress=progress)

@@ -173,12 +173,18 @@ class HiddenCache:
 
 
 @contextmanager
-def quiet_inference() -> Iterator[None]:
-    """No gradients, and single precision that is single precision on GPUs too."""
+def exact_products() -> Iterator[None]:
+    """Single precision that is single precision on GPUs too."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         torch.set_float32_matmul_precision(precision)
+
+
+@contextmanager
+def quiet_inference() -> Iterator[None]:
+    """No gradients, and exact products."""
+    with exact_products(), torch.inference_mode():
+        yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from transformers import TrainerCallback
 
 from kore.artifacts.events import EventWriter
 from kore.distributed import any_rank, barrier, broadcast, current, on_first_rank, sum_over_ranks
+from kore.progress import Progress
 from kore.training import checkpoints as checkpoint
 from kore.training.probes import Probing, Score
 from kore.training.signals import Wish
@@ -19,8 +19,6 @@ from kore.training.trainer import Loop, Tally
 
 if TYPE_CHECKING:
     from kore.models.generate import Engine
-
-OnStep = Callable[[int, int, float], None]
 
 
 class Alarmed(Exception):
@@ -68,7 +66,7 @@ class Reporter(TrainerCallback):
         probing: Probing | None,
         engine: Engine | None,
         keep: float | None,
-        on_step: OnStep | None,
+        progress: Progress,
     ) -> None:
         self.loop: Loop | None = None
         self.events = events
@@ -81,7 +79,7 @@ class Reporter(TrainerCallback):
         self.probing = probing
         self.engine = engine
         self.keep = keep
-        self.on_step = on_step
+        self.progress = progress
         self.record = Record()
         self.pace = 0.0  # seconds a step, smoothed
         self._mark = 0.0
@@ -190,8 +188,7 @@ class Reporter(TrainerCallback):
             samples_per_s=round(tally.samples / seconds, 2),
             eta_s=round((self.steps - step) * self.pace, 1),
         )
-        if self.on_step:
-            self.on_step(step, self.steps, tally.loss)
+        self.progress("train", step, self.steps, f"loss {tally.loss:.3f}")
 
     def _probe(self, step: int) -> Score | None:
         assert self.probing is not None and self.engine is not None and self.loop is not None

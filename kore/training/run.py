@@ -20,6 +20,7 @@ from kore.distributed import barrier, launched, on_first_rank
 from kore.errors import DataError, GateNotMet, Interrupted, UsageError
 from kore.io.files import hash_json, read_json
 from kore.methods.base import Method, Setup, require
+from kore.progress import Progress, silent
 from kore.training import checkpoint_io as weights
 from kore.training import checkpoints as checkpoint
 from kore.training.dataset import Located, check_alike, data_hash, located
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from kore.artifacts.run import Run
     from kore.config.resolve import TrainSection
     from kore.models.load import Backbone
-    from kore.training.callback import OnStep, Reporter
+    from kore.training.callback import Reporter
     from kore.training.probes import Probing
 
 
@@ -80,7 +81,7 @@ def train(
     old: Sequence[Sample] = (),
     identity: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
-    on_step: OnStep | None = None,
+    progress: Progress = silent,
     on_plan: Callable[[Plan], None] | None = None,
 ) -> TrainResult:
     """Train, or go on with the run's newest whole checkpoint, or find that all is done.
@@ -114,7 +115,7 @@ def train(
     if on_plan:
         on_plan(work.plan())
     start = time.monotonic()
-    reporter = work.go(run, events, probes, on_step)
+    reporter = work.go(run, events, probes, progress)
     record = reporter.record
     returned = work.settle(reporter)
     trainable = work.plan().trainable - method.held(backbone.model)
@@ -235,7 +236,7 @@ class Work:
         )  # fmt: skip
 
     def go(
-        self, run: Run, events: EventWriter | None, probes: Probing | None, on_step: OnStep | None
+        self, run: Run, events: EventWriter | None, probes: Probing | None, progress: Progress
     ) -> Reporter:
         """Run the loop to its end, to a signal, or to an alarm."""
         from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -259,7 +260,7 @@ class Work:
                 hint="launch it as before, or discard it with --restart",
             )
         with listening() as wish, sinks_in(run.folder):
-            reporter = self._reporter(run, events, probes, on_step, wish)
+            reporter = self._reporter(run, events, probes, progress, wish)
             loop = Loop(
                 model=model,
                 args=arguments(
@@ -301,7 +302,7 @@ class Work:
         return reporter
 
     def _reporter(
-        self, run: Run, events: EventWriter | None, probes: Probing | None, on_step: OnStep | None, wish: Wish
+        self, run: Run, events: EventWriter | None, probes: Probing | None, progress: Progress, wish: Wish
     ) -> Reporter:
         from kore.models.generate import Engine
         from kore.training.callback import Reporter
@@ -322,7 +323,7 @@ class Work:
             probing=probes,
             engine=engine,
             keep=self.settings.keep,
-            on_step=on_step,
+            progress=progress,
         )
 
     def _stopped(self, reporter: Reporter, wish: Wish) -> None:

@@ -20,7 +20,7 @@ from kore.distributed import on_first_rank
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import hash_json, read_json, write_json
 from kore.nullspace.adapter_init import adapted, build
-from kore.nullspace.calibrate import Calibration, LayerDone
+from kore.nullspace.calibrate import Calibration
 from kore.nullspace.covariance import Covariance, Site
 from kore.nullspace.factor_cache import keep
 from kore.nullspace.interference import interference, summary
@@ -29,6 +29,7 @@ from kore.nullspace.rank_selection import one_rank
 from kore.nullspace.site_selection import Choice, choose_sites, score_sites
 from kore.nullspace.sources import Source, collect, collect_others, parse_sources
 from kore.nullspace.spectra import write_spectra
+from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,19 +158,17 @@ class CalibrateJob:
         """Remove the pictures that were unpacked for this job."""
         self._remove()
 
-    def run(
-        self, *, restart: bool = False, on_layer: Callable[[LayerDone], None] | None = None
-    ) -> Covariance:
+    def run(self, *, restart: bool = False, progress: Progress = silent) -> Covariance:
         """Sum, write, and draw the spectra."""
         spectra = self.out / SPECTRA
         if self.held is not None:
             with ExitStack() as claims:
                 state = self._claim_both(self.held, restart, claims)
-                covariance = self.calibration.fill(self.out, state, on_layer)
+                covariance = self.calibration.fill(self.out, state, progress)
                 held = self.held.run(self.out / HELD_OUT)
                 on_first_rank(lambda: self._measure(covariance, held, spectra))
             return covariance
-        covariance = self.calibration.run(self.out, restart=restart, on_layer=on_layer)
+        covariance = self.calibration.run(self.out, restart=restart, progress=progress)
 
         def write() -> None:
             if not spectra.exists():
@@ -245,9 +244,9 @@ class CalibrateJob:
         section = self.adapter
         one_rank(adapted(sites, section), {name: x.out_features for _, name, x in linears}, section)
 
-    def keep_factors(self, covariance: Covariance, on_site: Callable[[int, int], None] | None = None) -> Path:
+    def keep_factors(self, covariance: Covariance, progress: Progress = silent) -> Path:
         """Compute the adapter's frozen A too, and store it beside the covariance."""
-        return on_first_rank(lambda: keep(self, covariance, self.adapter, on_site=on_site))
+        return on_first_rank(lambda: keep(self, covariance, self.adapter, progress=progress))
 
     def out_features(self, linear: str) -> int:
         """d_out of a linear, without reading its weight."""

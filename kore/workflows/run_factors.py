@@ -34,10 +34,16 @@ def identity(
 def check_model(covariance: Covariance, backbone: Backbone) -> None:
     """Refuse a covariance of another model, or of inputs that this one reads otherwise.
 
+    One that `kore.calibrate` or `kore.collect_covariance` made names the loaded model, not its files.
+
     Raises:
         DataError: names both.
     """
-    if covariance.model == backbone.identity:
+    from kore.models.loaded import object_fingerprint
+
+    if covariance.model == backbone.identity or (
+        backbone.earlier is None and covariance.model == object_fingerprint(backbone.model)
+    ):
         covariance.check_reads(backbone.reads)
         return
     command, earlier = f"kore calibrate --model {backbone.path}", backbone.earlier

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kore.artifacts.run import Run
 from kore.distributed import join
-from kore.progress import Progress
+from kore.progress import Progress, renamed
 
 if TYPE_CHECKING:
     from kore.artifacts.events import EventWriter
@@ -23,15 +23,6 @@ if TYPE_CHECKING:
     from kore.nullspace.covariance import Covariance
 
 BASE = "base"
-
-
-def renamed(progress: Progress, name: str) -> Progress:
-    """The same listener, told of the stage by another name."""
-
-    def tell(stage: str, done: int, total: int | None = None, note: str = "") -> None:
-        progress(name, done, total, note)
-
-    return tell
 
 
 def augment(
@@ -93,8 +84,10 @@ def calibrate(
     from kore.workflows.calibrate_run import CalibrateJob
     from kore.workflows.sequential import read_earlier
 
-    def tell(layer: Any) -> None:
-        progress(stage, layer.done, layer.total + 1)
+    name = stage
+
+    def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        progress(name, done, (total or 0) + 1)  # the spectra follow
 
     progress(stage, 0)
     notes: list[str] = []
@@ -103,7 +96,7 @@ def calibrate(
         join(),
         closing(CalibrateJob(resolved.profile, out, earlier=earlier, new=new, on_note=notes.append)) as job,
     ):
-        covariance = job.run(restart=restart, on_layer=tell)
+        covariance = job.run(restart=restart, progress=report)
     layers = resolved.profile.calibrate.layers
     more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
     told = f"; {notes[0]}{more}" if notes else ""
@@ -193,15 +186,15 @@ def evaluate(
     if run is not None:
         load_adapter(backbone, run.adapter)
     engine = Engine(backbone, batch=profile.eval.batch, max_new_tokens=profile.eval.max_new_tokens)
-    total = sum(len(suite) for suite in suites)
+    everything = sum(len(suite) for suite in suites)
     before: dict[str, int] = {}
 
-    def tell(suite: str, done: int, asked: int) -> None:
+    def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
         if events:
-            events.write("eval", suite=suite, label=label, done=done, total=asked)
-        before[suite] = done
-        progress(name, sum(before.values()), total + 1, suite)
+            events.write("eval", suite=stage, label=label, done=done, total=total)
+        before[stage] = done
+        progress(name, sum(before.values()), everything + 1, stage)
 
-    result = score(engine, suites, out, label=label, adapter=run is not None, progress=tell)
-    progress(name, total + 1, total + 1)
+    result = score(engine, suites, out, label=label, adapter=run is not None, progress=report)
+    progress(name, everything + 1, everything + 1)
     return result

@@ -17,7 +17,7 @@ from kore.distributed import join, on_first_rank
 from kore.errors import UsageError
 from kore.io.files import hash_file
 from kore.io.jsonl import STDIO
-from kore.progress import Progress, silent
+from kore.progress import Progress, renamed, silent
 from kore.workflows.run_events import ended
 from kore.workflows.stdin_buffer import spool
 
@@ -352,9 +352,6 @@ def _work(
         for line in describe(made):
             note(line)
 
-    def on_step(step: int, steps: int, loss: float) -> None:
-        progress(f"train {section.method}", step, steps, f"loss {loss:.3f}")
-
     result: TrainResult = train(
         backbone,
         inputs.samples,
@@ -372,7 +369,7 @@ def _work(
             "covariance": whole.get("covariance"),
             "data": {"path": source, "samples": len(inputs.samples)},
         },
-        on_step=on_step,
+        progress=renamed(progress, f"train {section.method}"),
         on_plan=on_plan,
     )
     value = asdict(result)

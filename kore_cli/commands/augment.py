@@ -142,14 +142,7 @@ def _write(
 ) -> None:
     from kore.augment import grow
 
-    with output.progress("augment", len(found)) as advance:
-        last = 0
-
-        def progress(stage: str, done: int, total: int | None = None, note: str = "") -> None:
-            nonlocal last
-            advance(done - last, note)
-            last = done
-
+    with output.steps("augment") as progress:
         report = grow(
             found,
             settings,

@@ -94,12 +94,12 @@ def calibrate(
             if world.first:
                 output.result({"out": str(job.out), **job.plan.to_json(), "choice": choice})
             return
-        with output.progress("calibrate", job.plan.layers) as advance:
-            made = job.run(restart=restart, on_layer=lambda done: advance(1, f"layer {done.layer}"))
+        with output.steps("calibrate") as progress:
+            made = job.run(restart=restart, progress=progress)
         kept = None
         if factors:
-            with output.progress("null space", len(made.sites)) as advance:
-                kept = job.keep_factors(made, lambda done, _: advance(1, made.sites[done - 1].name))
+            with output.steps("null space") as progress:
+                kept = job.keep_factors(made, progress)
         if not world.first:
             return
         facts = made.manifest.facts

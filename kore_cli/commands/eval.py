@@ -92,8 +92,9 @@ def eval(
 
     Example: kore eval runs/demo --suite demo,eval.jsonl -o results
     """
+    from kore.api.evaluate import evaluate_requested
     from kore.distributed import launched
-    from kore.evaluation.run_eval import Request, carry_out, plan
+    from kore.evaluation.run_eval import Request, plan
     from kore_cli.output import Output
 
     request = Request(
@@ -115,15 +116,15 @@ def eval(
             output.record(row)
         return
     with output.progress("eval", total=planned.answers) as advance:
-        current, done = "", 0
+        current, before = "", 0
 
-        def progress(name: str, count: int, total: int) -> None:
-            nonlocal current, done
-            done = done if name == current and count >= done else 0
-            advance(count - done, note=f"{name} {count}/{total}")
-            current, done = name, count
+        def progress(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+            nonlocal current, before
+            before = before if stage == current and done >= before else 0
+            advance(done - before, note=f"{stage} {done}/{total}")
+            current, before = stage, done
 
-        result = carry_out(request, progress, planned)
+        result = evaluate_requested(request, planned, progress=progress)
     if result.rank:
         return
     for warning in result.warnings:

@@ -12,7 +12,6 @@ from kore_cli.options import data_option
 from kore_cli.schema_options import with_settings
 
 if TYPE_CHECKING:
-    from kore.config.resolve import Resolved
     from kore.workflows.train_run import TrainRequest
 
 
@@ -81,9 +80,9 @@ def train(
     """
     import sys
 
+    from kore.api.train import train_request, train_requested
     from kore.artifacts.run import locate
     from kore.distributed import launched
-    from kore.workflows.train_run import TrainRequest, run_training
     from kore_cli.output import Output
 
     output = Output(json_mode=as_json, quiet=quiet or not launched().first)
@@ -94,10 +93,9 @@ def train(
     resolved = options.resolve(
         output, profile, settings, "adapter.rank", "train.lr", after=after, download=download
     )
-    _refuse_idle(resolved, new_covariance)
-    request = TrainRequest(
-        resolved=resolved,
-        data=data,
+    request = train_request(
+        data,
+        resolved,
         covariance=covariance,
         new_covariance=new_covariance,
         old=old,
@@ -118,16 +116,12 @@ def train(
     if watch:
         raise typer.Exit(_watched(request, command))
     with output.steps(f"train {request.profile.train.method}") as progress:
-        result = run_training(
-            request,
-            progress=lambda _, done, total=None, note="": progress(done, total, note),
-            note=output.note,
-        )
+        run = train_requested(request, progress=progress, on_note=output.note)
     if not launched().first:
         return
     output.result(
-        result,
-        f"adapter: {result['adapter']}\nnext: kore chat {result['run']} --compare; kore eval {result['run']}",
+        {"run": str(run.folder), "method": run.method, **run.facts},
+        f"adapter: {run.adapter}\nnext: kore chat {run.folder} --compare; kore eval {run.folder}",
     )
 
 
@@ -150,25 +144,3 @@ def _watched(request: TrainRequest, command: list[str]) -> int:
     if request.out is None:
         os.execv(sys.executable, [*kore, "--watch", "--out", str(folder)])
     return watch([*kore, "--quiet"], folder)
-
-
-def _refuse_idle(resolved: Resolved, new_covariance: Path | None) -> None:
-    """Refuse options of the command line that the other settings leave without any effect.
-
-    Raises:
-        UsageError: names the option and what it needs.
-    """
-    from kore.errors import UsageError
-
-    adapter = resolved.profile.adapter
-    if resolved.origin["adapter.rank"] == "flag" and adapter.rank != "auto":
-        for name, option in (("keep", "--keep-energy"), ("budget", "--budget")):
-            if getattr(adapter, name) is not None:
-                raise UsageError(
-                    f"--rank {adapter.rank} has no effect beside {option}, which chooses the rank",
-                    hint=f"leave one of them out, or --set adapter.{name}=none",
-                )
-    if new_covariance is not None and adapter.basis != "contrast":
-        raise UsageError(
-            "--new-covariance has no effect on the paper's basis", hint="add --contrast S, for example 0.5"
-        )

@@ -127,11 +127,11 @@ def test_a_calibration_that_lost_its_last_layers_goes_on_and_gives_the_same(
     class Killed(Exception):
         pass
 
-    def kill(done: object) -> None:
+    def kill(*report: object) -> None:
         raise Killed
 
     with pytest.raises(Killed):
-        stopped.run(tmp_path / "b", on_layer=kill)
+        stopped.run(tmp_path / "b", progress=kill)
     assert shard(tmp_path / "b", 0).exists() and not shard(tmp_path / "b", 1).exists()
     with pytest.raises(MissingArtefact, match="not finished"):
         Covariance(tmp_path / "b")
@@ -141,9 +141,9 @@ def test_a_calibration_that_lost_its_last_layers_goes_on_and_gives_the_same(
         samples,
         CalibrateSection(batch=4),
         tmp_path / "b",
-        on_layer=lambda d: layers.append(d.layer),
+        progress=lambda stage, done, total=None, note="": layers.append(note),
     )
-    assert layers == [1]
+    assert layers == ["layer 1"]
     assert close(matrices(whole), matrices(resumed), 1e-12)
 
 
@@ -160,7 +160,9 @@ def test_a_finished_folder_is_kept_and_other_settings_are_refused(
 ) -> None:
     calibrate(backbone, samples, CalibrateSection(), tmp_path / "c")
     again: list[object] = []
-    calibrate(backbone, samples, CalibrateSection(), tmp_path / "c", on_layer=again.append)
+    calibrate(
+        backbone, samples, CalibrateSection(), tmp_path / "c", progress=lambda *report: again.append(report)
+    )
     assert not again
     with pytest.raises(UsageError, match="with_answers: False -> True"):
         calibrate(backbone, samples, CalibrateSection(with_answers=True), tmp_path / "c")
