@@ -129,7 +129,7 @@ def eval(
     if result.rank:
         return
     if output.human:
-        from kore_cli.render.scores import print_summary
+        from kore_cli.render.evaluation import print_summary
 
         print_summary(output, result.summary)
     else:
