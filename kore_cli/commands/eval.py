@@ -130,7 +130,7 @@ def eval(
     for warning in result.warnings:
         output.warn(warning)
     if output.human:
-        from kore_cli.render.scores import print_summary
+        from kore_cli.render.evaluation import print_summary
 
         print_summary(output, result.summary)
     else:

@@ -9,8 +9,8 @@ from kore.artifacts.manifest import NAME, read_manifest
 from kore.artifacts.run import ADAPTER, FACTS, Run
 from kore.io.files import read_json
 from kore_cli.output import Output
+from kore_cli.render.evaluation import print_summary
 from kore_cli.render.runs import summary_files
-from kore_cli.render.scores import print_summary
 
 # what the numbers of a run's result are, where the name alone is ambiguous
 RESULT_NAMES = {

@@ -23,13 +23,16 @@ SCORES = MappingProxyType(
 BASE = "base"
 
 
+def compared(value: float | None, reference: float | None) -> Figure:
+    """A score; a difference of a point or more from the reference is a gain or a loss."""
+    change = 0.0 if value is None or reference is None else value - reference
+    return Figure(value, change if abs(change) >= 1 else None)
+
+
 def score_row(row: Mapping[str, Any], base: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A method's scores by name. Differences from the base of a point or more count as gains or losses."""
-    named: dict[str, Any] = {}
-    for key, name in SCORES.items():
-        value, reference = row.get(key), base.get(key) if base and base is not row else None
-        change = None if value is None or reference is None else value - reference
-        named[name] = Figure(value, change if change is not None and abs(change) >= 1 else None)
+    """A method's scores by name, compared with the base's."""
+    against: Mapping[str, Any] = base or {}
+    named: dict[str, Any] = {name: compared(row.get(k), against.get(k)) for k, name in SCORES.items()}
     if row.get("of"):
         named["K.R over"] = f"{row['suites']} of {row['of']} suites"
     return named
@@ -61,21 +64,3 @@ def difference_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
-
-
-def print_summary(output: Output, summary: Mapping[str, Any]) -> None:
-    """An evaluation for people: scores by method, scores by suite, verdicts on items."""
-    from kore.evaluation.report import item_words, suite_rows
-
-    score_table(output, summary["table"])
-    output.line("")
-    base = {row["suite"]: row["score"] for row in suite_rows(summary) if row["model"] == BASE}
-    rows = []
-    for row in suite_rows(summary):
-        score, reference = row["score"], base.get(row["suite"])
-        compared = row["model"] != BASE and score is not None and reference is not None
-        change = score - reference if compared else None
-        rows.append({**row, "score": Figure(score, change if change and abs(change) >= 1 else None)})
-    output.table(rows, ("suite", "model", "score", "figure", "samples", "missing", "notes"))
-    for line in item_words(summary):
-        output.line(line)

@@ -32,7 +32,7 @@ def counts(state: DashboardState, width: int, *, one_line: bool = False, step: i
             (" kept", "$foreground 55%"),
         ]
         if tally.forgotten:
-            parts.append((f"  {tally.forgotten} forgotten", "$error bold"))
+            parts.append((f"  {tally.forgotten} lost", "$error bold"))
         return Content.assemble(*parts)
     rows = [
         _share("adapted", tally.adapted, tally.new, "$primary", width),
@@ -40,13 +40,13 @@ def counts(state: DashboardState, width: int, *, one_line: bool = False, step: i
     ]
     if not tally.old:
         rows[1] = Content.styled("no old questions", "$foreground 55%")
-    known = f", {tally.known} known before" if tally.known else ""
-    if tally.forgotten:
-        forgotten = (f"{tally.forgotten} forgotten", "$error bold")
-    else:
-        forgotten = ("0 forgotten" if known else "nothing forgotten", "$foreground 55%")
-    if tally.old or known:
-        rows.append(Content.assemble(forgotten, (known, "$foreground 55%")))
+    known = f"{tally.known} known before" if tally.known else ""
+    forgotten = f"{tally.forgotten or 'nothing'} forgotten" if tally.old else ""
+    line = ", ".join(filter(None, (forgotten, known)))
+    if len(line) > width:
+        line = forgotten if tally.forgotten else known
+    if line:
+        rows.append(Content.styled(line, "$error bold" if tally.forgotten else "$foreground 55%"))
     return Content("\n").join(rows)
 
 

@@ -130,13 +130,13 @@ CHARTS = (
     Key("r,0", "reset_scales", "The whole", "charts", "undo zooming and moving", face="r", footer=False),
 )
 RUNS = (
-    Key("enter", "select", "Watch", "runs", "watch the marked run", footer=False, bound=False),
+    Key("enter", "select", "Watch", "runs", "follow the marked run", footer=False, bound=False),
     Key(
         "space",
         "over",
         "Draw over",
         "runs",
-        "draw its curves over those of the watched run, or stop doing so",
+        "draw its curves over those of the watched run, or remove them",
     ),
     Key("escape,o", "dismiss", "Close", "runs", "change nothing", face="escape", footer=False),
 )
