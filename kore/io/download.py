@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from kore import __version__
 from kore.errors import DataError, ProviderError, UsageError
 from kore.io.background import BackgroundLoop
 from kore.io.http import retry_after
 from kore.progress import Progress, silent
+from kore.version import __version__
 
 if TYPE_CHECKING:
     import httpx
