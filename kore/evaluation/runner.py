@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kore import distributed
+import kore.distributed as distributed
 from kore.errors import DataError
 from kore.evaluation.agreement import AgreementSuite, divergences
 from kore.evaluation.predictions import Key, Predictions, prompt_hash
