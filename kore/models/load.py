@@ -12,9 +12,9 @@ from kore.adapters.lineage import NAME as LINEAGE
 from kore.adapters.lineage import Lineage, read_lineage
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.io.files import hash_bytes, hash_file, hash_json, read_json
-from kore.models import qwen_image_processor as pictures_only
-from kore.models.families import Family, family_of
-from kore.models.special_tokens import missing_marks
+from kore.models.families import Family, family_of, model_class
+from kore.models.image_processor import image_only
+from kore.models.special_tokens import missing_marks, tokenizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +33,8 @@ class Backbone:
     """A model ready to be asked, adapted or trained.
 
     Attributes:
-        model: an image-text-to-text model of transformers (or a PeftModel around one).
-        processor: its processor (tokenizer, image processor, chat template).
+        model: a causal or image-text-to-text model of transformers (or a PeftModel around one).
+        processor: its processor (tokenizer, image processor, chat template); a text-only model's tokenizer.
         fingerprint: hash of the base's configuration and weights: what an adapter belongs to.
         earlier: the adapter that `model` carries already, under whatever is trained next.
         reads: what is changed of how the model reads its inputs (see `set_reading`).
@@ -226,8 +226,12 @@ def set_reading(model: Any, processor: Any, section: ModelSection) -> dict[str, 
 
 
 def load_processor(folder: Path, section: ModelSection) -> Any:
-    """The model's processor, with the profile's pixel limit."""
-    from transformers import AutoProcessor
+    """The model's processor with the profile's pixel limit; a text-only model's tokenizer.
+
+    Raises:
+        DataError: none in the folder, or one without a chat template.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, AutoTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -236,11 +240,19 @@ def load_processor(folder: Path, section: ModelSection) -> Any:
     if section.max_pixels is not None:
         options["max_pixels"] = section.max_pixels
     try:
-        if pictures_only.needed(str(read_json(folder / "config.json").get("model_type"))):
-            return pictures_only.load(folder, **options)
-        return AutoProcessor.from_pretrained(folder, **options)
+        if model_class(AutoConfig.from_pretrained(folder, trust_remote_code=False)) is AutoModelForCausalLM:
+            processor: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        else:
+            processor = image_only(folder, **options) or AutoProcessor.from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise DataError(f"no usable processor: {str(error).splitlines()[0]}", where=str(folder)) from error
+    if not processor.chat_template and not tokenizer_of(processor).chat_template:
+        raise DataError(
+            "the model has no chat template, so it cannot be asked anything",
+            where=str(folder),
+            hint="take the model's instruct version, or put a chat_template.jinja into its folder",
+        )
+    return processor
 
 
 def load(section: ModelSection, *, download: bool = False) -> Backbone:
@@ -248,10 +260,10 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
 
     Raises:
         MissingArtefact: the model is not here.
-        DataError: not an image-text-to-text model, or its language layers cannot be found.
+        DataError: not a model that KORE takes, or its language layers cannot be found.
     """
     import torch
-    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+    from transformers import AutoConfig, BitsAndBytesConfig
     from transformers.utils import logging
 
     folder = model_folder(section.id, download=download)
@@ -275,7 +287,8 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
         options["device_map"] = {"": torch.cuda.current_device() if current else device}
     logging.set_verbosity_error()
     try:
-        model: Any = AutoModelForImageTextToText.from_pretrained(folder, **options)
+        auto = model_class(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        model: Any = auto.from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the model: {str(error).splitlines()[0]}", where=str(folder)) from error
     reads = set_reading(model, processor, section)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kore.errors import DataError, UsageError
 from kore.models.architectures import skeleton
-from kore.models.families import Family, family_of, language_layers
+from kore.models.families import Family, family_of, language_layers, model_class
 from kore.models.load import (
     Backbone,
     fingerprint,
@@ -162,14 +162,12 @@ class LayerShards:
         transformers computes the buffers that no checkpoint holds (rotary frequencies); its own
         loading of a model of zero decoder layers is the one way that gets all of them right.
         """
-        from transformers import AutoModelForImageTextToText
-
         config = copy.deepcopy(self._model.config)
         text = config.get_text_config()
         text.num_hidden_layers = 0
         if getattr(text, "layer_types", None):
             text.layer_types = []
-        empty: Any = AutoModelForImageTextToText.from_pretrained(
+        empty: Any = model_class(config).from_pretrained(
             self.shards.folder, config=config, dtype=self._dtype, trust_remote_code=False
         )
         empty.to(self._device)

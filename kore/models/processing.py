@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from kore.data.records import IMAGE_MARK, Message, Sample
 from kore.errors import DataError
 from kore.io.files import MOST_PIXELS
-from kore.models.special_tokens import missing_marks
+from kore.models.special_tokens import is_text_only, missing_marks, render, tokenizer_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,14 +93,15 @@ class Encoder:
     """Turns samples into model inputs.
 
     Args:
-        processor: tokenizer, image processor and chat template in one.
+        processor: tokenizer, image processor and chat template in one; or a tokenizer with a chat template.
         max_length: longest sequence in tokens; a longer one is an error that names the sample.
         cached_pixels: how many pixels of opened pictures to keep, by path (3 bytes each).
     """
 
     def __init__(self, processor: Any, max_length: int | None = None, cached_pixels: int = 1 << 26) -> None:
         self.processor = processor
-        self.tokenizer = processor.tokenizer
+        self.tokenizer = tokenizer_of(processor)
+        self.text_only = is_text_only(processor)
         self.marks = missing_marks(processor)
         self.max_length = max_length
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
@@ -150,14 +151,17 @@ class Encoder:
         return made + text[place:]
 
     def _template(self, chat: list[dict[str, Any]], open_prompt: bool = False) -> str:
-        text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=open_prompt)
-        assert isinstance(text, str)
-        return text
+        return render(self.processor, chat, open_prompt)
 
     def _process(self, text: str, images: Sequence[Any], name: str) -> dict[str, Tensor]:
         where = f"sample {name}" if name else None
+        if self.text_only and images:
+            raise DataError(
+                "the model reads no images", where=where, hint="leave the image out, or take a model that sees"
+            )
         opened = [self._open(image, where) for image in images]
-        batch = self.processor(text=[text], images=opened or None, return_tensors="pt", **self._special)
+        given = {} if self.text_only else {"images": opened or None}
+        batch = self.processor(text=[text], **given, return_tensors="pt", **self._special)
         features: dict[str, Tensor] = dict(batch)
         length = features["input_ids"].shape[1]
         if self.max_length and length > self.max_length:
@@ -184,6 +188,15 @@ class Encoder:
 
     def _assistant_spans(self, chat: list[dict[str, Any]], text: str, name: str) -> list[tuple[int, int]]:
         """Character spans of the assistant's replies in `text`, end mark included."""
+        spans = self._spans_by_prefix(chat, text) or self._spans_by_stand_in(chat, text)
+        if spans is None:
+            raise DataError(
+                "the chat template rewrites earlier turns, so labels cannot be placed", where=f"sample {name}"
+            )
+        return spans
+
+    def _spans_by_prefix(self, chat: list[dict[str, Any]], text: str) -> list[tuple[int, int]] | None:
+        """The spans, if the template writes a conversation's beginning as it writes the whole."""
         spans = []
         for index, turn in enumerate(chat):
             if turn["role"] != "assistant":
@@ -191,22 +204,42 @@ class Encoder:
             before = self._render(chat[:index], open_prompt=True)
             until = self._render(chat[: index + 1])
             if not (text.startswith(before) and text.startswith(until)):
-                raise DataError(
-                    "the chat template rewrites earlier turns, so labels cannot be placed",
-                    where=f"sample {name}",
-                )
+                return None
             end = len(until)
             while end > len(before) and text[end - 1] in "\n ":
                 end -= 1
             spans.append((len(before), end))
         return spans
 
+    def _spans_by_stand_in(self, chat: list[dict[str, Any]], text: str) -> list[tuple[int, int]] | None:
+        """The spans, where the template writes the last reply otherwise than those before it (Qwen3's empty
+        thoughts): found by rendering marks in the place of the replies."""
+        ends = sorted((t.content for t in self.tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
+        marks = {i: f"\ue000{i}\ue001" for i, turn in enumerate(chat) if turn["role"] == "assistant"}
+        rest = self._render(
+            [
+                {**turn, "content": [{"type": "text", "text": marks[i]}]} if i in marks else turn
+                for i, turn in enumerate(chat)
+            ]
+        )
+        made, spans = "", []
+        for index, mark in marks.items():
+            before, found, rest = rest.partition(mark)
+            reply = "".join(part.get("text", "") for part in chat[index]["content"])
+            start = len(made) + len(before)
+            made += before + reply
+            end = next((e for e in ends if rest.startswith(e)), "")
+            spans.append((start, len(made) + len(end)))
+            if not found:
+                return None
+        return spans if made + rest == text else None
+
     def _labels(self, text: str, spans: list[tuple[int, int]], ids: Tensor, sample: Sample) -> Tensor:
         """Map character spans to tokens, (T,) int64."""
         wanted = ids.tolist()
-        expanded, moved = self._expand_images(text, spans, ids)
+        expanded, moved = self._expand_images(text, spans, ids) if sample.images else (text, spans)
         encoded = self.tokenizer(expanded, return_offsets_mapping=True, **self._special)
-        if encoded["input_ids"] != wanted:
+        if encoded["input_ids"] != wanted and not self.text_only:
             expanded, moved = self._replaced(text, spans, sample)
             encoded = self.tokenizer(expanded, return_offsets_mapping=True, **self._special)
         if encoded["input_ids"] != wanted:
