@@ -57,13 +57,15 @@ def attach(
         r=single,
         lora_alpha=single,
         lora_dropout=0.0,
-        target_modules=_exactly(names) if names else family.targets,
+        target_modules=family.only(names) if names else family.targets,
         rank_pattern=different,
         alpha_pattern=different,
         modules_to_save=[family.projector] if projector and family.projector else None,
         init_lora_weights=True,
     )
     peft_model: Any = get_peft_model(model, config)
+    if extra := _adapted(peft_model) - set(names or family.linears):
+        raise DataError("PEFT adapts a linear that was not asked for", where=min(extra))
     if a is None:
         return peft_model
     left = dict(a)
@@ -84,10 +86,11 @@ def attach(
     return peft_model
 
 
-def _exactly(names: list[str]) -> str:
-    import re
+def _adapted(model: Any) -> set[str]:
+    """Full names of the modules that PEFT put a LoRA on."""
+    from peft.tuners.lora import LoraLayer
 
-    return "|".join(re.escape(name) for name in names)
+    return {n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)}
 
 
 def freeze_a(model: Any) -> None:

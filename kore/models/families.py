@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,16 +72,24 @@ class Family:
         return self.layers.rpartition(".")[0]
 
     @property
-    def targets(self) -> str:
-        """Regex (full match) for the adapted linears: never the vision tower's or the projector's."""
+    def targets(self) -> str | list[str]:
+        """PEFT's target_modules for the adapted linears: never the vision tower's or the projector's."""
+        if _renamed_by_peft(self.name):
+            return list(self.linears)
         inside = dict.fromkeys(self.within_layer(name) for name in self.linears)
         if _LLAMA.issuperset(inside):
             inner = r"self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj"
         else:
             inner = "|".join(map(re.escape, inside))
         if any(self.within_layer(s.name) in inside for s in self.skipped):  # adapted in some layers only
-            return "|".join(map(re.escape, self.linears))
+            return self.only(self.linears)
         return rf"{re.escape(self.layers)}\.\d+\.({inner})"
+
+    def only(self, linears: Sequence[str]) -> str | list[str]:
+        """PEFT's target_modules for exactly these linears."""
+        if _renamed_by_peft(self.name):
+            return list(linears)
+        return "|".join(map(re.escape, linears))
 
     def layer_of(self, linear: str) -> int:
         """The number of the decoder layer that holds a linear."""
@@ -91,6 +99,19 @@ class Family:
         """A linear's name inside its decoder layer; its full name where it is in none."""
         inner = linear.removeprefix(f"{self.layers}.")
         return linear if inner == linear else inner.partition(".")[2]
+
+
+def _renamed_by_peft(model_type: str) -> frozenset[str]:
+    """Names of linears that PEFT takes for parts of fused experts in models of this type.
+
+    For such models it also cuts a regex down to the last parts of the names that match, vision tower and all;
+    whole names in a list are left as they are.
+    """
+    from peft.utils import transformers_weight_conversion as conversion
+
+    kinds: Any = getattr(conversion, "_MODEL_TO_CONVERSION_PATTERN", {})
+    names: Any = getattr(conversion, "_MOE_TARGET_MODULE_MAPPING", {})
+    return frozenset(names.get(kinds.get(model_type), ()))
 
 
 def model_class(config: Any) -> Any:
@@ -223,6 +244,8 @@ def _reason(model: nn.Module, name: str, layers: str, model_type: str) -> str | 
         return "an expert of its own, which sees routed tokens only"
     if model_type in _MAMBA and stem == "out_proj":
         return "read by a fused kernel without being called, so PEFT refuses it"
+    if stem in _renamed_by_peft(model_type):
+        return "PEFT takes a linear of this name for a part of fused experts"
     block = model.get_submodule(parent)
     if stem in _ROUTERS and any("expert" in child for child, _ in block.named_children() if child != stem):
         return "routes tokens to experts"
