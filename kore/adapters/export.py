@@ -25,7 +25,7 @@ from kore.errors import DataError, UsageError
 from kore.io.files import hash_folder, read_json, write_json
 from kore.models.generate import Prompt
 from kore.models.load import Backbone, load
-from kore.models.processing import Encoder
+from kore.models.processing import Encoder, collate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -160,12 +160,8 @@ def logits(backbone: Backbone, prompts: Sequence[Prompt]) -> Tensor:
     found = []
     for prompt in prompts:
         inputs = encoder.prompt(prompt.turns, prompt.images)
-        batch = {
-            k: v[None] if k in ("input_ids", "attention_mask", "mm_token_type_ids") else v
-            for k, v in inputs.items()
-        }
-        placed = {k: v.to(backbone.device) for k, v in batch.items()}
-        found.append(backbone.model(**placed).logits[0].float().cpu())
+        batch = {k: v.to(backbone.device) for k, v in collate([inputs], encoder.pad_id).items()}
+        found.append(backbone.model(**batch).logits[0].float().cpu())
     return torch.cat(found)
 
 

@@ -9,10 +9,15 @@ from __future__ import annotations
 import inspect
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from kore.errors import DataError
 from kore.io.files import read_json
+
+
+_PARTS = ("image_processor", "tokenizer", "chat_template")
+_ABSENT = ("video_processor", "feature_extractor")
 
 
 def image_only(folder: Path, **options: Any) -> Any:
@@ -33,8 +38,7 @@ def image_only(folder: Path, **options: Any) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     settings = read_json(folder / "processor_config.json") if _has(folder, "processor_config.json") else {}
     known = inspect.signature(kind.__init__).parameters
-    parts = ("image_processor", "tokenizer", "video_processor", "chat_template", "feature_extractor")
-    extra = {k: v for k, v in settings.items() if k in known and k not in parts}
+    extra = {k: v for k, v in settings.items() if k in known and k not in (*_PARTS, *_ABSENT)}
     return make(kind, images, tokenizer, _template(folder, tokenizer), **extra)
 
 
@@ -57,31 +61,23 @@ def make(kind: type, image_processor: Any, tokenizer: Any, chat_template: str, *
     class ImageProcessor(kind, Parts):  # type: ignore[misc]
         """Images and text only."""
 
-        def __init__(
-            self,
-            image_processor: Any = None,
-            tokenizer: Any = None,
-            chat_template: str | None = None,
-            **settings: Any,
-        ) -> None:
-            absent = {
-                name: None
-                for name in ("video_processor", "feature_extractor")
-                if name in inspect.signature(kind.__init__).parameters
-            }
-            super().__init__(
-                image_processor=image_processor,
-                tokenizer=tokenizer,
-                chat_template=chat_template,
-                **absent,
-                **settings,
-            )
+        video_processor = SimpleNamespace(model_input_names=[], num_frames=0, fps=0)
 
-    return ImageProcessor(image_processor, tokenizer, chat_template, **settings)
+        def __init__(self, image_processor: Any = None, tokenizer: Any = None, **settings: Any) -> None:
+            super().__init__(image_processor=image_processor, tokenizer=tokenizer, **absent, **settings)
+
+    whole = inspect.signature(kind.__init__)
+    absent = {name: None for name in _ABSENT if name in whole.parameters}
+    # transformers reads here which parts and settings a processor has, and saves those
+    mine = [p for name, p in whole.parameters.items() if name not in _ABSENT]
+    ImageProcessor.__init__.__signature__ = whole.replace(parameters=mine)  # type: ignore[attr-defined]
+    ImageProcessor.__name__ = kind.__name__  # a saved folder names the full class
+    return ImageProcessor(image_processor, tokenizer, chat_template=chat_template, **settings)
 
 
 def _class_of(folder: Path) -> Any:
     """The folder's processor class, if it insists on a video half and that cannot be built here."""
+    from importlib import import_module
     from importlib.util import find_spec
 
     import transformers
@@ -93,9 +89,13 @@ def _class_of(folder: Path) -> Any:
     for file in ("preprocessor_config.json", "processor_config.json"):
         if _has(folder, file):
             name = read_json(folder / file).get("processor_class") or name
-    kind = getattr(transformers, str(name), None)
-    needs = kind is not None and "video_processor" in inspect.signature(kind.__init__).parameters
-    return kind if needs else None
+    place = transformers._class_to_module.get(name)  # type: ignore[attr-defined]
+    if place is None:
+        return None
+    # from its own module: the package itself hands out a stand-in for what it cannot build
+    kind = getattr(import_module(f"transformers.{place}"), str(name))
+    refused = kind is not getattr(transformers, str(name))
+    return kind if refused or "video_processor" in inspect.signature(kind.__init__).parameters else None
 
 
 def _has(folder: Path, file: str) -> bool:

@@ -246,6 +246,11 @@ def load_processor(folder: Path, section: ModelSection) -> Any:
             processor = image_only(folder, **options) or AutoProcessor.from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise DataError(f"no usable processor: {str(error).splitlines()[0]}", where=str(folder)) from error
+    except ImportError as error:
+        package = error.name or "torchvision"
+        raise MissingArtefact(
+            f"the model's processor needs {package}", where=str(folder), hint=f"pip install {package}"
+        ) from error
     if not processor.chat_template and not tokenizer_of(processor).chat_template:
         raise DataError(
             "the model has no chat template, so it cannot be asked anything",

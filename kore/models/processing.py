@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image, UnidentifiedImageError
+from torch.nn.functional import pad
 
 from kore.data.records import IMAGE_MARK, Message, Sample
 from kore.errors import DataError
@@ -318,6 +319,7 @@ def _is_sequence(value: Tensor, length: int) -> bool:
     return value.dim() == 2 and value.shape[0] == 1 and value.shape[1] == length
 
 
+_PER_TOKEN = ("cross_attention_mask",)  # (1, T, images, tiles): which images a token attends to
 _FILL = {"labels": IGNORED, "attention_mask": 0, "mm_token_type_ids": 0, "token_type_ids": 0}
 
 
@@ -332,7 +334,7 @@ def collate(features: Iterable[dict[str, Tensor]], pad_id: int, side: str = "rig
         input_ids, attention_mask (, labels): (B, T); picture tensors concatenated along dim 0, smaller ones
         filled up with zeros.
     """
-    rows = list(features)
+    rows = _all_shown(list(features))
     length = max(len(row["input_ids"]) for row in rows)
     batch: dict[str, Tensor] = {}
     for key in dict.fromkeys(key for row in rows for key in row):
@@ -344,9 +346,30 @@ def collate(features: Iterable[dict[str, Tensor]], pad_id: int, side: str = "rig
                 part = slice(0, len(value)) if side == "right" else slice(length - len(value), length)
                 out[index, part] = value
             batch[key] = out
+        elif key in _PER_TOKEN:
+            short = [length - value.shape[1] for value in values]
+            gaps = [(0, gap) if side == "right" else (gap, 0) for gap in short]
+            batch[key] = _joined([pad(v, (0, 0, 0, 0, *gap)) for v, gap in zip(values, gaps, strict=True)])
         else:
             batch[key] = _joined(values)
     return batch
+
+
+def _all_shown(rows: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Blank images, which no token attends to, for rows without one where each row must have its own
+    (cross-attention models)."""
+    shown = next((row for row in rows if any(key in row for key in _PER_TOKEN)), None)
+    if shown is None:
+        return rows
+    blank = {k: v.new_zeros(1, *v.shape[1:]) for k, v in shown.items() if v.dim() > 1}
+    if "aspect_ratio_mask" in blank:  # one tile to attend to, as in the processor's own padding
+        blank["aspect_ratio_mask"][..., 0] = 1
+
+    def of_length(row: dict[str, Tensor]) -> dict[str, Tensor]:
+        size = {key: (1, len(row["input_ids"]), *blank[key].shape[2:]) for key in _PER_TOKEN if key in blank}
+        return {**blank, **{key: blank[key].new_zeros(shape) for key, shape in size.items()}}
+
+    return [row if blank.keys() <= row.keys() else {**of_length(row), **row} for row in rows]
 
 
 def _joined(values: list[Tensor]) -> Tensor:
