@@ -26,6 +26,10 @@ _EXPERT = re.compile(r"\.experts\.\d+\.")
 _ROUTERS = ("gate", "router", "shared_expert_gate")
 # PEFT refuses LoRA on the output projection of these: their fused kernels read its weight without calling it
 _MAMBA = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+_REFUSED = {
+    "paligemma": "it reads its whole prompt in both directions and has no chat template, so an answer in a "
+    "training sample would be seen before it is predicted"
+}
 _LLAMA = frozenset(
     [*(f"self_attn.{p}_proj" for p in "qkvo"), *(f"mlp.{p}_proj" for p in ("gate", "up", "down"))]
 )
@@ -152,6 +156,8 @@ def family_of(model: nn.Module) -> Family:
         raise DataError(
             f"{name} is an encoder-decoder model", hint="KORE adapts models with decoder layers only"
         )
+    if name in _REFUSED:
+        raise DataError(f"{name} cannot be taught: {_REFUSED[name]}")
     layers = _decoder_layers(model, name)
     projector, vision = _outer_parts(model, layers)
     adapted, skipped = _sort(model, name, layers)

@@ -253,16 +253,6 @@ def _smolvlm(words: Any, template: str) -> Any:
     return make(SmolVLMProcessor, images, words, template, image_seq_len=4)
 
 
-def _paligemma(words: Any, template: str) -> Any:
-    from transformers import PaliGemmaProcessor
-    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
-
-    words.add_special_tokens({"bos_token": "<bos>"})
-    images = SiglipImageProcessorPil(size={"height": 32, "width": 32})
-    images.image_seq_length = 4
-    return PaliGemmaProcessor(images, words, chat_template=template)
-
-
 def _mllama(words: Any, template: str) -> Any:
     from transformers import MllamaProcessor
     from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
@@ -450,8 +440,9 @@ CASES |= {
             "vision_config": {**VISION, "head_dim": 8, "num_key_value_heads": 2, "patch_size": 4, "pooling_kernel_size": 2},
             "audio_config": None, "image_token_id": ids("<|image|>"), "boi_token_id": ids("<|image>"),
             "eoi_token_id": ids("<image|>"),
-        }, ("<|image|>", "<|image>", "<image|>"), "<|image|>", _gemma4, FIXED, VIDEO + ", audio half", named={
+        }, ("<|image|>", "<|image>", "<image|>", "<|audio|>", "<|audio>", "<audio|>", "<|video|>"), "<|image|>", _gemma4, FIXED, VIDEO + ", audio half", named={
             "image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>",
+            "audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>",
         },
     ),
     "glm4v": Case(
@@ -465,11 +456,5 @@ CASES |= {
         }, (
             "<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>",
         ), "<|begin_of_image|><|image|><|end_of_image|>", _glm4v, GRID, VIDEO,
-    ),
-    "paligemma": Case(
-        "PaliGemma 2", "paligemma", _with_image_token(
-            text_config={**TEXT, "model_type": "gemma2", "sliding_window": 4},
-            vision_config={**VISION, "model_type": "siglip_vision_model", "vision_use_head": False, "projection_dim": HIDDEN}, projection_dim=HIDDEN,
-        ), tokens=("<bos>",), image="<image>", processor=_paligemma, pixels=FIXED,
     ),
 }  # fmt: skip

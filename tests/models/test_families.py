@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig
 
 from kore.adapters.export import export, logits
 from kore.adapters.lora import load_adapter
@@ -17,14 +17,15 @@ from kore.artifacts.run import Run
 from kore.chat import Ask, Session
 from kore.config.resolve import AdapterSection, CalibrateSection, ModelSection, TrainSection
 from kore.data.records import Sample
+from kore.errors import DataError
 from kore.methods.registry import make_method
-from kore.models.families import linear_rows, model_class
+from kore.models.families import family_of, linear_rows, model_class
 from kore.models.generate import Engine, Prompt
 from kore.models.load import load
 from kore.nullspace.adapter_init import build
 from kore.nullspace.calibrate import calibrate
 from kore.training.run import train
-from tests.models.families import CASES
+from tests.models.families import CASES, HIDDEN, TEXT, VISION
 
 NAMES = [
     pytest.param(name, marks=[] if case.fast else pytest.mark.slow, id=name) for name, case in CASES.items()
@@ -98,6 +99,16 @@ def test_a_family_goes_the_whole_way(name: str, folders: Any, tmp_path: Path) ->
     session = Session.open(str(run.adapter), ModelSection(), max_new_tokens=3)
     (replies,) = session.answer([Ask("Who is this?", compare=True)])
     assert isinstance(replies, list) and len(replies) == 2
+
+
+def test_paligemma_is_refused_with_the_reason() -> None:
+    config = CONFIG_MAPPING["paligemma"](
+        text_config={**TEXT, "model_type": "gemma2", "vocab_size": 300},
+        vision_config={**VISION, "model_type": "siglip_vision_model", "projection_dim": HIDDEN},
+        projection_dim=HIDDEN,
+    )
+    with pytest.raises(DataError, match="reads its whole prompt in both directions"):
+        family_of(model_class(config).from_config(config))
 
 
 def assert_stock_peft_gives_the_same_logits(
