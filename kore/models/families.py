@@ -6,6 +6,7 @@ tree, and one forward pass over a few text tokens tells which linears really rea
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -61,6 +62,7 @@ class Family:
         vision: full name of the vision tower, if there is one.
         linears: full names of the adapted linears, in the order of the model.
         skipped: the language model's other weights that a LoRA could be thought to adapt.
+        traced: whether a forward pass has confirmed which linears are called, and on what.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Family:
     vision: str | None
     linears: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    traced: bool = False
 
     @property
     def language(self) -> str:
@@ -145,7 +148,7 @@ def model_class(config: Any) -> Any:
 def family_of(model: nn.Module) -> Family:
     """Find the parts of a model in its module tree and check its linears by one forward pass.
 
-    On the meta device the pass is left out where the model's own code needs values.
+    On the meta device shapes alone are followed; see `Family.traced` for whether the pass could be made.
 
     Raises:
         DataError: its language layers cannot be found, or hold no linear that can be adapted.
@@ -160,11 +163,11 @@ def family_of(model: nn.Module) -> Family:
         raise DataError(f"{name} cannot be taught: {_REFUSED[name]}")
     layers = _decoder_layers(model, name)
     projector, vision = _outer_parts(model, layers)
-    adapted, skipped = _sort(model, name, layers)
+    adapted, skipped, traced = _sort(model, name, layers)
     if not adapted:
         reasons = "; ".join(dict.fromkeys(s.reason for s in skipped))
         raise DataError(f"{name}: no linear under {layers} can be adapted ({reasons or 'it holds none'})")
-    return Family(name, layers, projector, vision, tuple(adapted), tuple(skipped))
+    return Family(name, layers, projector, vision, tuple(adapted), tuple(skipped), traced)
 
 
 def _decoder_layers(model: nn.Module, model_type: str) -> str:
@@ -211,8 +214,8 @@ def _outer_parts(model: nn.Module, layers: str) -> tuple[str | None, str | None]
     return projector, vision
 
 
-def _sort(model: nn.Module, model_type: str, layers: str) -> tuple[list[str], list[Skipped]]:
-    """The language model's linears: those to adapt, and the others with the reason."""
+def _sort(model: nn.Module, model_type: str, layers: str) -> tuple[list[str], list[Skipped], bool]:
+    """The language model's linears: those to adapt, the others with the reason, and whether a pass was made."""
     language = layers.rpartition(".")[0]
     head: Any = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
     linears = {
@@ -238,7 +241,7 @@ def _sort(model: nn.Module, model_type: str, layers: str) -> tuple[list[str], li
         if type(module).__name__ == "Conv1D":
             shape: Any = module.weight.shape
             skipped.append(Skipped(name, tuple(shape), "transformers' Conv1D, not a linear layer"))
-    return adapted, skipped
+    return adapted, skipped, read is not None
 
 
 def _reason(model: nn.Module, name: str, layers: str, model_type: str) -> str | None:
@@ -261,30 +264,52 @@ def _reason(model: nn.Module, name: str, layers: str, model_type: str) -> str | 
 def _traced(model: nn.Module, linears: dict[str, nn.Linear]) -> dict[str, str | None] | None:
     """Per linear, why a forward pass over text speaks against adapting it, or None; nothing where the pass
     cannot be made."""
-    config: Any = getattr(model, "config", None)
-    if config is None:
+    if getattr(model, "config", None) is None:
         return None
-    batch, tokens = _TRACED
+    seen = _pass_over_text(model, list(linears))
+    if seen is None and next(model.parameters()).is_meta:
+        seen = _pass_over_fake_text(model, list(linears))
+    return None if seen is None else {name: _judged(shapes) for name, shapes in seen.items()}
+
+
+def _pass_over_fake_text(model: Any, linears: list[str]) -> dict[str, list[tuple[int, ...]]] | None:
+    """As `_pass_over_text` where a model on the meta device asks for values: on tensors that are only followed,
+    in bfloat16, as the kernels for experts want it."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            config = copy.deepcopy(model.config)
+            return _pass_over_text(type(model)._from_config(config, dtype=torch.bfloat16), linears)
+    except (RuntimeError, ValueError):
+        return None
+
+
+def _pass_over_text(model: nn.Module, linears: list[str]) -> dict[str, list[tuple[int, ...]]] | None:
+    """The shapes, without the width, of what each linear is called with in a pass over a few plain tokens."""
     seen: dict[str, list[tuple[int, ...]]] = {name: [] for name in linears}
 
     def hook(name: str) -> Any:
         return lambda module, args: seen[name].append(tuple(args[0].shape[:-1]))
 
     parameter = next(model.parameters())
-    ids = torch.full((batch, tokens), _plain_token(config), device=parameter.device)
-    handles = [module.register_forward_pre_hook(hook(name)) for name, module in linears.items()]
+    ids = torch.full(_TRACED, _plain_token(model.config), device=parameter.device)
+    inputs = {"input_ids": ids}
+    if not parameter.is_meta:  # a mask's values are read
+        inputs["attention_mask"] = torch.ones_like(ids)
+    handles = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in linears]
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    except Exception:
+            model(**inputs, use_cache=False)
+    except Exception:  # whatever the model's own code makes of this: the pass is an extra check
         return None
     finally:
         model.train(training)
         for handle in handles:
             handle.remove()
-    return {name: _judged(shapes) for name, shapes in seen.items()}
+    return seen
 
 
 def _judged(shapes: list[tuple[int, ...]]) -> str | None:
@@ -343,6 +368,20 @@ class LinearRow:
     count: int
     shape: tuple[int, ...]
     skipped: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain object."""
+        return {**self.__dict__, "shape": list(self.shape), "adapted": not self.skipped}
+
+
+def linear_lines(rows: Sequence[LinearRow]) -> list[str]:
+    """The table of linears for people."""
+    cells = [(row.pattern, f"{row.count} x", " x ".join(map(str, row.shape))) for row in rows]
+    name, count, shape = (max(len(cell[i]) for cell in cells) for i in range(3))
+    return [
+        f"{a:<{name}}  {b:>{count}}  {c:<{shape}}  {f'skipped: {row.skipped}' if row.skipped else 'adapted'}"
+        for (a, b, c), row in zip(cells, rows, strict=True)
+    ]
 
 
 def linear_rows(model: nn.Module, family: Family) -> list[LinearRow]:

@@ -18,6 +18,7 @@ from kore.artifacts.manifest import Manifest, State, claimed
 from kore.artifacts.run import home
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import hash_json, read_json, write_json
+from kore.models.families import linear_rows
 from kore.nullspace.adapter_init import adapted, build
 from kore.nullspace.calibrate import Calibration, LayerDone
 from kore.nullspace.covariance import Covariance, Site
@@ -124,6 +125,7 @@ class CalibrateJob:
             from kore.models.load import load
 
             backbone = load(profile.model, download=download)
+        self.linears = linear_rows(backbone.model, backbone.family)
         if earlier is not None:
             earlier.stack_on(backbone)
             if (weights := options.get("weights")) is not None:
@@ -150,7 +152,12 @@ class CalibrateJob:
 
     def lines(self) -> list[str]:
         """What will be summed, and what that takes, for people."""
-        return [*([self.choice.line()] if self.choice else []), *self.plan.lines()]
+        whole = "its layers cannot be run alone: whole forward passes, one for each group of layers"
+        return [
+            *([self.choice.line()] if self.choice else []),
+            *self.plan.lines(),
+            *([whole] if self.calibration.whole else []),
+        ]
 
     def close(self) -> None:
         """Remove the pictures that were unpacked for this job."""

@@ -98,10 +98,14 @@ class Plan:
         """
         from kore.adapters.param_count import TOTAL, table
         from kore.augment.cost_estimate import estimate
+        from kore.models.architectures import skeleton
+        from kore.models.families import family_of, linear_rows
 
         profile = self.request.resolved.profile
         drawn = rehearse_old(profile.calibrate, needed=self.needs_old) if self.draws_old else None
         rows = [] if self.constrained and _needs_covariance(profile) else table(profile)
+        empty = skeleton(self.model)
+        linears = linear_rows(empty, family_of(empty))
         return {
             "v": 1,
             "items": len(self.items),
@@ -116,6 +120,7 @@ class Plan:
             "trainable": next((row["trainable"] for row in rows if row["part"] == TOTAL), None),
             "batch": profile.train.batch,
             "after": [batch.to_json() for batch in self.earlier],
+            "linears": [row.to_json() for row in linears],
             "notes": self.notes,
         }
 

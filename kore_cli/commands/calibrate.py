@@ -62,6 +62,7 @@ def calibrate(
     from kore.config.schema import ONEVISION_SUBSETS
     from kore.errors import UsageError
     from kore.io.files import check_place
+    from kore.models.families import linear_lines
     from kore.nullspace.layer_selection import parse_share
     from kore.nullspace.parallel import Ranks
     from kore.workflows.calibrate_run import CalibrateJob
@@ -106,8 +107,12 @@ def calibrate(
         check_place(job.out)
         job.check_room()
         choice = job.choice.to_json() if job.choice else None
+        rows = job.linears
+        for line in linear_lines(rows):
+            output.note(line)
         if ranks.rank == 0:
-            output.result({"out": str(job.out), **job.plan.to_json(), "choice": choice})
+            linears = [row.to_json() for row in rows]
+            output.result({"out": str(job.out), **job.plan.to_json(), "choice": choice, "linears": linears})
         return
     with output.progress("calibrate", job.plan.layers) as advance:
         made = job.run(restart=restart, on_layer=lambda done: advance(1, f"layer {done.layer}"))
