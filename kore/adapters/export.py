@@ -26,6 +26,7 @@ from kore.io.files import hash_folder, read_json, write_json
 from kore.models.generate import Prompt
 from kore.models.load import Backbone, load
 from kore.models.processing import Encoder, collate
+from kore.models.special_tokens import is_text_only
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,7 +121,8 @@ def export(
             from kore.adapters.vllm import write_vllm
 
             made = write_vllm(adapter, out, backbone, asked, with_adapter, base)
-        write_card(out, form, {**facts, **(card or {}), "base_path": str(backbone.path), **made})
+        about = {"base_path": str(backbone.path), "text_only": is_text_only(backbone.processor)}
+        write_card(out, form, {**facts, **(card or {}), **about, **made})
         manifest.finished(**made).write(out)
         return {"out": str(out), "form": form, **made}
 

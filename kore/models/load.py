@@ -117,6 +117,22 @@ def model_folder(name: str, *, download: bool = False) -> Path:
     return _from_hub(name, download)
 
 
+def reads_images(folder: Path) -> bool:
+    """Whether the model of a folder takes images, by its configuration alone.
+
+    Raises:
+        DataError: a configuration that no model which KORE takes has.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"no usable model configuration: {reason}", where=str(folder)) from error
+    return model_class(config) is AutoModelForImageTextToText
+
+
 def _from_hub(name: str, download: bool) -> Path:
     from huggingface_hub import snapshot_download
 

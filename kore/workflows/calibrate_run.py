@@ -19,6 +19,8 @@ from kore.artifacts.run import home
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import hash_json, read_json, write_json
 from kore.models.families import linear_rows
+from kore.models.load import model_folder, reads_images
+from kore.models.special_tokens import is_text_only
 from kore.nullspace.adapter_init import adapted, build
 from kore.nullspace.calibrate import Calibration, LayerDone
 from kore.nullspace.covariance import Covariance, Site
@@ -93,12 +95,17 @@ class CalibrateJob:
         self._pictures = Path(tempfile.mkdtemp(prefix="kore-samples-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._pictures, ignore_errors=True)
         Ranks.join()
+        if backbone is not None:
+            images = not is_text_only(backbone.processor)
+        else:
+            images = reads_images(model_folder(profile.model.id, download=download))
         drawn = samples or collect(
             self.sources,
             section.seed,
             self._pictures,
             onevision=section.onevision,
             on_skip=on_note,
+            images=images,
         )
         others: list[Sample] = []
         if section.held_out:
@@ -110,6 +117,7 @@ class CalibrateJob:
                 section.held_out,
                 onevision=section.onevision,
                 on_skip=on_note,
+                images=images,
             )
             if not others:
                 raise UsageError(

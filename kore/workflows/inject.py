@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,7 @@ class Plan:
     Attributes:
         notes: what the model will probably not understand of the items.
         earlier: the runs that came before, oldest first.
+        images: whether the model reads images.
     """
 
     request: Request
@@ -70,6 +71,7 @@ class Plan:
     model: Path
     notes: list[str] = field(default_factory=list)
     earlier: list[Batch] = field(default_factory=list)
+    images: bool = True
 
     @property
     def constrained(self) -> bool:
@@ -102,7 +104,7 @@ class Plan:
         from kore.models.families import family_of, linear_rows
 
         profile = self.request.resolved.profile
-        drawn = rehearse_old(profile.calibrate, needed=self.needs_old) if self.draws_old else None
+        drawn = rehearse_old(profile.calibrate, needed=self.needs_old, images=self.images) if self.draws_old else None
         rows = [] if self.constrained and _needs_covariance(profile) else table(profile)
         empty = skeleton(self.model)
         linears = linear_rows(empty, family_of(empty))
@@ -138,7 +140,7 @@ def plan(request: Request) -> Plan:
     from kore.data.records import KnowledgeItem, read_records
     from kore.evaluation.run_eval import check_pictures
     from kore.evaluation.suites import resolve_suites
-    from kore.models.load import EMBEDDED, model_folder
+    from kore.models.load import EMBEDDED, model_folder, reads_images
     from kore.models.processing import open_image
     from kore.workflows.validate import check_training
 
@@ -146,8 +148,6 @@ def plan(request: Request) -> Plan:
     items = list(read_records(KnowledgeItem, request.items, image_root=request.image_root))
     check_ids(items)
     for item in items:
-        if not item.images:
-            raise DataError("an item needs a picture", where=f"item {item.id}", hint='add "image": "FILE"')
         for image in item.images:
             if "://" not in image:
                 open_image(image, where=f"item {item.id}")
@@ -159,23 +159,36 @@ def plan(request: Request) -> Plan:
             )
         check_pictures(suite)
     model = model_folder(request.resolved.profile.model.id)
+    notes = []
+    if not (images := reads_images(model)):
+        if shown := [item for item in items if item.images]:
+            notes.append(f"the model reads no images: those of {len(shown)} items are left out")
+        items = [item.model_copy(update={"image": None}) for item in items]
+        request = _without_images(request)
     earlier = check_after(request, model) if request.after else []
     for suite in earlier_suites(earlier):
         check_pictures(suite)
     stem = "stdin" if request.items == STDIO else Path(request.items).stem
     name = f"{stem}-{hash_json([item.to_json() for item in items])[:8]}"
-    notes = []
     if request.resolved.profile.model.id == EMBEDDED:
         from kore.demo.vocabulary_check import beyond
 
-        notes = beyond(items, model)
+        notes += beyond(items, model)
     folder = request.out or home() / name
     if any(folder.resolve() in (b.run.resolve(), b.run.resolve().parent) for b in earlier):
         raise UsageError(f"{folder} holds the earlier run", hint="choose another folder with -o")
     check_place(folder)
     if not request.restart:
         check_items(folder, items)
-    return Plan(request, items, folder, model, notes, earlier)
+    return Plan(request, items, folder, model, notes, earlier, images)
+
+
+def _without_images(request: Request) -> Request:
+    """The request of a text-only model: its items are shown no images, wherever they might come from."""
+    profile = request.resolved.profile
+    augment = profile.augment.model_copy(update={"images": "none"})
+    resolved = replace(request.resolved, profile=profile.model_copy(update={"augment": augment}))
+    return replace(request, resolved=resolved)
 
 
 def _needs_covariance(profile: Profile) -> bool:
@@ -242,7 +255,9 @@ def _injected(planned: Plan, progress: Progress) -> Outcome:
     constrained = planned.constrained
     old: Old | None = None
     if planned.draws_old:
-        old = old_samples(profile.calibrate, folder, needed=planned.needs_old, restart=restart)
+        old = old_samples(
+            profile.calibrate, folder, needed=planned.needs_old, restart=restart, images=planned.images
+        )
     sources = {"items": request.items}
     covariance = folder / "covariance" if constrained else None
     contrasted = constrained and profile.adapter.basis == "contrast"

@@ -34,11 +34,14 @@ class Old:
     given: Path | None = None
 
 
-def old_samples(section: CalibrateSection, folder: Path, *, needed: bool, restart: bool = False) -> Old:
+def old_samples(
+    section: CalibrateSection, folder: Path, *, needed: bool, restart: bool = False, images: bool = True
+) -> Old:
     """Draw old samples once, from the sources of the covariance, into files of `folder`.
 
     Args:
         needed: the method trains with old samples. It is given those that a covariance would protect.
+        images: whether the model reads images; samples with images are left out where it does not.
 
     Raises:
         UsageError: too few for both files. MissingArtefact, DataError: see `kore.nullspace.sources.collect`.
@@ -60,7 +63,7 @@ def old_samples(section: CalibrateSection, folder: Path, *, needed: bool, restar
         named = [s.model_copy(update={"id": f"{number}-{s.id}"}) for number, s in enumerate(samples)]
         write_jsonl(path, [relative_to(s, folder).to_json() for s in named])
 
-    used, others = draw_old(section, folder / "held_out")
+    used, others = draw_old(section, folder / "held_out", images)
     if not needed:
         path = apart if others else protected
         write(path, others or used[:: max(1, len(used) // ASKED)])
@@ -93,18 +96,21 @@ def divide(used: Sequence[Sample], others: Sequence[Sample], seed: int) -> tuple
     return mine, asked
 
 
-def rehearse_old(section: CalibrateSection, *, needed: bool) -> int:
+def rehearse_old(section: CalibrateSection, *, needed: bool, images: bool = True) -> int:
     """How many samples are drawn to be protected, or to be given, after the checks of `old_samples`."""
     with TemporaryDirectory(prefix="kore-samples-") as place:
-        used, others = draw_old(section, Path(place))
+        used, others = draw_old(section, Path(place), images)
     return len(divide(used, others, section.seed)[0]) if needed else len(used)
 
 
-def draw_old(section: CalibrateSection, work: Path) -> tuple[list[Sample], list[Sample]]:
+def draw_old(section: CalibrateSection, work: Path, images: bool = True) -> tuple[list[Sample], list[Sample]]:
     """The samples that the covariance is summed over, and others of the same sources."""
     from kore.nullspace.sources import collect, collect_others, parse_source
 
     sources = [parse_source(text, section.count) for text in section.samples]
-    used = collect(sources, section.seed, work, onevision=section.onevision)
+    used = collect(sources, section.seed, work, onevision=section.onevision, images=images)
     each = max(1, ASKED // len(sources))
-    return used, collect_others(sources, section.seed, work, used, each, onevision=section.onevision)
+    others = collect_others(
+        sources, section.seed, work, used, each, onevision=section.onevision, images=images
+    )
+    return used, others
