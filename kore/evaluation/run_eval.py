@@ -21,7 +21,7 @@ from kore.evaluation.rescore import rescore
 from kore.evaluation.runner import BASE, Progress, Result, World, evaluate
 from kore.evaluation.suites import Choice, resolve_suites
 from kore.evaluation.target import Target, find_target, load_target
-from kore.evaluation.text_only import without_images
+from kore.evaluation.text_only import takes_images, without_images
 from kore.evaluation.types import Suite
 from kore.io.files import check_place, read_json
 from kore.patience import PATIENCE
@@ -192,7 +192,7 @@ def plan(request: Request) -> Plan:
     names = request.suites or _default_suites(request, profile, target, out)
     suites = resolve_suites(names, choice)
     notes: list[str] = []
-    if target is not None and not _reads_images(target.model):
+    if target is not None and not takes_images(target.model):
         suites, notes = without_images(suites)
     parse_gates(request.fail_under, [s.name for s in suites])
     if not request.rescore:
@@ -215,16 +215,6 @@ def check_pictures(suite: Suite) -> None:
             if picture.data is None and picture.path not in known:
                 check_image(picture.path, picture.where or f"sample {task.id}")
                 known.add(picture.path)
-
-
-def _reads_images(model: str) -> bool:
-    """Whether a model reads images; one that is not here yet is taken to."""
-    from kore.models.load import model_folder, reads_images
-
-    try:
-        return reads_images(model_folder(model))
-    except MissingArtefact:
-        return True
 
 
 def compat_of(name: str) -> Compat:

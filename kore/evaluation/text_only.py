@@ -6,10 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kore.data.records import IMAGE_MARK
-from kore.errors import UsageError
+from kore.errors import MissingArtefact, UsageError
 from kore.evaluation.agreement import AgreementSuite
 from kore.evaluation.questions import QuestionSuite
 from kore.evaluation.types import Suite, Task
+
+
+def takes_images(model: str) -> bool:
+    """Whether a model reads images; one that is not here yet is taken to."""
+    from kore.models.load import model_folder, reads_images
+
+    try:
+        return reads_images(model_folder(model))
+    except MissingArtefact:
+        return True
 
 
 def without_images(suites: Sequence[Suite]) -> tuple[list[Suite], list[str]]:

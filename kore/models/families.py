@@ -27,7 +27,7 @@ _EXPERT = re.compile(r"\.experts\.\d+\.")
 _ROUTERS = ("gate", "router", "shared_expert_gate")
 # PEFT refuses LoRA on the output projection of these: their fused kernels read its weight without calling it
 _MAMBA = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
-_REFUSED = {
+REFUSED = {
     "paligemma": "it reads its whole prompt in both directions and has no chat template, so an answer in a "
     "training sample would be seen before it is predicted"
 }
@@ -159,8 +159,8 @@ def family_of(model: nn.Module) -> Family:
         raise DataError(
             f"{name} is an encoder-decoder model", hint="KORE adapts models with decoder layers only"
         )
-    if name in _REFUSED:
-        raise DataError(f"{name} cannot be taught: {_REFUSED[name]}")
+    if name in REFUSED:
+        raise DataError(f"{name} cannot be taught: {REFUSED[name]}")
     layers = _decoder_layers(model, name)
     projector, vision = _outer_parts(model, layers)
     adapted, skipped, traced = _sort(model, name, layers)
@@ -191,7 +191,7 @@ def _decoder_layers(model: nn.Module, model_type: str) -> str:
         raise DataError(
             f"{model_type}: found {len(found)} stacks of language decoder layers, need exactly one"
         )
-    return found[0]
+    return str(found[0])
 
 
 def _outer_parts(model: nn.Module, layers: str) -> tuple[str | None, str | None]:
@@ -215,7 +215,7 @@ def _outer_parts(model: nn.Module, layers: str) -> tuple[str | None, str | None]
 
 
 def _sort(model: nn.Module, model_type: str, layers: str) -> tuple[list[str], list[Skipped], bool]:
-    """The language model's linears: those to adapt, the others with the reason, and whether a pass was made."""
+    """The linears to adapt, the language model's others with the reason, and whether a pass was made."""
     language = layers.rpartition(".")[0]
     head: Any = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
     linears = {
@@ -273,8 +273,8 @@ def _traced(model: nn.Module, linears: dict[str, nn.Linear]) -> dict[str, str | 
 
 
 def _pass_over_fake_text(model: Any, linears: list[str]) -> dict[str, list[tuple[int, ...]]] | None:
-    """As `_pass_over_text` where a model on the meta device asks for values: on tensors that are only followed,
-    in bfloat16, as the kernels for experts want it."""
+    """As `_pass_over_text` where a model on the meta device asks for values: on fake tensors, which have
+    shapes alone, in bfloat16, as the kernels for experts want it."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     try:

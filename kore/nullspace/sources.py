@@ -142,9 +142,7 @@ def collect_others(
     return found
 
 
-def _bare(
-    drawn: Sequence[Sample], source: Source, on_skip: Callable[[str], None] | None
-) -> list[Sample]:
+def _bare(drawn: Sequence[Sample], source: Source, on_skip: Callable[[str], None] | None) -> list[Sample]:
     """The samples without an image.
 
     Raises:
@@ -158,7 +156,9 @@ def _bare(
             hint="name text conversations with --samples FILE.jsonl",
         )
     if len(bare) < len(drawn) and on_skip is not None:
-        on_skip(f"{source.label}: {len(drawn) - len(bare)} samples with images left out: the model reads none")
+        on_skip(
+            f"{source.label}: {len(drawn) - len(bare)} samples with images left out: the model reads none"
+        )
     return bare
 
 

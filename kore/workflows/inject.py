@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kore.artifacts.events import EventWriter
 from kore.artifacts.manifest import locked
 from kore.artifacts.run import Run, data_root, home
-from kore.errors import DataError, UsageError
+from kore.errors import UsageError
 from kore.io.files import check_place, hash_json
 from kore.io.jsonl import STDIO
 from kore.progress import Progress, silent
@@ -100,14 +100,15 @@ class Plan:
         """
         from kore.adapters.param_count import TOTAL, table
         from kore.augment.cost_estimate import estimate
-        from kore.models.architectures import skeleton
-        from kore.models.families import family_of, linear_rows
+        from kore.models.architectures import linears_of
 
         profile = self.request.resolved.profile
-        drawn = rehearse_old(profile.calibrate, needed=self.needs_old, images=self.images) if self.draws_old else None
+        drawn = (
+            rehearse_old(profile.calibrate, needed=self.needs_old, images=self.images)
+            if self.draws_old
+            else None
+        )
         rows = [] if self.constrained and _needs_covariance(profile) else table(profile)
-        empty = skeleton(self.model)
-        linears = linear_rows(empty, family_of(empty))
         return {
             "v": 1,
             "items": len(self.items),
@@ -122,7 +123,7 @@ class Plan:
             "trainable": next((row["trainable"] for row in rows if row["part"] == TOTAL), None),
             "batch": profile.train.batch,
             "after": [batch.to_json() for batch in self.earlier],
-            "linears": [row.to_json() for row in linears],
+            "linears": [row.to_json() for row in linears_of(self.model)],
             "notes": self.notes,
         }
 

@@ -65,8 +65,8 @@ def _rehearsed(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], l
 def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[dict[str, Any], list[str]]:
     """What can be told without weights, from the architecture alone; without samples, no steps."""
     from kore.adapters.param_count import table, total
-    from kore.models.architectures import folder_of, skeleton
-    from kore.models.families import family_of, linear_lines, linear_rows
+    from kore.models.architectures import folder_of, linears_of
+    from kore.models.families import linear_lines
     from kore.training.hf_args import split, world_size
     from kore.training.run import check_settings
     from kore.training.sampler import step_count
@@ -75,8 +75,7 @@ def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[
     if inputs is not None:
         check_settings(section, inputs.probes)
     rows = table(request.profile, ranks=_ranks(request))
-    empty = skeleton(folder_of(request.profile.model))
-    linears = linear_rows(empty, family_of(empty))
+    linears = linears_of(folder_of(request.profile.model))
     parts = split(section, world_size())
     samples = len(inputs.samples) if inputs else None
     steps = step_count(samples, section.epochs, section.batch, section.max_steps) if samples else None

@@ -14,7 +14,7 @@ SHOWN = "it shows items, trees, samples, covariances, adapters, runs and evaluat
 
 def show(
     path: Annotated[
-        Path | None, typer.Argument(metavar="[PATH]", help="A folder or file that KORE made or reads.")
+        Path | None, typer.Argument(metavar="PATH", help="A folder or file that KORE made or reads.")
     ] = None,
     model: Annotated[
         str | None,

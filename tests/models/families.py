@@ -74,6 +74,8 @@ class Case:
         pixels: how a user limits the size of images, for the table.
         stand_in: what of the real processor is left out where torchvision is not installed.
         fast: whether the fast tests take it.
+        named: tokens that the processor looks for by name.
+        whole: whether its decoder layers cannot be run alone, so that calibration takes whole passes.
     """
 
     title: str
@@ -86,24 +88,22 @@ class Case:
     stand_in: str = ""
     fast: bool = False
     named: dict[str, str] = field(default_factory=dict)
+    whole: bool = False
 
     @property
     def reads_images(self) -> bool:
         return self.processor is not None
 
-    def build(self, folder: Path) -> Path:
-        """Write model and processor to `folder`."""
+    def parts(self) -> tuple[Any, Any]:
+        """The tokenizer and the configuration."""
         from tokenizers import AddedToken
         from transformers import CONFIG_MAPPING, PreTrainedTokenizerFast
 
-        from kore.models.families import model_class
-
-        torch.manual_seed(0)
         words = tokenizer(image=None)
         tokens = ["<|im_start|>", "<|im_end|>", *self.tokens]
         words.add_tokens([AddedToken(t, special=True) for t in tokens], special_tokens=True)
         words.eos_token = "<|im_end|>"
-        if self.named:  # tokens that the processor looks for by name
+        if self.named:
             words = PreTrainedTokenizerFast(
                 tokenizer_object=words.backend_tokenizer,
                 pad_token="<pad>",
@@ -113,7 +113,14 @@ class Case:
         ends = {"pad_token_id": 0, "eos_token_id": words.eos_token_id, "bos_token_id": 1}
         settings = self.config(words.convert_tokens_to_ids)
         settings.get("text_config", settings).update(vocab_size=len(words), **ends)
-        config = CONFIG_MAPPING[self.model_type](**settings)
+        return words, CONFIG_MAPPING[self.model_type](**settings)
+
+    def build(self, folder: Path) -> Path:
+        """Write model and processor to `folder`."""
+        from kore.models.families import model_class
+
+        torch.manual_seed(0)
+        words, config = self.parts()
         model = model_class(config).from_config(config).eval()
         with torch.no_grad():  # at the usual 0.02 so small a model hardly depends on its layers
             for parameter in model.parameters():
@@ -130,8 +137,9 @@ class Case:
         return folder
 
 
-def text(title: str, model_type: str, *, fast: bool = True, **settings: Any) -> Case:
-    return Case(title, model_type, lambda ids: {**TEXT, **settings}, fast=fast)
+def text(title: str, model_type: str, *, fast: bool = True, whole: bool = False, **settings: Any) -> Case:
+    """A text-only family."""
+    return Case(title, model_type, lambda ids: {**TEXT, **settings}, fast=fast, whole=whole)
 
 
 CASES: dict[str, Case] = {
@@ -153,7 +161,14 @@ CASES: dict[str, Case] = {
     ),
     "qwen3_5_text": text("Qwen3.5 text", "qwen3_5_text", **LINEAR_ATTENTION),
     "falcon_h1": text(
-        "Falcon-H1", "falcon_h1", mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8, fast=False
+        "Falcon-H1",
+        "falcon_h1",
+        mamba_d_ssm=32,
+        mamba_n_heads=4,
+        mamba_d_head=8,
+        mamba_d_state=8,
+        fast=False,
+        whole=True,
     ),
     "opt": text("OPT", "opt", ffn_dim=64, word_embed_proj_dim=HIDDEN, fast=False),
 }
@@ -277,9 +292,7 @@ def _glm4v(words: Any, template: str) -> Any:
     from transformers import Glm4vProcessor
     from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 
-    images = Glm4vImageProcessorPil(
-        patch_size=4, size={"shortest_edge": 2 * 64, "longest_edge": 2 * 9 * 64}
-    )
+    images = Glm4vImageProcessorPil(patch_size=4, size={"shortest_edge": 2 * 64, "longest_edge": 2 * 9 * 64})
     return make(Glm4vProcessor, images, words, template)
 
 
@@ -320,7 +333,9 @@ def _qwen3(rope: dict[str, Any], text: dict[str, Any], vision: dict[str, Any]) -
     }
 
 
-def _with_image_token(image: str = "<image>", **settings: Any) -> Callable[[Callable[[str], int]], dict[str, Any]]:
+def _with_image_token(
+    image: str = "<image>", **settings: Any
+) -> Callable[[Callable[[str], int]], dict[str, Any]]:
     """A configuration of text and vision parts, and which token stands for the image."""
 
     def config(ids: Callable[[str], int]) -> dict[str, Any]:
@@ -343,7 +358,7 @@ CASES |= {
     ),
     "qwen3_vl": Case(
         "Qwen3-VL", "qwen3_vl", _qwen3(MROPE_3, {}, DEEPSTACK), QWEN, QWEN_IMAGE,
-        _qwen("Qwen3VLProcessor", 4), GRID, VIDEO, fast=True,
+        _qwen("Qwen3VLProcessor", 4), GRID, VIDEO, fast=True, whole=True,
     ),
     "gemma3": Case(
         "Gemma 3", "gemma3", lambda ids: {
@@ -401,7 +416,7 @@ CASES |= {
     ),
     "qwen3_vl_moe": Case(
         "Qwen3-VL MoE", "qwen3_vl_moe", _qwen3(MROPE_3, MIXTURE, DEEPSTACK), QWEN, QWEN_IMAGE,
-        _qwen("Qwen3VLProcessor", 4), GRID, VIDEO,
+        _qwen("Qwen3VLProcessor", 4), GRID, VIDEO, whole=True,
     ),
     "qwen2_5_vl": Case(
         "Qwen2.5-VL", "qwen2_5_vl", lambda ids: {
@@ -429,7 +444,7 @@ CASES |= {
             "[IMG]",
             text_config={**TEXT, "model_type": "mistral"}, vision_config={**VISION, "model_type": "pixtral", "image_size": 64, "head_dim": 8},
             spatial_merge_size=2,
-        ), ("[IMG]", "[IMG_BREAK]", "[IMG_END]"), "[IMG]", _pixtral, TILES, "torchvision's half",
+        ), ("[IMG]", "[IMG_BREAK]", "[IMG_END]"), "[IMG]", _pixtral, TILES, "processor",
     ),
     "gemma4": Case(
         "Gemma 4", "gemma4", lambda ids: {
@@ -440,7 +455,7 @@ CASES |= {
             "vision_config": {**VISION, "head_dim": 8, "num_key_value_heads": 2, "patch_size": 4, "pooling_kernel_size": 2},
             "audio_config": None, "image_token_id": ids("<|image|>"), "boi_token_id": ids("<|image>"),
             "eoi_token_id": ids("<image|>"),
-        }, ("<|image|>", "<|image>", "<image|>", "<|audio|>", "<|audio>", "<audio|>", "<|video|>"), "<|image|>", _gemma4, FIXED, VIDEO + ", audio half", named={
+        }, ("<|image|>", "<|image>", "<image|>", "<|audio|>", "<|audio>", "<audio|>", "<|video|>"), "<|image|>", _gemma4, FIXED, "video and audio halves", named={
             "image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>",
             "audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>",
         },
@@ -455,6 +470,6 @@ CASES |= {
             "video_start_token_id": ids("<|begin_of_video|>"), "video_end_token_id": ids("<|end_of_video|>"),
         }, (
             "<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>",
-        ), "<|begin_of_image|><|image|><|end_of_image|>", _glm4v, GRID, VIDEO,
+        ), "<|begin_of_image|><|image|><|end_of_image|>", _glm4v, "set by the processor: its least and most pixels", VIDEO,
     ),
 }  # fmt: skip

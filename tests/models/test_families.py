@@ -17,14 +17,16 @@ from kore.artifacts.run import Run
 from kore.chat import Ask, Session
 from kore.config.resolve import AdapterSection, CalibrateSection, ModelSection, TrainSection
 from kore.data.records import Sample
-from kore.errors import DataError
+from kore.errors import DataError, UsageError
 from kore.methods.registry import make_method
 from kore.models.families import family_of, linear_rows, model_class
 from kore.models.generate import Engine, Prompt
-from kore.models.load import load
+from kore.models.load import load, load_processor
+from kore.models.processing import Encoder
 from kore.nullspace.adapter_init import build
-from kore.nullspace.calibrate import calibrate
+from kore.nullspace.calibrate import Calibration
 from kore.training.run import train
+from scripts.models_page import PAGE, page
 from tests.models.families import CASES, HIDDEN, TEXT, VISION
 
 NAMES = [
@@ -72,9 +74,9 @@ def test_a_family_goes_the_whole_way(name: str, folders: Any, tmp_path: Path) ->
     backbone = load(section)
     rows = linear_rows(backbone.model, backbone.family)
     assert sum(row.count for row in rows if not row.skipped) == len(backbone.family.linears)
-    covariance = calibrate(
-        backbone, data, CalibrateSection(samples=["x"], batch=2, with_answers=True), tmp_path / "c"
-    )
+    job = Calibration(backbone, data, CalibrateSection(samples=["x"], batch=2, with_answers=True))
+    assert job.whole == case.whole
+    covariance = job.run(tmp_path / "c")
     assert {linear for site in covariance.sites for linear in site.linears} == set(backbone.family.linears)
     factors = build(backbone.weight, covariance, AdapterSection(rank=4)).a
 
@@ -99,6 +101,24 @@ def test_a_family_goes_the_whole_way(name: str, folders: Any, tmp_path: Path) ->
     session = Session.open(str(run.adapter), ModelSection(), max_new_tokens=3)
     (replies,) = session.answer([Ask("Who is this?", compare=True)])
     assert isinstance(replies, list) and len(replies) == 2
+
+
+def test_a_pixel_limit_takes_effect_or_is_refused(folders: Any) -> None:
+    prompt = Prompt.ask("What is shown?", [Image.new("RGB", (200, 200))])
+
+    def tokens(limit: int | None) -> int:
+        processor = load_processor(folders("qwen3_vl"), ModelSection(max_pixels=limit))
+        return len(Encoder(processor).prompt(prompt.turns, prompt.images)["input_ids"])
+
+    assert tokens(400) < tokens(None)
+    for name in ("llava", "llama"):
+        with pytest.raises(UsageError, match="max_pixels has no effect"):
+            load_processor(folders(name), ModelSection(max_pixels=400))
+
+
+@pytest.mark.slow
+def test_the_page_of_models_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page()
 
 
 def test_paligemma_is_refused_with_the_reason() -> None:

@@ -83,7 +83,9 @@ def test_items_are_taught_with_and_without_images(
     )
     model = llama if kind == "text-only" else tiny_llava
     request = Request(
-        str(items(tmp_path, "flag.png" if shown else None)), resolve("tiny", flags(model, old)), tmp_path / "out"
+        str(items(tmp_path, "flag.png" if shown else None)),
+        resolve("tiny", flags(model, old)),
+        tmp_path / "out",
     )
     planned = plan(request)
     assert any("reads no images" in note for note in planned.notes) == (kind == "text-only" and shown)
@@ -112,7 +114,14 @@ def test_a_text_only_model_goes_through_the_commands(llama: Path, tmp_path: Path
     assert done.returncode == 0, done.stderr
     lines(
         tmp_path / "eval.jsonl",
-        {"question_id": "q", "image": "flag.png", "text": "Which?", "answer": "Lima", "type": "country", "cnn_wiki_type": "wiki"},
+        {
+            "question_id": "q",
+            "image": "flag.png",
+            "text": "Which?",
+            "answer": "Lima",
+            "type": "country",
+            "cnn_wiki_type": "wiki",
+        },
     )
     done = kore("eval", "run", "--suite", "eval.jsonl", "--json", cwd=tmp_path)
     assert done.returncode == 0 and "asked without their images" in done.stderr, done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, MissingArtefact
-from kore.models.families import model_class
+from kore.models.families import LinearRow, family_of, linear_rows, model_class
 
 if TYPE_CHECKING:
     from kore.config.resolve import ModelSection
@@ -41,6 +41,12 @@ def folder_of(section: ModelSection) -> Path:
             f"no such architecture: {section.architecture}", hint=f"KORE ships {', '.join(names())}"
         )
     return folder
+
+
+def linears_of(folder: Path) -> list[LinearRow]:
+    """Every linear of a folder's language model, adapted or not, by its configuration alone."""
+    model = skeleton(folder)
+    return linear_rows(model, family_of(model))
 
 
 def skeleton(folder: Path) -> Any:
