@@ -10,12 +10,11 @@ import sys
 from pathlib import Path
 
 import kore
+from kore.demo.archive import demo_data
 from kore.models.load import embedded_base
 from kore.progress import lines
 
-ITEMS = (
-    embedded_base().parent / "data" / "items.jsonl"
-)  # facts about countries that kore-tiny does not know, with flags
+ITEMS = demo_data() / "items.jsonl"  # facts about countries that kore-tiny does not know, with flags
 
 
 def main() -> None:

@@ -98,7 +98,8 @@ def export(
             made = _merged(adapter, out, reference, dtype)
         else:
             made = write_vllm(adapter, out, reference)
-        write_card(out, form, {**facts, **(card or {}), "base_path": model_name(reference.path), **made})
+        about = {"base_path": model_name(reference.path), "text_only": reference.text_only}
+        write_card(out, form, {**facts, **(card or {}), **about, **made})
         manifest.finished(**made).write(out)
         return {"out": str(out), "form": form, **made}
 

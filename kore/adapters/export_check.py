@@ -17,6 +17,7 @@ from kore.errors import DataError
 from kore.models.load import Backbone, load
 from kore.models.load_errors import loading
 from kore.models.processing import Encoder
+from kore.models.special_tokens import is_text_only
 
 if TYPE_CHECKING:
     from kore.config.resolve import ModelSection
@@ -55,12 +56,14 @@ class Reference:
         lineage: the base's.
         select_layer: the vision tower's layer that the adapter was trained with, where the base's
             configuration names another.
+        text_only: whether the model reads no images.
     """
 
     section: ModelSection
     path: Path
     lineage: Lineage
     select_layer: int | None
+    text_only: bool
     prompts: Sequence[Prompt]
     with_adapter: Tensor
     without: Tensor
@@ -80,9 +83,10 @@ class Reference:
             without = logits(backbone, prompts)
         layer = backbone.reads.get("vision_select_layer")
         path, lineage = backbone.path, backbone.lineage
+        text_only = is_text_only(backbone.processor)
         del backbone
         gc.collect()
-        return Reference(section, path, lineage, layer, prompts, with_adapter, without)
+        return Reference(section, path, lineage, layer, text_only, prompts, with_adapter, without)
 
     def check(self, what: str, base: Path, adapter: Path | None = None) -> Check:
         """Load an export with stock tools and compare it.

@@ -66,7 +66,7 @@ def attach(
         r=single,
         lora_alpha=single,
         lora_dropout=0.0,
-        target_modules=_exactly(names) if names else family.targets if family else None,
+        target_modules=_targets(family, names),
         rank_pattern=different,
         alpha_pattern=different,
         modules_to_save=[whole] if projector and whole else None,
@@ -81,6 +81,9 @@ def attach(
         peft_model.base_model.set_adapter([*earlier, adapter])
     else:
         peft_model = get_peft_model(model, config, adapter_name=adapter)
+    wanted = set(names or (family.linears if family else ()))
+    if wanted and (extra := _adapted(peft_model, adapter) - wanted):
+        raise DataError("PEFT adapts a linear that was not asked for", where=min(extra))
     if a is None:
         return peft_model
     left = dict(a)
@@ -101,8 +104,19 @@ def attach(
     return peft_model
 
 
-def _exactly(names: list[str]) -> str:
-    return "|".join(re.escape(name) for name in names)
+def _targets(family: Family | None, names: list[str]) -> str | list[str] | None:
+    """PEFT's target_modules: the named linears, else all that the family adapts."""
+    if names:
+        return family.only(names) if family else "|".join(re.escape(name) for name in names)
+    return family.targets if family else None
+
+
+def _adapted(model: Any, adapter: str) -> set[str]:
+    """Full names of the modules with a LoRA of this name."""
+    from peft.tuners.lora import LoraLayer
+
+    named = model.base_model.model.named_modules()
+    return {n for n, m in named if isinstance(m, LoraLayer) and adapter in m.lora_A}
 
 
 def _pattern(name: str, names: list[str]) -> str:

@@ -104,13 +104,16 @@ def write_low_rank(folder: Path, value: LowRank) -> None:
     ranks = {name: len(a) for name, (a, _) in value.factors.items()}
     most = max(ranks.values())
     different = {name: r for name, r in ranks.items() if r != most}
-    config = read_json(folder / CONFIG) | {
+    config = read_json(folder / CONFIG)
+    names = list(ranks)
+    as_list = isinstance(config.get("target_modules"), list)  # a model whose regexes PEFT misreads
+    config |= {
         "r": most,
         "lora_alpha": most,
         "rank_pattern": different,
         "alpha_pattern": different,
         "use_rslora": False,
-        "target_modules": "|".join(re.escape(name) for name in ranks),
+        "target_modules": names if as_list else "|".join(map(re.escape, names)),
         "modules_to_save": list(value.modules) or None,
     }
     write_json(folder / CONFIG, config)

@@ -142,8 +142,6 @@ def read_checked(source: str, *, image_root: Path | None = None) -> list[tuple[s
         where = f"{place}: item {item.id}"
         if item.id in places:
             faults.add(repeated_id(item.id, place, places[item.id]))
-        if not item.images:
-            faults.add(DataError("an item needs a picture", where=where, hint='add "image": "FILE"'))
         for image in item.images:
             try:
                 if "://" not in image:

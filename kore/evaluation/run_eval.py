@@ -25,6 +25,7 @@ from kore.evaluation.runner import BASE, Result, evaluate
 from kore.evaluation.suite_options import SuiteOptions
 from kore.evaluation.suites import resolve_suites
 from kore.evaluation.target import load_target
+from kore.evaluation.text_only import takes_images, without_images
 from kore.evaluation.types import Suite
 from kore.io.files import check_place
 from kore.progress import Progress, silent
@@ -94,6 +95,7 @@ class Plan:
     out: Path
     style: Style
     protocol: str
+    notes: tuple[str, ...] = ()
 
     @property
     def answers(self) -> int:
@@ -192,11 +194,14 @@ def plan(request: Request) -> Plan:
     )
     names = request.suites or _default_suites(request, profile, target, out)
     suites = resolve_suites(names, choice)
+    notes: list[str] = []
+    if target is not None and not takes_images(target.model):
+        suites, notes = without_images(suites)
     parse_gates(request.fail_under, [s.name for s in suites])
     if not request.rescore:
         for suite in suites:
             check_pictures(suite)
-    return Plan(request, profile, target, suites, names, judge, out, style, protocol)
+    return Plan(request, profile, target, suites, names, judge, out, style, protocol, tuple(notes))
 
 
 def check_pictures(suite: Suite) -> None:
@@ -289,7 +294,7 @@ def _finish(planned: Plan, results: dict[str, Result]) -> Outcome:
         subset=bool(request.limit or request.ids),
         split=request.split,
     )
-    warnings = [*_file_warnings(planned.suites), *_write(planned, results, value)]
+    warnings = [*planned.notes, *_file_warnings(planned.suites), *_write(planned, results, value)]
     gates = parse_gates(request.fail_under, [s.name for s in planned.suites])
     return Outcome(value, planned.out, gates, warnings)
 

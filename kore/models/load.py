@@ -16,11 +16,11 @@ from kore.artifacts.model_folder import embedded_base as embedded_base
 from kore.artifacts.model_folder import model_folder as model_folder
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.io.files import hash_bytes, hash_file, hash_json, read_json
-from kore.models import qwen_image_processor as pictures_only
 from kore.models.checkpoint import check_finite, weight_files
-from kore.models.families import Family, family_of
+from kore.models.families import Family, family_of, model_class
+from kore.models.image_processor import image_only
 from kore.models.load_errors import loading
-from kore.models.special_tokens import missing_marks
+from kore.models.special_tokens import missing_marks, tokenizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +38,8 @@ class Backbone:
     """A model ready to be asked, adapted or trained.
 
     Attributes:
-        model: an image-text-to-text model of transformers (or a PeftModel around one).
-        processor: its processor (tokenizer, image processor, chat template).
+        model: a causal or image-text-to-text model of transformers (or a PeftModel around one).
+        processor: its processor (tokenizer, image processor, chat template); a text-only model's tokenizer.
         fingerprint: hash of the base's configuration and weights: what an adapter belongs to.
         earlier: the adapter that `model` carries already, under whatever is trained next.
         reads: what is changed of how the model reads its inputs (see `set_reading`).
@@ -93,6 +93,19 @@ def dense(linear: Any) -> torch.Tensor:
         units = torch.eye(linear.in_features, device=weight.device)
         rows = torch.cat([linear.forward(part) for part in torch.split(units, _UNITS)])
         return rows.T if linear.bias is None else (rows - linear.bias).T
+
+
+def reads_images(folder: Path) -> bool:
+    """Whether the model of a folder takes images, by its configuration alone.
+
+    Raises:
+        DataError: a configuration that KORE cannot use.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    with loading("model configuration", folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return model_class(config) is AutoModelForImageTextToText
 
 
 def base_identity() -> dict[str, str]:
@@ -192,12 +205,13 @@ def set_reading(model: Any, processor: Any, section: ModelSection) -> dict[str, 
 
 
 def load_processor(folder: Path, section: ModelSection) -> Any:
-    """The model's processor, with the profile's pixel limit.
+    """The model's processor with the profile's pixel limit; a text-only model's tokenizer.
 
     Raises:
         DataError: it cannot be loaded, or lacks an image processor or a chat template.
+        UsageError: the pixel limit has no effect on it.
     """
-    from transformers import AutoProcessor
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, AutoTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -206,23 +220,44 @@ def load_processor(folder: Path, section: ModelSection) -> Any:
     if section.max_pixels is not None:
         options["max_pixels"] = section.max_pixels
     with loading("processor", folder):
-        if pictures_only.needed(str(read_json(folder / "config.json").get("model_type"))):
-            processor = pictures_only.load(folder, **options)
-        else:
-            processor = AutoProcessor.from_pretrained(folder, **options)
-    if getattr(processor, "image_processor", None) is None:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        text_only = model_class(config) is AutoModelForCausalLM
+        processor: Any
+        try:
+            if text_only:
+                processor = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            else:
+                processor = image_only(folder, **options) or AutoProcessor.from_pretrained(folder, **options)
+        except ImportError as error:
+            package = error.name or "torchvision"
+            raise MissingArtefact(
+                f"the model's processor needs {package}", where=str(folder), hint=f"pip install {package}"
+            ) from error
+    if not text_only and getattr(processor, "image_processor", None) is None:
         raise DataError(
             "no image processor",
             where=str(folder),
             hint="copy preprocessor_config.json (or processor_config.json) from the original model",
         )
-    if not getattr(processor, "chat_template", None):
+    if not processor.chat_template and not tokenizer_of(processor).chat_template:
         raise DataError(
             "no chat template",
             where=str(folder),
-            hint="copy chat_template.jinja from the instruct model of this family into the folder",
+            hint="use the instruct version of the model, or copy its chat_template.jinja into the folder",
+        )
+    if section.max_pixels is not None and not _limited(processor, section.max_pixels):
+        raise UsageError(
+            "model.max_pixels has no effect on this model's processor", hint="leave model.max_pixels out"
         )
     return processor
+
+
+def _limited(processor: Any, most: int) -> bool:
+    """Whether the image processor has taken the limit over, in one of the two ways that there are."""
+    images = getattr(processor, "image_processor", None)
+    size = getattr(images, "size", None) or {}
+    longest = size.get("longest_edge") if hasattr(size, "get") else getattr(size, "longest_edge", None)
+    return most in (getattr(images, "max_pixels", None), longest)
 
 
 def load(section: ModelSection, *, download: bool = False) -> Backbone:
@@ -234,7 +269,7 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
             finite, or its language layers cannot be found.
     """
     import torch
-    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+    from transformers import AutoConfig, BitsAndBytesConfig
     from transformers.utils import logging
 
     folder = model_folder(section.id, download=download)
@@ -259,7 +294,8 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
     logging.set_verbosity_error()
     weight_files(folder)
     with loading("model", folder):
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True, **options)
+        auto = model_class(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        loaded: Any = auto.from_pretrained(folder, output_loading_info=True, **options)
     model, info = loaded
     refuse_incomplete(info, folder, ("missing", "unexpected"))
     check_finite(model.named_parameters(), folder)

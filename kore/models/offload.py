@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kore.errors import DataError, UsageError
 from kore.models.architectures import skeleton
 from kore.models.checkpoint import check_finite, weight_files
-from kore.models.families import Family, family_of, language_layers
+from kore.models.families import Family, family_of, language_layers, model_class
 from kore.models.load import (
     Backbone,
     fingerprint,
@@ -174,8 +174,6 @@ class LayerShards:
         transformers computes the buffers that no checkpoint holds (rotary frequencies); its own
         loading of a model of zero decoder layers is the one way that gets all of them right.
         """
-        from transformers import AutoModelForImageTextToText
-
         config = copy.deepcopy(self._model.config)
         text = config.get_text_config()
         text.num_hidden_layers = 0
@@ -183,7 +181,7 @@ class LayerShards:
             text.layer_types = []
         folder = self.shards.folder
         with loading("model", folder):
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            loaded: Any = model_class(config).from_pretrained(
                 folder, config=config, dtype=self._dtype, trust_remote_code=False, output_loading_info=True
             )
         empty, info = loaded

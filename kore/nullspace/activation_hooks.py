@@ -6,7 +6,7 @@ the identity of the input tensor during a forward pass, never by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -28,8 +28,17 @@ class Tap:
 
 def site_name(linears: list[str]) -> str:
     """A short name from the linears that share the input: qkv, o, gate_up, down."""
-    stems = [name.rpartition(".")[2].removesuffix("_proj") for name in linears]
+    stems = [name.rpartition(".")[2].removesuffix("_proj").removeprefix("in_proj_") for name in linears]
     return ("" if all(len(stem) == 1 for stem in stems) else "_").join(stems)
+
+
+def site_names(groups: Sequence[list[str]]) -> list[str]:
+    """Distinct names for one layer's groups of linears: those alike say which module they belong to."""
+    short = [site_name(linears) for linears in groups]
+    return [
+        name if short.count(name) == 1 else f"{linears[0].split('.')[-2]}_{name}"
+        for name, linears in zip(short, groups, strict=True)
+    ]
 
 
 class LayerTaps:
@@ -120,6 +129,8 @@ class LayerTaps:
             mask = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
         else:
             mask = self._mask.to(x.device)
+            if x.dim() == 2 and len(x) == mask.numel():  # tokens of all samples in one row (beside experts)
+                x = x.view(*mask.shape, x.shape[-1])
         if x.shape[:-1] != mask.shape:
             raise DataError(f"its input is {tuple(x.shape)}, the tokens are {tuple(mask.shape)}")
         if not self._normalise:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,21 @@ from kore.errors import DataError, UsageError
 from kore.io.files import hash_json
 from kore.models.families import language_layers, language_linears
 from kore.nullspace.accumulator import Accumulator
-from kore.nullspace.activation_hooks import LayerTaps, site_name
+from kore.nullspace.activation_hooks import LayerTaps, site_names
 from kore.nullspace.batches import Batches, make_batches, placed, sample_hash
 from kore.nullspace.covariance import KIND, Covariance, Site, read_sites, shard, write_shard
 from kore.nullspace.group import Group
 from kore.nullspace.layer_selection import parse_layers
-from kore.nullspace.layerwise import HiddenCache, Start, quiet_inference, run_layer, start
+from kore.nullspace.layerwise import (
+    HiddenCache,
+    NotPlainStack,
+    Start,
+    is_plain_stack,
+    quiet_inference,
+    run_layer,
+    run_whole,
+    start,
+)
 from kore.nullspace.memory_plan import Plan, check_room, make_plan, parse_bytes
 from kore.nullspace.weight_provider import Held, Weights
 from kore.progress import Progress, silent
@@ -79,7 +88,9 @@ class Calibration:
         )
         self.world = current()
         self.widest = 0
-        self.plan: Plan = self._plan()
+        with quiet_inference():
+            self.whole = self._needs_whole_passes()
+            self.plan: Plan = self._plan()
 
     def manifest(self) -> Manifest:
         """What identifies this covariance: the model, the samples and how they are read."""
@@ -154,7 +165,7 @@ class Calibration:
         on_disk = self.plan.hidden_on == "disk"
         folder = out / _HIDDEN / str(self.world.rank) if on_disk else None
         cache = HiddenCache(folder, self.backbone.device)
-        streaming = len(groups) == 1 and self.weights.keeps_all
+        streaming = self.whole or (len(groups) == 1 and self.weights.keeps_all)
         starts: dict[int, Start] = {}
         done = len(present)
         try:
@@ -198,11 +209,22 @@ class Calibration:
         """All layers in one go, batch by batch: nothing needs to be kept."""
         taps = {n: self._taps(self.linears[n]) for n in group.summed}
         for batch in mine:
+            if self.whole:
+                self._through_model(batch, taps)
+                continue
             begun = self._begin(batch)
             hidden = begun.hidden
             for n in group.layers:
                 hidden = self._through(n, batch, hidden, begun, taps.get(n))
         return taps
+
+    def _through_model(self, batch: int, taps: Mapping[int, LayerTaps]) -> None:
+        """The whole model on one batch, with taps on some of its layers."""
+        inputs = self._inputs(batch)
+        with ExitStack() as held, self._named(batch):
+            for each in taps.values():
+                held.enter_context(each).start(inputs["attention_mask"].bool())
+            run_whole(self.backbone.model, self.stack, inputs)
 
     def _sum_group(
         self, group: Group, mine: list[int], starts: dict[int, Start], cache: HiddenCache
@@ -223,15 +245,20 @@ class Calibration:
     def _through(self, n: int, batch: int, hidden: Tensor, begun: Start, taps: LayerTaps | None) -> Tensor:
         if taps is None:
             return run_layer(self.stack[n], hidden, begun.calls[n])
-        with taps:
+        with taps, self._named(batch):
             taps.start(begun.mask)
-            try:
-                result = run_layer(self.stack[n], hidden, begun.calls[n])
-            except DataError as error:
-                ids = ", ".join(self.samples[i].id for i in self.batches.groups[batch])
-                raise DataError(f"{error.message} (samples {ids})", where=error.where) from error
+            result = run_layer(self.stack[n], hidden, begun.calls[n])
             taps.end()
         return result
+
+    @contextmanager
+    def _named(self, batch: int) -> Iterator[None]:
+        """Errors inside the block name the batch's samples."""
+        try:
+            yield
+        except DataError as error:
+            ids = ", ".join(self.samples[i].id for i in self.batches.groups[batch])
+            raise DataError(f"{error.message} (samples {ids})", where=error.where) from error
 
     def _write(self, out: Path, layer: int, taps: LayerTaps) -> None:
         for tap in taps.taps:
@@ -239,8 +266,7 @@ class Calibration:
 
         def write() -> None:
             matrices, sites = {}, []
-            for tap in taps.taps:
-                site = site_name(tap.linears)
+            for site, tap in zip(site_names([tap.linears for tap in taps.taps]), taps.taps, strict=True):
                 packed = matrices[site] = tap.sum.packed()
                 sites.append(
                     Site.measure(
@@ -259,7 +285,8 @@ class Calibration:
     def _chosen(self) -> dict[int, dict[str, nn.Linear]]:
         """The linears whose inputs are summed, by layer."""
         if self.choice is None:
-            return {n: self._all[n] for n in parse_layers(self.section.layers, len(self.stack))}
+            wanted_layers = parse_layers(self.section.layers, len(self.stack))
+            return {n: self._all[n] for n in wanted_layers if n in self._all}
         wanted: dict[int, dict[str, nn.Linear]] = {}
         for site in self.choice.chosen:
             wanted.setdefault(site.layer, {}).update({n: self._all[site.layer][n] for n in site.linears})
@@ -276,30 +303,66 @@ class Calibration:
     def _inputs(self, batch: int) -> dict[str, Tensor]:
         return placed(self.backbone, self.batches.inputs(batch))
 
+    def _within(self, linears: Iterable[str]) -> frozenset[str]:
+        """Names of linears inside their layer."""
+        return frozenset(map(self.backbone.family.within_layer, linears))
+
+    def _needs_whole_passes(self) -> bool:
+        """Whether the decoder layers cannot be run one by one, tried on a batch with images and one without.
+
+        Raises:
+            NotPlainStack: so it is, and the weights come from disk layer by layer.
+        """
+        seen: dict[bool, int] = {}
+        for batch, group in enumerate(self.batches.groups):
+            seen.setdefault(any(self.samples[i].images for i in group), batch)
+        for batch in seen.values():
+            if not self.weights.keeps_all:
+                try:
+                    self._begin(batch)
+                except NotPlainStack as error:
+                    raise NotPlainStack(error.message, hint="calibrate it without --offload") from error
+            elif not is_plain_stack(self.backbone.model, self.stack, self._inputs(batch)):
+                return True
+        return False
+
     def _plan(self) -> Plan:
-        """Find the sites of the first layer on the shortest batch, and count bytes."""
-        with quiet_inference():
-            with self.weights.outside():
-                begun = start(self.backbone.model, self.stack, self._inputs(0))
-            taps = self._taps(self._all[0])
-            with self.weights.layer(0), taps:
-                taps.start(begun.mask)
-                run_layer(self.stack[0], begun.hidden, begun.calls[0])
-        per_token = begun.hidden.shape[-1] * begun.hidden.element_size()
-        share = -(-self.batches.padded // self.world.size)
-        kinds = [({_stem(name) for name in tap.linears}, tap.sum.d_in) for tap in taps.taps]
+        """Find the sites of each kind of layer on the shortest batch, and count bytes."""
+        alike: dict[frozenset[str], int] = {}  # layers with the same linears have the same sites
+        for n, linears in self._all.items():
+            alike.setdefault(self._within(linears), n)
+        hidden = extra = 0
+        taps = {n: self._taps(self._all[n]) for n in alike.values()}
+        if self.whole:
+            self._through_model(0, taps)
+        else:
+            begun = self._begin(0)
+            for n in taps:
+                with self.weights.layer(n):
+                    self._through(n, 0, begun.hidden, begun, taps[n])
+            share = -(-self.batches.padded // self.world.size)
+            first = self.batches.lengths[self.batches.groups[0][-1]] * len(self.batches.groups[0])
+            hidden = share * begun.hidden.shape[-1] * begun.hidden.element_size()
+            extra = share * begun.extra_bytes // first
+        sites = {
+            kind: [(self._within(tap.linears), tap.sum.d_in) for tap in taps[n].taps]
+            for kind, n in alike.items()
+        }
         widths = [
-            [d_in for stems, d_in in kinds if stems & {_stem(name) for name in linears}]
-            for linears in self.linears.values()
+            [
+                d_in
+                for readers, d_in in sites[self._within(self._all[n])]
+                if readers & self._within(self.linears[n])
+            ]
+            for n in self.layers
         ]
         self.widest = max(max(each) for each in widths)
-        first = self.batches.lengths[self.batches.groups[0][-1]] * len(self.batches.groups[0])
         return make_plan(
             widths=widths,
             samples=len(self.samples),
             tokens=self.batches.tokens,
-            hidden=share * per_token,
-            extra=share * begun.extra_bytes // first,
+            hidden=hidden,
+            extra=extra,
             weights=self.weights.peak_bytes,
             budget=parse_bytes(self.section.memory),
             item=8 if self.section.accumulate == "float64" else 4,
@@ -311,13 +374,8 @@ def _by_layer(backbone: Backbone) -> dict[int, dict[str, nn.Linear]]:
     """The adapted linears of each decoder layer, by full name."""
     found: dict[int, dict[str, nn.Linear]] = {}
     for name, module in language_linears(backbone.model, backbone.family).items():
-        layer = int(name.removeprefix(f"{backbone.family.layers}.").partition(".")[0])
-        found.setdefault(layer, {})[name] = module
+        found.setdefault(backbone.family.layer_of(name), {})[name] = module
     return found
-
-
-def _stem(linear: str) -> str:
-    return linear.rpartition(".")[2]
 
 
 def calibrate(

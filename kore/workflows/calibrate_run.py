@@ -19,6 +19,9 @@ from kore.artifacts.run import home
 from kore.distributed import on_first_rank
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import hash_json, read_json, write_json
+from kore.models.families import linear_rows
+from kore.models.load import model_folder, reads_images
+from kore.models.special_tokens import is_text_only
 from kore.nullspace.adapter_init import adapted, build
 from kore.nullspace.calibrate import Calibration
 from kore.nullspace.covariance import Covariance, Site
@@ -94,12 +97,17 @@ class CalibrateJob:
         self.sources: list[Source] = parse_sources(section.samples, section.count)
         self._pictures = Path(tempfile.mkdtemp(prefix="kore-samples-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._pictures, ignore_errors=True)
+        if backbone is not None:
+            images = not is_text_only(backbone.processor)
+        else:
+            images = reads_images(model_folder(profile.model.id, download=download))
         drawn = samples or collect(
             self.sources,
             section.seed,
             self._pictures,
             onevision=section.onevision,
             on_skip=on_note,
+            images=images,
         )
         others: list[Sample] = []
         if section.held_out:
@@ -111,6 +119,7 @@ class CalibrateJob:
                 section.held_out,
                 onevision=section.onevision,
                 on_skip=on_note,
+                images=images,
             )
             if not others:
                 raise UsageError(
@@ -126,6 +135,7 @@ class CalibrateJob:
             from kore.models.load import load
 
             backbone = load(profile.model, download=download)
+        self.linears = linear_rows(backbone.model, backbone.family)
         if earlier is not None:
             earlier.stack_on(backbone)
             if (weights := options.get("weights")) is not None:
@@ -152,7 +162,12 @@ class CalibrateJob:
 
     def lines(self) -> list[str]:
         """What will be summed, and what that takes, for people."""
-        return [*([self.choice.line()] if self.choice else []), *self.plan.lines()]
+        whole = "its layers cannot be run alone: whole forward passes, one for each group of layers"
+        return [
+            *([self.choice.line()] if self.choice else []),
+            *self.plan.lines(),
+            *([whole] if self.calibration.whole else []),
+        ]
 
     def close(self) -> None:
         """Remove the pictures that were unpacked for this job."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.artifacts.events import EventWriter
 from kore.artifacts.manifest import locked
-from kore.artifacts.run import Run, data_root, home
+from kore.artifacts.run import Run, home
 from kore.errors import DataError, UsageError
 from kore.io.files import check_place, hash_json
 from kore.io.jsonl import STDIO
@@ -19,15 +19,13 @@ from kore.progress import Progress, silent
 from kore.workflows import stages
 from kore.workflows.example_answers import side_by_side
 from kore.workflows.result import Measured, Outcome, advise, headline, item_verdicts, legend
-from kore.workflows.retention_samples import ASKED, Old, old_samples, rehearse_old
+from kore.workflows.retention_samples import Old, old_samples, rehearse_old
 from kore.workflows.run_events import accounted, begun, state_of
 from kore.workflows.sequential import Batch, batches, find_run, protect, read_earlier
 
 if TYPE_CHECKING:
     from kore.config.resolve import Profile, Resolved
     from kore.data.records import KnowledgeItem
-    from kore.evaluation.suite_options import SuiteOptions
-    from kore.evaluation.types import Suite
 
 BEFORE = "before"  # the row of the model that the earlier run left
 
@@ -63,6 +61,7 @@ class Plan:
         notes: what the model will probably not understand of the items.
         earlier: the runs that came before, oldest first.
         places: item id -> ``file:line``.
+        images: whether the model reads images.
     """
 
     request: Request
@@ -72,6 +71,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     earlier: list[Batch] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
+    images: bool = True
 
     @property
     def constrained(self) -> bool:
@@ -101,11 +101,16 @@ class Plan:
         from kore.adapters.param_count import TOTAL, table
         from kore.augment.cost_estimate import estimate
         from kore.augment.fit import Fitter
+        from kore.models.architectures import linears_of
         from kore.models.token_budget import token_budget
 
         profile = self.request.resolved.profile
         fitter = Fitter(token_budget(profile.model, profile.train), self.places)
-        drawn = rehearse_old(profile.calibrate, needed=self.needs_old) if self.draws_old else None
+        drawn = (
+            rehearse_old(profile.calibrate, needed=self.needs_old, images=self.images)
+            if self.draws_old
+            else None
+        )
         rows = [] if self.constrained and _needs_covariance(profile) else table(profile)
         return {
             "v": 1,
@@ -121,6 +126,7 @@ class Plan:
             "trainable": next((row["trainable"] for row in rows if row["part"] == TOTAL), None),
             "batch": profile.train.batch,
             "after": [batch.to_json() for batch in self.earlier],
+            "linears": [row.to_json() for row in linears_of(self.model)],
             "notes": self.notes,
         }
 
@@ -137,14 +143,15 @@ def plan(request: Request) -> Plan:
     from kore.augment.inputs import read_checked
     from kore.evaluation.run_eval import check_pictures
     from kore.evaluation.suites import resolve_suites
-    from kore.models.load import EMBEDDED, model_folder
+    from kore.models.load import EMBEDDED, model_folder, reads_images
+    from kore.workflows.injection_suites import earlier_suites, suite_options
     from kore.workflows.validate import check_training
 
     check_training(request.resolved.profile)
     read = read_checked(request.items, image_root=request.image_root)
     items = [item for _, item in read]
     places = {item.id: where for where, item in read}
-    for suite in resolve_suites(request.suites, choice(request)):
+    for suite in resolve_suites(request.suites, suite_options(request.data_dir)):
         if suite.role == "adaptation":
             raise UsageError(
                 f"suite {suite.name} asks for new knowledge, which here is your items'",
@@ -152,23 +159,36 @@ def plan(request: Request) -> Plan:
             )
         check_pictures(suite)
     model = model_folder(request.resolved.profile.model.id)
+    notes = []
+    if not (images := reads_images(model)):
+        if shown := [item for item in items if item.images]:
+            notes.append(f"the model reads no images: those of {len(shown)} items are left out")
+        items = [item.model_copy(update={"image": None}) for item in items]
+        request = _without_images(request)
     earlier = check_after(request, model) if request.after else []
     for suite in earlier_suites(earlier):
         check_pictures(suite)
     stem = "stdin" if request.items == STDIO else Path(request.items).stem
     name = f"{stem}-{hash_json([item.to_json() for item in items])[:8]}"
-    notes = []
     if request.resolved.profile.model.id == EMBEDDED:
         from kore.demo.vocabulary_check import beyond
 
-        notes = beyond(items, model)
+        notes += beyond(items, model)
     folder = request.out or home() / name
     if any(folder.resolve() in (b.run.resolve(), b.run.resolve().parent) for b in earlier):
         raise UsageError(f"{folder} holds the earlier run", hint="choose another folder with -o")
     check_place(folder)
     if not request.restart:
         check_items(folder, items)
-    return Plan(request, items, folder, model, notes, earlier, places)
+    return Plan(request, items, folder, model, notes, earlier, places, images)
+
+
+def _without_images(request: Request) -> Request:
+    """The request of a text-only model: its items are shown no images, wherever they might come from."""
+    profile = request.resolved.profile
+    augment = profile.augment.model_copy(update={"images": "none"})
+    resolved = replace(request.resolved, profile=profile.model_copy(update={"augment": augment}))
+    return replace(request, resolved=resolved)
 
 
 def _needs_covariance(profile: Profile) -> bool:
@@ -221,6 +241,7 @@ def _injected(planned: Plan, progress: Progress) -> Outcome:
     from kore.evaluation.scores import table
     from kore.models.load import EMBEDDED
     from kore.models.token_budget import token_budget
+    from kore.workflows.injection_suites import asked_as_trained, earlier_suites, suite_options, suites_for
 
     request, resolved, folder = planned.request, planned.request.resolved, planned.folder
     profile, seed = resolved.profile, resolved.profile.train.seed
@@ -238,7 +259,9 @@ def _injected(planned: Plan, progress: Progress) -> Outcome:
     constrained = planned.constrained
     old: Old | None = None
     if planned.draws_old:
-        old = old_samples(profile.calibrate, folder, needed=planned.needs_old, restart=restart)
+        old = old_samples(
+            profile.calibrate, folder, needed=planned.needs_old, restart=restart, images=planned.images
+        )
     sources = {"items": request.items}
     covariance = folder / "covariance" if constrained else None
     contrasted = constrained and profile.adapter.basis == "contrast"
@@ -286,7 +309,9 @@ def _injected(planned: Plan, progress: Progress) -> Outcome:
             command=request.command,
         )
     lap("train")
-    suites, label = suites_for(request, tree, old.asked if old else None), profile.train.method
+    options = suite_options(request.data_dir)
+    suites = suites_for(request.suites, options, tree, old.asked if old else None)
+    label = profile.train.method
     before = earlier_suites(planned.earlier)
     models: dict[str, Run | None] = {stages.BASE: None, label: run}
     if request.after is not None:
@@ -349,44 +374,3 @@ def check_questions(report: Mapping[str, Any]) -> None:
             "no question can be asked about these items, so their learning cannot be measured",
             hint='give them facts, e.g. "facts": {"capital": "Lima"}, or a teacher that writes questions',
         )
-
-
-def suites_for(request: Request, tree: Path, old: Path | None) -> list[Suite]:
-    """The items' own questions, then the named suites, else agreement with the base on old prompts."""
-    from kore.evaluation.agreement import load_agreement
-    from kore.evaluation.questions import load_questions
-    from kore.evaluation.suites import resolve_suites
-
-    own: list[Suite] = [load_questions(tree / "eval.jsonl", name="items")]
-    if request.suites:
-        return own + resolve_suites(request.suites, choice(request))
-    assert old is not None
-    return [*own, load_agreement(old, limit=ASKED)]
-
-
-def choice(request: Request) -> SuiteOptions:
-    """Where suites are looked for; what is new is the items' own questions alone."""
-    from kore.evaluation.suite_options import SuiteOptions
-
-    return SuiteOptions(data=request.data_dir or data_root(), role="retention")
-
-
-def earlier_suites(earlier: Sequence[Batch]) -> list[Suite]:
-    """The questions on every earlier batch's items, as far as they are there."""
-    from kore.evaluation.questions import load_questions
-
-    return [
-        load_questions(batch.questions, name=f"batch {number}")
-        for number, batch in enumerate(earlier, 1)
-        if batch.questions is not None and batch.questions.is_file()
-    ]
-
-
-def asked_as_trained(tree: Path) -> int:
-    """Questions on a picture that training shows, too: for want of other pictures of the item."""
-    from kore.data.records import Sample, read_records
-    from kore.evaluation.questions import load_questions
-
-    shown = {image for sample in read_records(Sample, tree / "samples.jsonl") for image in sample.images}
-    questions = load_questions(tree / "eval.jsonl", name="items").questions
-    return sum(any(image in shown for image in question.images) for question in questions)

@@ -34,7 +34,9 @@ class Old:
     given: Path | None = None
 
 
-def old_samples(section: CalibrateSection, folder: Path, *, needed: bool, restart: bool = False) -> Old:
+def old_samples(
+    section: CalibrateSection, folder: Path, *, needed: bool, restart: bool = False, images: bool = True
+) -> Old:
     """Draw old samples from the sources of the covariance into files of `folder`.
 
     The files are named after the content of what was drawn, images included: a changed source gives new
@@ -42,6 +44,7 @@ def old_samples(section: CalibrateSection, folder: Path, *, needed: bool, restar
 
     Args:
         needed: the method trains with old samples. It is given those that a covariance would protect.
+        images: whether the model reads images; samples with images are left out where it does not.
 
     Raises:
         UsageError: too few for both files. MissingArtefact, DataError: see `kore.nullspace.sources.collect`.
@@ -49,7 +52,7 @@ def old_samples(section: CalibrateSection, folder: Path, *, needed: bool, restar
     from kore.data.records import relative_to
     from kore.nullspace.batches import sample_hash
 
-    used, others = draw_old(section, folder / "held_out")
+    used, others = draw_old(section, folder / "held_out", images)
     key = hash_json([section.seed, *([sample_hash(s) for s in drawn] for drawn in (used, others))])[:8]
 
     def written(name: str, samples: Sequence[Sample]) -> Path:
@@ -90,18 +93,21 @@ def divide(used: Sequence[Sample], others: Sequence[Sample], seed: int) -> tuple
     return mine, asked
 
 
-def rehearse_old(section: CalibrateSection, *, needed: bool) -> int:
+def rehearse_old(section: CalibrateSection, *, needed: bool, images: bool = True) -> int:
     """How many samples are drawn to be protected, or to be given, after the checks of `old_samples`."""
     with TemporaryDirectory(prefix="kore-samples-") as place:
-        used, others = draw_old(section, Path(place))
+        used, others = draw_old(section, Path(place), images)
     return len(divide(used, others, section.seed)[0]) if needed else len(used)
 
 
-def draw_old(section: CalibrateSection, work: Path) -> tuple[list[Sample], list[Sample]]:
+def draw_old(section: CalibrateSection, work: Path, images: bool = True) -> tuple[list[Sample], list[Sample]]:
     """The samples that the covariance is summed over, and others of the same sources."""
     from kore.nullspace.sources import collect, collect_others, parse_sources
 
     sources = parse_sources(section.samples, section.count)
-    used = collect(sources, section.seed, work, onevision=section.onevision)
+    used = collect(sources, section.seed, work, onevision=section.onevision, images=images)
     each = max(1, ASKED // len(sources))
-    return used, collect_others(sources, section.seed, work, used, each, onevision=section.onevision)
+    others = collect_others(
+        sources, section.seed, work, used, each, onevision=section.onevision, images=images
+    )
+    return used, others

@@ -55,6 +55,7 @@ def calibrate(
     from kore.distributed import join, launched
     from kore.errors import UsageError
     from kore.io.files import check_place
+    from kore.models.families import linear_lines
     from kore.nullspace.layer_selection import parse_share
     from kore.workflows.calibrate_run import CalibrateJob
     from kore.workflows.sequential import read_earlier
@@ -91,8 +92,14 @@ def calibrate(
             check_place(job.out)
             job.check_room()
             choice = job.choice.to_json() if job.choice else None
+            rows = job.linears
+            for line in linear_lines(rows):
+                output.note(line)
             if world.first:
-                output.result({"out": str(job.out), **job.plan.to_json(), "choice": choice})
+                linears = [row.to_json() for row in rows]
+                output.result(
+                    {"out": str(job.out), **job.plan.to_json(), "choice": choice, "linears": linears}
+                )
             return
         with output.steps("calibrate") as progress:
             made = job.run(restart=restart, progress=progress)

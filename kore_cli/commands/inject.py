@@ -95,6 +95,12 @@ def inject(
     if dry_run:
         value = planned.rehearse()
         output.result(value, _rehearsed(value))
+        if output.human:
+            from kore.models.families import LinearRow, linear_lines
+
+            names = LinearRow.__dataclass_fields__
+            rows = [LinearRow(**{k: v for k, v in row.items() if k in names}) for row in value["linears"]]
+            output.line("\n".join(linear_lines(rows)))
         return
     with story(output) as progress:
         outcome = run_inject(planned, progress)

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
+from kore.adapters import export_check, merge
 from kore.adapters import lora as adapter
 from kore.adapters.export import export
 from kore.adapters.export_check import Check, refuse_bad
@@ -23,7 +24,6 @@ from kore.adapters.lora_state import WEIGHTS
 from kore.adapters.vllm import padded_rank
 from kore.config.resolve import ModelSection
 from kore.errors import DataError, UsageError
-from kore.models import export_check, merge
 from kore.models.families import language_linears
 from kore.models.load import Backbone, embedded_base, load
 from tests.held import held

@@ -19,7 +19,8 @@ from kore.errors import DataError, KoreError, MissingArtefact, UsageError
 from kore.evaluation.agreement import load_agreement
 from kore.evaluation.suites import resolve_suites
 from kore.workflows import inject
-from kore.workflows.inject import Request, choice, plan, run_inject
+from kore.workflows.inject import Request, plan, run_inject
+from kore.workflows.injection_suites import suite_options
 from kore.workflows.retention_samples import PROTECTED, old_samples
 from kore_cli.main import app
 from tests.held import held
@@ -220,7 +221,7 @@ def test_what_is_new_is_the_items_alone_and_a_question_file_is_of_old_knowledge(
     asked = {"question_id": "1", "image": None, "text": "Is it day?", "answer": "Yes"}
     (tmp_path / "mine.jsonl").write_text(json.dumps({**asked, "type": "x", "cnn_wiki_type": "wiki"}) + "\n")
     mine = str(tmp_path / "mine.jsonl")
-    assert [s.role for s in resolve_suites([mine], choice(wanted))] == ["retention"]
+    assert [s.role for s in resolve_suites([mine], suite_options(wanted.data_dir))] == ["retention"]
     plan(replace(wanted, suites=(mine,)))
     with pytest.raises(UsageError, match="asks for new knowledge") as caught:
         plan(replace(wanted, suites=(f"{mine}:adaptation",)))

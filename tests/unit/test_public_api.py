@@ -14,11 +14,12 @@ import kore
 from kore.artifacts.events import EventTail, EventWriter
 from kore.config.resolve import ModelSection
 from kore.data.records import Sample
+from kore.demo.archive import demo_data
 from kore.errors import DataError, UsageError
 from kore.models.load import load
 from kore.progress import Progress, both, event_log, lines, renamed, silent
 
-ITEMS = Path(kore.__file__).parent / "demo" / "data" / "items.jsonl"
+ITEMS = demo_data() / "items.jsonl"
 
 
 def fresh(code: str) -> str:
