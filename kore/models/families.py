@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -220,8 +220,8 @@ def _sort(model: nn.Module, model_type: str, layers: str) -> tuple[list[str], li
     head: Any = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
     linears = {
         name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and (name.startswith(f"{language}.") or module is head)
+        for name, module in _named_linears(model)
+        if name.startswith(f"{language}.") or module is head
     }
     read = _traced(model, linears)
     adapted, skipped = [], []
@@ -347,8 +347,22 @@ def language_linears(model: nn.Module, family: Family | None = None) -> dict[str
     """The adapted linears by full name, in forward order; names are those without PEFT's wrappers."""
     family = family or family_of(model)
     wanted = set(family.linears)
-    named = ((name.removesuffix(".base_layer"), module) for name, module in model.named_modules())
-    return {n: module for n, module in named if n in wanted and isinstance(module, nn.Linear)}
+    return {name: module for name, module in _named_linears(model) if name in wanted}
+
+
+def _named_linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """The model's own linears by their names without PEFT's wrappers; adapters' linears are left out."""
+    wrappers: list[str] = []
+    for name, module in model.named_modules():
+        if hasattr(module, "base_layer"):
+            wrappers.append(name)
+        if not isinstance(module, nn.Linear):
+            continue
+        wrapper = next((w for w in wrappers if name.startswith(f"{w}.")), None)
+        if wrapper is None:
+            yield name, module
+        elif name == f"{wrapper}.base_layer":
+            yield wrapper, module
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def fault(*arguments: str) -> BaseException | None:
     ],
 )
 def test_training_options_without_effect_are_refused(options: list[str], message: str) -> None:
-    error = fault("train", "nowhere", *options)
+    error = fault("train", "-d", "nowhere", *options)
     assert isinstance(error, UsageError)
     assert message in str(error)
 
@@ -43,7 +43,7 @@ def test_training_options_without_effect_are_refused(options: list[str], message
     ],
 )
 def test_training_options_that_go_together_are_not(options: list[str]) -> None:
-    error = fault("train", "nowhere", *options)
+    error = fault("train", "-d", "nowhere", *options)
     assert isinstance(error, MissingArtefact)
     assert "no such file: nowhere" in str(error)
 
