@@ -97,7 +97,7 @@ class Stop:
     """
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.requested = False
         self.busy = False
         self.at = self.before = 0
 
@@ -109,12 +109,12 @@ class Stop:
         signal.signal(signal.SIGINT, self._old)
 
     def _interrupt(self, number: int, frame: object) -> None:
-        if not self.busy or self.wanted:
+        if not self.busy or self.requested:
             raise KeyboardInterrupt
-        self.wanted = True
+        self.requested = True
 
     def __call__(self) -> bool:
-        return self.wanted or self.at < self.before
+        return self.requested or self.at < self.before
 
 
 def answer_once(plan: Plan, text: str) -> None:
@@ -150,7 +150,7 @@ def _answer_once(plan: Plan, text: str, stop: Stop, output: Output) -> None:
     else:
         replies = [r for _, r in session.stream(ask, stop) if not isinstance(r, str)]
         output.record(record(ask, replies, 0))
-    if stop.wanted:
+    if stop.requested:
         raise Interrupted("stopped")
 
 
@@ -209,7 +209,7 @@ def _answer_lines(plan: Plan, stop: Stop, output: Output) -> int:
         asks: list[tuple[int, str, Ask | KoreError]] = [
             (index + i, where, _read(plan, line, where)) for i, (where, line) in enumerate(batch)
         ]
-        stop.busy, stop.wanted, stop.at = plan.stream, False, index
+        stop.busy, stop.requested, stop.at = plan.stream, False, index
         if plan.stream or any(isinstance(a, _ask_type()) and a.use for _, _, a in asks):
             for number, where, ask in asks:
                 bad += _one(session, ask, number, where, stop, output, streamed=plan.stream)

@@ -65,7 +65,7 @@ class EventReader:
     @property
     def replaced(self) -> bool:
         """Whether the files that were read are gone: a run was restarted in the same folder."""
-        return any(self._is_another(self.folder / name, *known) for name, known in self._heads.items())
+        return any(self._is_another(self.folder / name, *head) for name, head in self._heads.items())
 
     def _is_another(self, path: Path, inode: int, head: bytes) -> bool:
         try:

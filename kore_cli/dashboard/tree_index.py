@@ -50,11 +50,11 @@ class Index:
     seams: tuple[bytes, bytes] = (b"", b"")
     odd: int = 0
 
-    def grown(self, wanted: Callable[[], bool] = lambda: True) -> Index:
+    def grown(self, keep_reading: Callable[[], bool] = lambda: True) -> Index:
         """Add what was appended since; read from the start if the file was rewritten.
 
         Args:
-            wanted: called at each line; False stops and returns this index.
+            keep_reading: called at each line; False stops and returns this index.
         """
         if not self.path.is_file():
             return Index(self.path, self.rejected)
@@ -63,7 +63,7 @@ class Index:
             entries, end, odd = list(index.entries), index.end, index.odd
             stream.seek(end)
             for line in stream:
-                if not wanted():
+                if not keep_reading():
                     return self
                 record = _record(line)
                 if record is not None:

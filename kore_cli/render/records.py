@@ -15,8 +15,8 @@ from kore.io.jsonl import read_jsonl
 from kore_cli.output import Output
 
 
-def show_records(path: Path, output: Output, wanted: str | None) -> None:
-    """Print what a file of records holds; with `wanted`, print that record.
+def show_records(path: Path, output: Output, record_id: str | None) -> None:
+    """Print what a file of records holds; with `record_id`, print that record.
 
     Raises:
         DataError: a bad line, or no record of that id.
@@ -27,8 +27,8 @@ def show_records(path: Path, output: Output, wanted: str | None) -> None:
     turns = 0
     for where, value in _objects(path):
         name = value.get("id") or value.get("question_id") or (value.get("item") or {}).get("id")
-        if wanted is not None:
-            if str(name) == wanted:
+        if record_id is not None:
+            if str(name) == record_id:
                 output.record(value)
                 return
             continue
@@ -37,8 +37,8 @@ def show_records(path: Path, output: Output, wanted: str | None) -> None:
         types[str(value.get("type") or value.get("kind") or "-")] += 1
         images.update(getattr(record, "images", ()))
         turns += len(getattr(record, "conversations", ())) // 2
-    if wanted is not None:
-        raise DataError(f"no record with the id {wanted!r}", where=str(path))
+    if record_id is not None:
+        raise DataError(f"no record with the id {record_id!r}", where=str(path))
     if not kinds:
         raise DataError("file is empty", where=str(path))
     value = {

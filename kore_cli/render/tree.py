@@ -30,8 +30,8 @@ _ROWS = (
 )
 
 
-def show_tree(folder: Path, output: Output, wanted: str | None) -> None:
-    """Print the statistics, or with `wanted` the tree of that item.
+def show_tree(folder: Path, output: Output, record_id: str | None) -> None:
+    """Print the statistics, or with `record_id` the tree of that item.
 
     Raises:
         DataError: no such item. MissingArtefact: the folder is not finished.
@@ -42,8 +42,8 @@ def show_tree(folder: Path, output: Output, wanted: str | None) -> None:
             f"{folder} is not finished",
             hint="repeat the kore augment command to resume it",
         )
-    if wanted is not None:
-        tree = find_tree(folder, wanted)
+    if record_id is not None:
+        tree = find_tree(folder, record_id)
         if output.human:
             draw(output, tree, folder)
         else:
@@ -56,7 +56,7 @@ def show_tree(folder: Path, output: Output, wanted: str | None) -> None:
     report_table(output, values)
 
 
-def find_tree(folder: Path, wanted: str) -> KnowledgeTree:
+def find_tree(folder: Path, record_id: str) -> KnowledgeTree:
     """The tree of an item, by its id.
 
     Raises:
@@ -64,11 +64,13 @@ def find_tree(folder: Path, wanted: str) -> KnowledgeTree:
     """
     names = []
     for tree in read_records(KnowledgeTree, folder / "tree.jsonl"):
-        if tree.item.id == wanted:
+        if tree.item.id == record_id:
             return tree
         names.append(tree.item.id)
-    close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.3) or names[:3]
-    raise DataError(f"no item {wanted!r} here", where=str(folder), hint=f"there are: {', '.join(close)}, ...")
+    close = difflib.get_close_matches(record_id, names, n=3, cutoff=0.3) or names[:3]
+    raise DataError(
+        f"no item {record_id!r} here", where=str(folder), hint=f"there are: {', '.join(close)}, ..."
+    )
 
 
 def report_table(output: Output, values: Mapping[str, Any]) -> None:

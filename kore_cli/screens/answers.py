@@ -44,7 +44,7 @@ class AnswersScreen(View):
         answers = Horizontal(
             Static(id="base", classes="panel"), Static(id="tuned", classes="panel"), id="pair"
         )
-        question = Horizontal(Picture(id="picture"), Static(id="question"), id="asked")
+        question = Horizontal(Picture(id="picture"), Static(id="question"), id="about-row")
         history = Box(Static(id="history"), id="history-box", classes="panel")
         yield Static(id="tally")
         yield Horizontal(
@@ -81,12 +81,12 @@ class AnswersScreen(View):
             self._show_probe(probe)
 
     def _visible(self, state: DashboardState) -> list[ProbeView]:
-        wanted = self.wanted
+        filter_text = self.filter_text
 
         def matches(probe: ProbeView) -> bool:
             tuned = probe.at(self._step)
             parts = (probe.question, probe.expected, probe.base, tuned.answer if tuned else "", probe.kind)
-            return wanted in f"{parts} {probe.verdict(self._step)}".lower()
+            return filter_text in f"{parts} {probe.verdict(self._step)}".lower()
 
         return [p for p in state.probes.values() if matches(p)]
 

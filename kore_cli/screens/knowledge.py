@@ -53,7 +53,7 @@ class KnowledgeScreen(View):
 
     def body(self) -> Iterable[Widget]:
         """Items to the left; image and tree to the right."""
-        top = Horizontal(Picture(id="picture"), Static(id="item"), id="asked")
+        top = Horizontal(Picture(id="picture"), Static(id="item"), id="about-row")
         tree = Box(Static(id="tree"), id="tree-box", classes="panel")
         yield Horizontal(OptionList(id="items"), Vertical(top, tree, id="right"), id="columns")
         yield Static(id="nothing", markup=False)
@@ -101,12 +101,12 @@ class KnowledgeScreen(View):
         return tuple(e for i in self._indices for e in i.entries)
 
     def _list(self) -> None:
-        wanted = self.wanted
+        filter_text = self.filter_text
         listed = [i for i in self._indices if i.rejected == self._rejected]
-        entries = [e for i in listed for e in i.entries if wanted in f"{e.title} {e.type}".lower()]
+        entries = [e for i in listed for e in i.entries if filter_text in f"{e.title} {e.type}".lower()]
         odd = sum(i.odd for i in listed)
         width = max(10, self.query_one("#items").content_size.width - 2)
-        key = (len(self._entries), odd, wanted, self._rejected, width)
+        key = (len(self._entries), odd, filter_text, self._rejected, width)
         if key == self._listed:
             return
         self._listed = key
@@ -124,7 +124,7 @@ class KnowledgeScreen(View):
             options.highlighted = place(marked, self._shown)
         else:
             self._chosen = self._drawn = None
-            text = self.no_match if wanted else "nothing was rejected" if self._rejected else "no items"
+            text = self.no_match if filter_text else "nothing was rejected" if self._rejected else "no items"
             self.query_one("#item", Static).update(Content.styled(text, "$foreground 50%"))
             self.query_one("#tree-box").border_title = ""
             self.query_one("#tree", Static).update("")

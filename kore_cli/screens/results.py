@@ -50,8 +50,8 @@ class ResultsScreen(View):
         box.border_title = "results"
         box.border_subtitle = "higher is better · ▲▼ against the base"
         nothing = self.query_one("#nothing", Static)
-        wanted = self.wanted
-        shown = [r for r in rows if wanted in f"{r.suite} {r.dimension} {r.label}".lower()]
+        filter_text = self.filter_text
+        shown = [r for r in rows if filter_text in f"{r.suite} {r.dimension} {r.label}".lower()]
         box.display, nothing.display = bool(shown), not shown
         if rows and not shown:
             nothing.update(self.no_match)

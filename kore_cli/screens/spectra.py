@@ -83,10 +83,10 @@ class SpectraScreen(View):
         if not sets:
             nothing.update("no spectra yet: calibration writes them (kore calibrate, or kore demo)")
             return
-        sites = [s for s in sets[0].sites if self.wanted in s.name.lower()]
+        sites = [s for s in sets[0].sites if self.filter_text in s.name.lower()]
         if not sites:
             nothing.display, self.query_one("#columns").display = True, False
-            nothing.update(self.no_match if self.wanted else "no site in these spectra")
+            nothing.update(self.no_match if self.filter_text else "no site in these spectra")
             return
         if self._site not in [s.name for s in sites]:
             self._site = sites[0].name
@@ -106,7 +106,7 @@ class SpectraScreen(View):
         layers: dict[int | None, list[Site]] = {}
         for site in sites:
             layers.setdefault(site.layer, []).append(site)
-        many = len(sites) > 40 and not self.wanted
+        many = len(sites) > 40 and not self.filter_text
         for layer, members in layers.items():
             if layer is None:
                 for site in members:
@@ -180,7 +180,7 @@ class SpectraScreen(View):
 
     def jump(self, name: str) -> None:
         """Show one site, also one that the filter hides."""
-        if self.wanted not in name.lower():
+        if self.filter_text not in name.lower():
             self.clear_filter()
         self._site = name
         self.fill()

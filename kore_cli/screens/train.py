@@ -204,13 +204,15 @@ class TrainScreen(View):
 
     def _log(self, snapshot: Snapshot) -> None:
         panel = self.query_one("#log", Still)
-        panel.entitle(Content(f"log · {self.wanted}" if self.wanted else "log"))
-        lines = [line for line in log_lines(snapshot) if self.wanted in line.lower()]
+        panel.entitle(Content(f"log · {self.filter_text}" if self.filter_text else "log"))
+        lines = [line for line in log_lines(snapshot) if self.filter_text in line.lower()]
         height = max(1, panel.content_size.height)
         width = max(10, panel.content_size.width)
         if not lines:
             panel.update(
-                Content.styled(self.no_match if self.wanted else "nothing printed yet", "$foreground 45%")
+                Content.styled(
+                    self.no_match if self.filter_text else "nothing printed yet", "$foreground 45%"
+                )
             )
             return
         shown = [log_style(fit(line, width)) for line in lines[-height:]]
@@ -245,7 +247,7 @@ class TrainScreen(View):
             rows.append(Content.styled(fit(times, width - 2), "$foreground 75%"))
         if state.probes:
             rows.append(counts(state, width - 2, one_line=True))
-        lines = [line for line in log_lines(snapshot) if self.wanted in line.lower()]
+        lines = [line for line in log_lines(snapshot) if self.filter_text in line.lower()]
         room = max(0, self.query_one("#compact").size.height - len(rows))
         rows += [Content.styled(fit(line, width - 2), "$foreground 55%") for line in lines[-room:] if room]
         return Content("\n").join(rows)

@@ -90,7 +90,7 @@ class View(Screen[None]):
         """Show something by its name, where the screen has such things."""
 
     @property
-    def wanted(self) -> str:
+    def filter_text(self) -> str:
         """The filter's text in lower case."""
         return self.query_one("#filter", Input).value.strip().lower()
 
@@ -158,7 +158,7 @@ class View(Screen[None]):
     @property
     def no_match(self) -> str:
         """The text shown when nothing matches the filter."""
-        return f"nothing matches {self.wanted!r} · Escape clears"
+        return f"nothing matches {self.filter_text!r} · Escape clears"
 
     @on(Input.Changed, "#filter")
     def _filtered(self) -> None:
@@ -166,7 +166,7 @@ class View(Screen[None]):
 
     @on(Input.Submitted, "#filter")
     def _filter_kept(self) -> None:
-        if not self.wanted:
+        if not self.filter_text:
             self.query_one("#filter", Input).styles.display = "none"
         self.set_focus(None)
 

@@ -126,18 +126,18 @@ def side_by_side(
     scale = Scale.of(*(rows for _, rows in titled), decades=0)
     wide = max(len(rows[0]) for _, rows in titled)
     across = max(1, (width + 2) // (wide + 2))
-    found: list[list[Segment]] = []
+    drawn: list[list[Segment]] = []
     for first in range(0, len(titled), across):
         shown = titled[first : first + across]
-        found.append([Segment("  ".join(f"{title[:wide]:{wide}}" for title, _ in shown).rstrip())])
+        drawn.append([Segment("  ".join(f"{title[:wide]:{wide}}" for title, _ in shown).rstrip())])
         lines = max(math.ceil(len(rows) / 2) for _, rows in shown)
         for y in range(lines):
             cells: list[Segment] = []
             for _, rows in shown:
                 cells += line(rows, scale, math.ceil(len(rows) / 2), y, colour=colour)
                 cells.append(Segment(" " * (2 + wide - len(rows[0]))))
-            found.append(cells[:-1])
-    return found
+            drawn.append(cells[:-1])
+    return drawn
 
 
 class HeatMap(Widget):
