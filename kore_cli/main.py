@@ -36,6 +36,7 @@ class Kore(LazyGroup):
             "study": "Compare methods over seeds and rates on the same data.",
         },
         "Look": {
+            "runs": "List runs with their state and scores.",
             "show": "Describe a run, a model, samples, or any other artifact.",
             "compare": "Compare evaluation results with confidence intervals.",
             "analyze": "Measure and draw what covariances capture.",
@@ -62,7 +63,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        from kore import __version__
+        from kore.version import __version__
         from kore_cli.output import Output
 
         Output().line(f"kore {__version__} (python {sys.version.split()[0]})")
@@ -80,13 +81,14 @@ def root(
 
 def main() -> None:
     """Run the command line; expected failures become one to three lines and an exit code."""
+    from kore.distributed import launched
     from kore.errors import Interrupted
     from kore_cli.errors import ended
     from kore_cli.output import keep_stdout_clean
 
     keep_stdout_clean()
     code = ended(lambda: app(standalone_mode=False))
-    if code == Interrupted.exit_code or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if code == Interrupted.exit_code or launched().size > 1:
         _leave(code)
     sys.exit(code)
 

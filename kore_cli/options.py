@@ -13,8 +13,16 @@ if TYPE_CHECKING:
     from kore_cli.output import Output
 
 
+DATA = "Data and output"
+
+
+def data_option(*flags: str, **more: Any) -> Any:
+    """An option for a file or folder, shown in its own section of the help."""
+    return typer.Option(*flags, rich_help_panel=DATA, **more)
+
+
 class Images(StrEnum):
-    """How pictures are drawn in a terminal."""
+    """How images are drawn in a terminal."""
 
     auto = "auto"
     blocks = "blocks"
@@ -34,8 +42,8 @@ ProfileName = Annotated[
         "--profile",
         "-p",
         envvar="KORE_PROFILE",
-        help="A profile's name or TOML file (kore profiles list); default: the model's shipped profile, else "
-        "rules for its family.",
+        help="Profile name or TOML file (kore profiles list); default: the profile of the model, else rules "
+        "of its family.",
         autocompletion=_profile_names,
     ),
 ]
@@ -45,7 +53,7 @@ AskedProfile = Annotated[
         "--profile",
         "-p",
         envvar="KORE_PROFILE",
-        help="A profile's name or TOML file; default: the run's own settings, else its model's profile.",
+        help="Profile name or TOML file; default: the settings of the run, else the profile of its model.",
         autocompletion=_profile_names,
     ),
 ]
@@ -53,16 +61,16 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. train.lr=2e-4."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no notes.")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Check everything, print what it would cost, do nothing.")
+    bool, typer.Option("--dry-run", help="Check everything and print the cost; write nothing.")
 ]
 Restart = Annotated[
     bool,
-    typer.Option("--restart", help="Begin anew: discard what this made in the folder, finished or not."),
+    typer.Option("--restart", help="Start over: discard what an earlier call wrote to the folder."),
 ]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write.")]
+Out = Annotated[Path | None, data_option("--out", "-o", help="Output folder.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 Model = Annotated[
     str | None,
@@ -71,11 +79,11 @@ Model = Annotated[
 Rag = Annotated[
     Path | None,
     typer.Option(
-        "--rag", help="Retrieval beside it: the base with the nearest item's text; items or a tree."
+        "--rag", help="Compare with retrieval: the base reads the text of the nearest item (items or a tree)."
     ),
 ]
 Download = Annotated[
-    bool, typer.Option("--download", help="Allow fetching a hub id that is not in the local cache.")
+    bool, typer.Option("--download", help="Allow downloading a model that is not in the local cache.")
 ]
 
 

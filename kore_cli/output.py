@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import Interrupted, KoreError
@@ -19,10 +20,34 @@ from kore.io.files import json_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from kore.progress import Progress
+
+PIPE_WIDTH = 120  # columns of a table that does not go to a terminal
+GAIN, LOSS = "green", "red"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A table's cell: a number, and by how much it is better (above 0) or worse; None where that is open."""
+
+    value: float | None
+    gain: float | None = None
+    signed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.value:+.2f}" if self.signed and self.value else _cell(self.value)
+
+    @property
+    def style(self) -> str:
+        """Green for a gain, red for a loss."""
+        return "" if not self.gain else GAIN if self.gain > 0 else LOSS
 
 
 class Output:
-    """Where a command's words go.
+    """Where a command's output goes.
 
     Args:
         json_mode: data as JSON even on a terminal.
@@ -49,7 +74,7 @@ class Output:
         print(text, flush=True)
 
     def piece(self, text: str) -> None:
-        """A part of a line of data, on stdout at once."""
+        """A part of a line of data, on stdout, flushed."""
         print(text, end="", flush=True)
 
     def record(self, value: object) -> None:
@@ -57,40 +82,60 @@ class Output:
         print(json_text(value), flush=True)
 
     def result(self, value: Mapping[str, Any], text: str | None = None) -> None:
-        """A command's result: JSON when asked for or piped, `text` (or key: value lines) on a terminal."""
+        """A command's result: JSON with --json or in a pipe, else `text`, by default a table."""
         if not self.human:
             self.record(value)
-            return
-        self.line(text if text is not None else "\n".join(f"{k}: {_cell(v)}" for k, v in value.items()))
+        elif text is not None:
+            self.line(text)
+        else:
+            self.facts(value)
+
+    def facts(self, value: Mapping[str, Any]) -> None:
+        """Names and values in two columns; what is nested is indented, lists of objects are tables."""
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        tables: list[tuple[str, list[Mapping[str, Any]]]] = []
+        for name, fact in _flat(value, tables):
+            grid.add_row(Text(name, "" if _no_colour() else "cyan"), Text(fact))
+        self._print(grid)
+        for name, rows in tables:
+            self.table(rows, list(dict.fromkeys(key for row in rows for key in row)), title=name)
 
     def table(
         self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str = "", *, err: bool = False
     ) -> None:
-        """A table for people; numbers right-aligned."""
-        from rich.console import Console
+        """A table for people: numbers right-aligned; on a terminal gains green and losses red."""
         from rich.table import Table
 
+        if err and self.quiet:
+            return
         table = Table(
             title=title or None,
             title_justify="left",
             box=None,
             pad_edge=False,
-            header_style="" if os.environ.get("NO_COLOR") else "bold",
-            title_style="" if os.environ.get("NO_COLOR") else "italic",
+            header_style="" if _no_colour() else "bold cyan",
+            title_style="" if _no_colour() else "italic",
         )
         for column in columns:
-            numeric = all(isinstance(row.get(column), (int, float, type(None))) for row in rows)
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+            numeric = all(isinstance(row.get(column), (int, float, Figure, type(None))) for row in rows)
+            table.add_column(_text(column), justify="right" if numeric else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(_cell(row.get(column)) for column in columns))
-        if err and self.quiet:
-            return
-        Console(
-            stderr=err, width=None if (sys.stderr if err else sys.stdout).isatty() else 120, highlight=False
-        ).print(table)
+            table.add_row(*(_text(row.get(column)) for column in columns))
+        self._print(table, err=err)
+
+    def _print(self, table: Table, *, err: bool = False) -> None:
+        from rich.console import Console
+
+        terminal = (sys.stderr if err else sys.stdout).isatty()
+        Console(stderr=err, width=None if terminal else PIPE_WIDTH, highlight=False).print(table)
 
     def drawing(self, drawn: RenderableType) -> None:
-        """What rich draws, for people, on stdout."""
+        """A rich renderable, for people, on stdout."""
         from rich.console import Console
 
         Console(highlight=False).print(drawn)
@@ -142,33 +187,33 @@ class Output:
             yield advance
 
     @contextmanager
-    def steps(self, label: str) -> Iterator[Callable[..., None]]:
-        """A progress bar whose length becomes known later. Yields ``at(done, total=None, note="")``."""
+    def steps(self, label: str) -> Iterator[Progress]:
+        """A progress sink that draws one bar, whatever the stage; its length is set later."""
         with ExitStack() as stack:
             advance: Callable[..., None] | None = None
             before = 0
 
-            def at(done: int, total: int | None = None, note: str = "") -> None:
+            def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
                 nonlocal advance, before
                 if advance is None:
                     advance = stack.enter_context(self.progress(label, total))
                 advance(done - before, note)
                 before = done
 
-            yield at
+            yield report
 
 
 def keep_stdout_clean() -> None:
-    """Libraries that talk do so on stderr, or not at all: standard output is data.
+    """Send what libraries print to stderr, or drop it: standard output is data.
 
-    DeepSpeed, wherever transformers finds it, logs to standard output as soon as it is imported; a
-    filter on its logger outlives the handler and level that it sets itself then.
+    DeepSpeed, which transformers imports where it is installed, logs to standard output on import; a
+    filter on its logger survives the handler and level that it then sets.
     """
     import logging
     import warnings
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # records are UTF-8 whatever the locale; names of files may be any bytes
+        # records are UTF-8 whatever the locale; file names may hold any bytes
         encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="surrogateescape")
 
@@ -183,21 +228,48 @@ def keep_stdout_clean() -> None:
 
 
 def fail(error: KoreError) -> None:
-    """Print an expected failure as one to three lines on stderr."""
+    """Print an expected failure on stderr: what happened, then details and the next step."""
     complain(*error.lines(), word="stopped" if isinstance(error, Interrupted) else "error")
 
 
-def complain(what: str, hint: str | None = None, *, word: str = "error") -> None:
-    """Print what went wrong and the next step, one line each, on stderr."""
-    lines = [f"{word}: {what}", *([f"  {hint}"] if hint else [])]
+def complain(what: str, *more: str | None, word: str = "error") -> None:
+    """Print what went wrong, then details and the next step, one line each, on stderr."""
+    lines = [f"{word}: {what}", *(f"  {line}" for line in more if line)]
     with suppress(OSError):  # nobody listens on stderr either
         print(*(" ".join(line.splitlines()) for line in lines), sep="\n", file=sys.stderr, flush=True)
 
 
 def trace(error: BaseException) -> None:
-    """With ``KORE_DEBUG=1``, where an error that is told in words came from, on stderr."""
+    """With ``KORE_DEBUG=1``, print the traceback of an error that is reported as a message."""
     if os.environ.get("KORE_DEBUG") == "1":
         traceback.print_exception(error)
+
+
+def _no_colour() -> bool:
+    return bool(os.environ.get("NO_COLOR"))
+
+
+def _text(value: object) -> Text:
+    """A cell's text as it is: brackets are no markup."""
+    from rich.text import Text
+
+    return Text(_cell(value), value.style if isinstance(value, Figure) else "")
+
+
+def _flat(
+    value: Mapping[str, Any], tables: list[tuple[str, list[Mapping[str, Any]]]], indent: str = ""
+) -> Iterator[tuple[str, str]]:
+    """Names and texts of a nested object; lists of objects are added to `tables`."""
+    for name, fact in value.items():
+        if fact in (None, {}, []) or (name == "v" and not indent):
+            continue
+        if isinstance(fact, Mapping):
+            yield f"{indent}{name}", ""
+            yield from _flat(fact, tables, indent + "  ")
+        elif isinstance(fact, (list, tuple)) and all(isinstance(row, Mapping) for row in fact):
+            tables.append((name, list(fact)))
+        else:
+            yield f"{indent}{name}", _cell(fact)
 
 
 def _cell(value: object) -> str:
@@ -209,4 +281,8 @@ def _cell(value: object) -> str:
         return f"{value:.2f}" if abs(value) < 1000 and (value == 0 or abs(value) >= 0.01) else f"{value:.3g}"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_cell(fact)}" for name, fact in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_cell, value))
     return str(value)

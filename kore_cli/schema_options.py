@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from kore.config.schema import Profile
+from kore_cli.options import names as split
 from kore_cli.options import overrides
 
 PANELS = {
@@ -21,19 +22,22 @@ PANELS = {
     "train": "Training",
     "eval": "Evaluation",
 }
+WIDEST = 24
+FOLLOW_MODEL = ("model.id", "adapter.rank", "train.lr", "train.epochs", "calibrate.samples")
 SET = typer.Option("--set", metavar="KEY=VALUE", help="Override any setting, e.g. train.lr=2e-4.")
 
 
-def with_settings(*keys: str, **flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(*settings: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add an option for each setting, and ``--set``; the command gets those given as `settings`.
 
     Args:
-        keys: dotted settings, e.g. ``train.lr``, which becomes ``--lr``.
-        flags: settings whose option has another name, dots written as ``__``
-            (``adapter__keep="--keep-energy"``, ``train__constraint="--no-constraint"``).
+        settings: dotted settings, e.g. ``train.lr``, which becomes ``--lr``; or with the option's own names,
+            ``train.method=--method -m``.
     """
-    names = {key: f"--{key.rpartition('.')[2].replace('_', '-')}" for key in keys}
-    names |= {key.replace("__", "."): flag for key, flag in flags.items()}
+    names: dict[str, tuple[str, ...]] = {}
+    for text in settings:
+        key, _, flags = text.partition("=")
+        names[key] = tuple(flags.split()) or (f"--{key.rpartition('.')[2].replace('_', '-')}",)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         parameters = {f"s_{key.replace('.', '_')}": key for key in names}
@@ -44,7 +48,9 @@ def with_settings(*keys: str, **flags: str) -> Callable[[Callable[..., None]], C
             for parameter, key in parameters.items():
                 value = values.pop(parameter)
                 if value is not None:
-                    given[key] = not _default(key) if _is_switch(key) else value
+                    given[key] = split(value) if isinstance(value, list) else value
+                    if _is_switch(key):
+                        given[key] = not _default(key)
             given |= overrides(values.pop("s_set"))
             command(**values, settings=given)
 
@@ -122,18 +128,25 @@ def _metavar(key: str) -> str | None:
     return None if types == [bool] else "|".join(words)
 
 
-def _option(key: str, flag: str) -> Any:
+def _choices(key: str) -> str:
+    """The values of a setting with named choices, where they are too many for the first column."""
+    words = _metavar(key) or ""
+    return f" One of {words.replace('|', ', ')}." if len(words) > WIDEST else ""
+
+
+def _option(key: str, flags: tuple[str, ...]) -> Any:
     _, default, description = field(key)
     section = key.partition(".")[0]
-    shown: bool | str = False
-    if default is not None and default != [] and not isinstance(default, bool):
+    shown = ""
+    if key in FOLLOW_MODEL:
+        default = "by model"
+    if default is not None and default not in ([], "none") and not isinstance(default, bool):
         shown = f"{default:g}" if isinstance(default, float) else str(default)
         if isinstance(default, list):
             shown = ",".join(map(str, default))
     return typer.Option(
-        flag,
-        help=" ".join(description.split()),
-        metavar=_metavar(key),
+        *flags,
+        help=" ".join(description.split()) + _choices(key) + (f" [default: {shown}]" if shown else ""),
+        metavar="NAME" if _choices(key) else _metavar(key),
         rich_help_panel=PANELS[section],
-        show_default=shown,
     )

@@ -38,7 +38,7 @@ TEXT = [
 ]
 
 
-def tokenizer(vocabulary: int = 400):  # type: ignore[no-untyped-def]
+def tokenizer(vocabulary: int = 400, *, image: str | None = "<image>"):  # type: ignore[no-untyped-def]
     """A byte-level BPE of the kind that LLaMA 3 and Qwen use."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -57,7 +57,7 @@ def tokenizer(vocabulary: int = 400):  # type: ignore[no-untyped-def]
         tokenizer_object=inner,
         pad_token="<pad>",
         eos_token="</s>",
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens={"image_token": image} if image else {},
     )
 
 
@@ -171,7 +171,7 @@ def qwen(folder: Path, *, layers: int = 2, width: int = 32, seed: int = 0) -> Pa
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     torch.manual_seed(seed)
-    words = tokenizer()
+    words = tokenizer(image=None)
     words.add_tokens([AddedToken(t, special=True) for t in QWEN_TOKENS], special_tokens=True)
     words.eos_token = "<|im_end|>"
     ids = {t: words.convert_tokens_to_ids(t) for t in QWEN_TOKENS}

@@ -12,12 +12,12 @@ from pathlib import Path
 from kore.artifacts.events import EventWriter
 from kore.artifacts.run import Run
 from kore.config.resolve import ModelSection, TrainSection
+from kore.distributed import join
 from kore.methods.registry import make_method
 from kore.models.load import load
 from kore.training.dataset import read_training
 from kore.training.probes import Probe, Probing
 from kore.training.run import train
-from kore.workflows.launch import together
 
 
 class Falls:
@@ -41,7 +41,7 @@ def main(base: str, data: str, out: str) -> None:
         deepspeed={"zero_optimization": small},
     )  # fmt: skip
     probing = Probing([Probe("o", "old", "Is it?", "Yes")], Falls(), steps=2, max_new_tokens=2)
-    with together(section.zero) as here:
+    with join(deepspeed=True) as here:
         backbone = load(ModelSection(id=base))
         events = EventWriter(Path(out)) if here.first else None
         found = train(

@@ -11,12 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kore.errors import DataError
+from kore.errors import DataError, MissingArtefact
 from kore.io.files import read_json, write_json
+from kore.models.checkpoint import read_tensors, refuse_pickles
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
+_MERGE = "merge it into its base with PEFT (merge_and_unload), and use that as the base"
+# what PEFT adds to a LoRA beside A and B
+_EXTRAS = ("lora_bias", "layer_replication", "target_parameters", "trainable_token_indices", "use_qalora")
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,38 @@ class LowRank:
         return LowRank(factors, {**self.whole, **later.whole}, modules)
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of an adapter folder, which holds a plain LoRA with its weights in safetensors.
+
+    Raises:
+        DataError: another kind of adapter, by name, or weights that are a pickle.
+        MissingArtefact: no weights.
+    """
+    config = read_json(folder / CONFIG)
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind != "LORA" or config.get("use_dora"):
+        name = "DoRA" if kind == "LORA" else str(kind or "unknown")
+        raise DataError(
+            f"an adapter of type {name}; KORE reads plain LoRA", where=str(folder / CONFIG), hint=_MERGE
+        )
+    if not (folder / WEIGHTS).is_file():
+        refuse_pickles(folder)
+        raise MissingArtefact(f"no weights here: {folder}", hint="make them with: kore train")
+    return dict(config)
+
+
 def read_low_rank(folder: Path) -> LowRank:
     """The LoRA of an adapter folder.
 
     Raises:
-        DataError: it is no plain LoRA.
+        DataError: it is no plain LoRA, or its weights are broken.
     """
-    from safetensors.torch import load_file
-
-    config = read_json(folder / CONFIG)
-    if config.get("peft_type") != "LORA" or config.get("use_dora"):
-        raise DataError(f"no plain LoRA: {config.get('peft_type')}", where=str(folder))
-    weights = {k.removeprefix(PREFIX): v for k, v in load_file(folder / WEIGHTS).items()}
+    config = read_config(folder)
+    if extra := sorted(name for name in _EXTRAS if config.get(name)):
+        raise DataError(
+            f"a LoRA with {extra[0]} cannot be written as B A", where=str(folder / CONFIG), hint=_MERGE
+        )
+    weights = {k.removeprefix(PREFIX): v for k, v in read_tensors(folder / WEIGHTS).items()}
     down = {k.removesuffix(".lora_A.weight"): v for k, v in weights.items() if k.endswith(".lora_A.weight")}
     scale = scales(config, {name: len(a) for name, a in down.items()})
     factors = {name: (a, scale[name] * weights[f"{name}.lora_B.weight"]) for name, a in down.items()}
@@ -80,13 +104,16 @@ def write_low_rank(folder: Path, value: LowRank) -> None:
     ranks = {name: len(a) for name, (a, _) in value.factors.items()}
     most = max(ranks.values())
     different = {name: r for name, r in ranks.items() if r != most}
-    config = read_json(folder / CONFIG) | {
+    config = read_json(folder / CONFIG)
+    names = list(ranks)
+    as_list = isinstance(config.get("target_modules"), list)  # a model whose regexes PEFT misreads
+    config |= {
         "r": most,
         "lora_alpha": most,
         "rank_pattern": different,
         "alpha_pattern": different,
         "use_rslora": False,
-        "target_modules": "|".join(re.escape(name) for name in ranks),
+        "target_modules": names if as_list else "|".join(map(re.escape, names)),
         "modules_to_save": list(value.modules) or None,
     }
     write_json(folder / CONFIG, config)

@@ -14,23 +14,22 @@ _ITEMS = 40  # rows of the table of items
 _USE = {
     "peft": """```python
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText
+from transformers import {auto}
 
-base = AutoModelForImageTextToText.from_pretrained("{base}")
+base = {auto}.from_pretrained("{base}")
 model = PeftModel.from_pretrained(base, ".")
 ```""",
     "merged": """```python
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import {auto}, {reader}
 
-model = AutoModelForImageTextToText.from_pretrained(".")
-processor = AutoProcessor.from_pretrained(".")
+model = {auto}.from_pretrained(".")
+processor = {reader}.from_pretrained(".")
 ```""",
     "vllm": """```sh
 vllm serve {served} --enable-lora --max-lora-rank {rank} --lora-modules knowledge=./adapter
 ```
 
-Made to vLLM's documented rules for ranks, key names and whole modules, and checked with PEFT. It has
-not been run in vLLM.""",
+`knowledge` is the model's name in requests. The folders were checked with PEFT.""",
 }
 
 
@@ -39,10 +38,16 @@ def write_card(folder: Path, form: str, facts: Mapping[str, Any]) -> None:
 
     Args:
         facts: kore.json of the adapter, and as far as known ``name``, ``items`` (title, source, date),
-            ``covariance`` (label, fingerprint), ``scores`` (rows), ``check``.
+            ``covariance`` (label, fingerprint), ``scores`` (rows), ``check``, ``served`` (what vLLM serves),
+            ``text_only``.
     """
     base = facts.get("model") or facts.get("base_path")
     use = _USE[form]
+    bare = bool(facts.get("text_only"))
+    names = {
+        "auto": "AutoModelForCausalLM" if bare else "AutoModelForImageTextToText",
+        "reader": "AutoTokenizer" if bare else "AutoProcessor",
+    }
     if base == EMBEDDED or Path(str(base)) == embedded_base():
         base = EMBEDDED  # where it lies is this machine's own
         use = use.replace('"{base}"', "embedded_base()").replace(
@@ -51,7 +56,7 @@ def write_card(folder: Path, form: str, facts: Mapping[str, Any]) -> None:
     lines = [
         "---",
         "library_name: " + ("transformers" if form == "merged" else "peft"),
-        "pipeline_tag: image-text-to-text",
+        f"pipeline_tag: {'text-generation' if bare else 'image-text-to-text'}",
         f"base_model: {base}",
         "tags: [kore, knowledge-injection]",
         "---",
@@ -63,7 +68,7 @@ def write_card(folder: Path, form: str, facts: Mapping[str, Any]) -> None:
         "",
         "## Use",
         "",
-        use.format(base=base, rank=facts.get("rank"), served="./base" if facts.get("base_folder") else base),
+        use.format(base=base, rank=facts.get("rank"), served=facts.get("served"), **names),
         "",
         *_taught(facts),
         *_kept(facts),

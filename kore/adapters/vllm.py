@@ -1,33 +1,28 @@
-"""Folders that vLLM can serve, made to its documented rules; they have not been run in vLLM here.
+"""Folders that vLLM can serve: one LoRA without whole modules, and a base under published names.
 
-vLLM takes a LoRA of one of a few ranks, with no per-layer ranks, scaled by alpha / r, and refuses an
-adapter that carries whole modules. So ranks are padded with zeros, alpha becomes the padded rank, and
-a projector that was trained goes into a copy of the base.
+vLLM reads ``rank_pattern`` and ``alpha_pattern``. Ranks are padded with zeros to one nevertheless: its
+``--max-lora-rank`` takes only some numbers, and the padded LoRA also serves where patterns are ignored.
+It refuses an adapter that carries whole modules, so a projector that was trained goes into a copy of the
+base; so does a base whose weights it would not find by their names.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from kore.adapters.export import compare, copy_rest, logits, refuse_bad
-from kore.adapters.lora_state import CONFIG, PREFIX, WEIGHTS, scales
-from kore.config.resolve import ModelSection
+from kore.adapters.lora_state import CONFIG, PREFIX, WEIGHTS, LowRank, scales
+from kore.adapters.merge import has_published_names, merge
+from kore.artifacts.model_folder import model_name
 from kore.errors import DataError
 from kore.io.files import read_json, write_json
-from kore.models.architectures import skeleton
-from kore.models.load import load
-from kore.models.offload import renamer
+from kore.models.checkpoint import read_tensors
 
 if TYPE_CHECKING:
-    from kore.models.generate import Prompt
-    from kore.models.load import Backbone
+    from kore.adapters.export_check import Reference
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 ADAPTER, BASE = "adapter", "base"
@@ -62,22 +57,14 @@ def pad(weights: dict[str, Tensor], scale: dict[str, float], rank: int) -> dict[
     return {k: v.contiguous() for k, v in made.items()}
 
 
-def write_vllm(
-    adapter: Path,
-    out: Path,
-    backbone: Backbone,
-    prompts: Sequence[Prompt],
-    with_adapter: Tensor,
-    base: Tensor,
-) -> dict[str, Any]:
-    """``adapter/`` with the padded LoRA and, if whole modules were trained, ``base/`` with them inside.
+def write_vllm(adapter: Path, out: Path, reference: Reference) -> dict[str, Any]:
+    """``adapter/`` with the padded LoRA and, where the base cannot be served as it is, ``base/``.
 
     The pair is checked by stock PEFT before it counts as made.
     """
-    from peft import PeftModel
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
-    weights = load_file(adapter / WEIGHTS)
+    weights = read_tensors(adapter / WEIGHTS)
     low_rank = {k: v for k, v in weights.items() if ".lora_A." in k or ".lora_B." in k}
     whole = {k.removeprefix(PREFIX): v for k, v in weights.items() if k not in low_rank}
     config = read_json(adapter / CONFIG)
@@ -87,78 +74,24 @@ def write_vllm(
         if ".lora_A." in k
     }
     rank = padded_rank(max(ranks.values()))
-    names = sorted(ranks)
     folder = out / ADAPTER
     folder.mkdir(parents=True, exist_ok=True)
     save_file(pad(low_rank, scales(config, ranks), rank), folder / WEIGHTS, metadata={"format": "pt"})
-    place = out / BASE if whole else backbone.path
-    if whole:
-        write_base(backbone.path, place, whole)
+    base, served = reference.path, model_name(reference.path)
+    if whole or reference.select_layer is not None or not has_published_names(base):
+        base, served = out / BASE, f"./{BASE}"
+        merge(reference.path, base, LowRank({}, whole), select_layer=reference.select_layer)
     config |= {
         "r": rank,
         "lora_alpha": rank,
         "rank_pattern": {},
         "alpha_pattern": {},
+        "use_rslora": False,
         "modules_to_save": None,
-        "target_modules": names,
-        "base_model_name_or_path": str(place),
+        "target_modules": sorted(ranks),
+        "base_model_name_or_path": str(base.resolve()) if base == out / BASE else served,
         "inference_mode": True,
     }
     write_json(folder / CONFIG, config)
-    plain = load(ModelSection(id=str(place), dtype="float32"))
-    plain.model = PeftModel.from_pretrained(plain.model, str(folder))
-    plain.model.eval()
-    check = compare(logits(plain, prompts), with_adapter, base, len(prompts))
-    refuse_bad(check, "the padded adapter")
-    return {
-        "check": check.__dict__,
-        "rank": rank,
-        "base_folder": str(place) if whole else None,
-        "run_in_vllm": False,
-    }
-
-
-def write_base(source: Path, target: Path, replaced: dict[str, Tensor]) -> None:
-    """Copy a model folder with some tensors replaced; shards without them are linked, not copied.
-
-    Args:
-        replaced: by the model's own names.
-
-    Raises:
-        DataError: a tensor that the base does not hold, or of another shape.
-    """
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    target.mkdir(parents=True, exist_ok=True)
-    copy_rest(source, target)
-    rename = renamer(skeleton(source))
-    left = dict(replaced)
-    for path in sorted(source.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as stream:
-            keys = {key: rename(key) for key in stream.keys()}  # noqa: SIM118 (not a mapping)
-            if not any(name in left for name in keys.values()):
-                _link(path, target / path.name)
-                continue
-            tensors = {}
-            for key, name in keys.items():
-                old = stream.get_tensor(key)
-                new = left.pop(name, None)
-                if new is not None and new.shape != old.shape:
-                    raise DataError(f"is {tuple(new.shape)}, the base has {tuple(old.shape)}", where=name)
-                tensors[key] = (
-                    old if new is None else new.to(old.dtype if old.dtype != torch.float16 else new.dtype)
-                )
-        save_file(tensors, target / path.name, metadata={"format": "pt"})
-    if left:
-        raise DataError(f"{len(left)} trained tensors are not in the base", where=min(left))
-    for path in source.glob("*.index.json"):
-        shutil.copyfile(path, target / path.name)
-
-
-def _link(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
+    check = reference.check("the padded adapter", base, folder)
+    return {"check": check.__dict__, "rank": rank, "served": served}

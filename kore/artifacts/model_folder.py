@@ -65,6 +65,12 @@ def hub_id(name: str) -> str | None:
     return name if _HUB_ID.fullmatch(name) and not Path(name).parent.is_dir() else None
 
 
+def model_name(folder: Path) -> str:
+    """The name of a model folder for others: its hub id if it lies in the hub's cache, else its path."""
+    path = str(folder.resolve())
+    return hub_id(path) or path
+
+
 def read_config(name: str, *, download: bool = False) -> dict[str, Any] | None:
     """A model's config.json; None if it is not here.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kore.artifacts.model_folder import CONFIG, EMBEDDED, hub_id
-from kore.artifacts.run import ADAPTER, FACTS, Run, locate, run_at
+from kore.artifacts.run import ADAPTER, FACTS, Run, locate, only_run
 from kore.errors import DataError, MissingArtefact
 from kore.io.files import read_json
 
@@ -44,11 +44,12 @@ def resolve_target(name: str, base: str = EMBEDDED) -> Target:
         base: the model of an adapter that names none, or names a folder that is not here.
 
     Raises:
+        UsageError: a folder of several runs.
         MissingArtefact: a run without a finished adapter, or a folder that holds none of these.
         DataError: an adapter whose description cannot be read.
     """
     folder = Path(name) if name == EMBEDDED else locate(name)
-    if (run := run_at(folder)) is not None:
+    if (run := only_run(folder)) is not None:
         return _run_target(run, base)
     if (folder / ADAPTER).is_file():
         return _adapter_target(folder, folder.resolve().name, base)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from kore.artifacts.manifest import locked, versions
-from kore.errors import DataError, MissingArtefact
+from kore.artifacts.model_folder import CONFIG
+from kore.errors import DataError, MissingArtefact, UsageError
 from kore.io.files import hash_bytes, read_json, write_json
 
 NAME = "run.json"
@@ -238,9 +239,35 @@ def locate(name: str | Path) -> Path:
     return home() / name if not path.exists() and (home() / name).exists() else path
 
 
+def runs_in(folder: Path) -> list[Run]:
+    """The run of a folder (see `run_at`), else the runs of the folders in it, by name.
+
+    An adapter or a model is no collection of runs, whatever else lies in its folder.
+    """
+    if (run := run_at(folder)) is not None:
+        return [run]
+    if not folder.is_dir() or any((folder / name).is_file() for name in (ADAPTER, CONFIG)):
+        return []
+    return [run for path in sorted(folder.iterdir()) if (run := run_at(path)) is not None]
+
+
+def only_run(folder: Path) -> Run | None:
+    """The run of a folder, or the only one in it.
+
+    Raises:
+        UsageError: the folder holds several runs.
+    """
+    runs = runs_in(folder)
+    if len(runs) > 1:
+        names = [str(run.folder) for run in runs]
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        raise UsageError(f"{folder} holds {len(names)} runs", hint=f"name one: {', '.join(names[:8])}{more}")
+    return runs[0] if runs else None
+
+
 def run_named(name: str | Path) -> Run | None:
-    """The run that a path, or a name under the runs folder, means."""
-    return run_at(locate(name))
+    """The run that a path, or a name under the runs folder, means; see `only_run`."""
+    return only_run(locate(name))
 
 
 def leave_pointer(run: Run) -> None:

@@ -12,9 +12,10 @@ from kore.artifacts.manifest import Manifest
 from kore.augment.images.provider import local_folder
 from kore.augment.text import fold
 from kore.config.schema import AugmentSection
-from kore.data.records import KnowledgeItem, encode
-from kore.errors import DataError
+from kore.data.records import KnowledgeItem, encode, read_located
+from kore.errors import DataError, Faults
 from kore.io.files import hash_file, hash_folder
+from kore.io.images import open_image
 
 RULES = 2  # raised when the same settings would give another output
 _UNSEEN = frozenset(
@@ -110,14 +111,44 @@ def check_ids(items: Sequence[KnowledgeItem]) -> None:
     """Refuse an empty list and ids that occur twice.
 
     Raises:
-        DataError: naming the id.
+        DataError: naming the ids.
     """
-    seen: set[str] = set()
+    faults, seen = Faults(), set[str]()
     for item in items:
         if item.id in seen:
-            raise DataError(
-                f"two items have the id {item.id!r}", hint="samples are named after their item's id"
-            )
+            faults.add(repeated_id(item.id))
         seen.add(item.id)
+    faults.check()
     if not items:
         raise DataError("no items")
+
+
+def repeated_id(id_: str, where: str | None = None, first: str | None = None) -> DataError:
+    """The error for an item whose id an item before it has; `where` and `first` are their places."""
+    message = f"two items have the id {id_!r}" + (f", the first at {first}" if first else "")
+    return DataError(message, where=where, hint="samples are named after their item's id")
+
+
+def read_checked(source: str, *, image_root: Path | None = None) -> list[tuple[str, KnowledgeItem]]:
+    """Read items, with their ``file:line``, that must each have an id of their own and images that open.
+
+    Raises:
+        DataError: every bad record, repeated id and missing or broken image, each with ``file:line``.
+    """
+    faults = Faults()
+    items: list[tuple[str, KnowledgeItem]] = []
+    places: dict[str, str] = {}
+    for place, item in read_located(KnowledgeItem, source, image_root=image_root, on_error=faults.add):
+        where = f"{place}: item {item.id}"
+        if item.id in places:
+            faults.add(repeated_id(item.id, place, places[item.id]))
+        for image in item.images:
+            try:
+                if "://" not in image:
+                    open_image(image, where=where)
+            except DataError as error:
+                faults.add(error)
+        places.setdefault(item.id, place)
+        items.append((place, item))
+    faults.check()
+    return items

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kore.artifacts.manifest import claimed
+from kore.artifacts.manifest import NAME, claimed, read_manifest
+from kore.augment.fit import Budget, FitReport, Fitter
 from kore.augment.images.store import ImageStore
 from kore.augment.inputs import check_ids, input_hashes, manifest_of, shard_indices
 from kore.augment.pipeline import Growth
@@ -39,6 +40,12 @@ class Report:
     spent: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def fit(self) -> FitReport | None:
+        """What was split and left out; None where nothing was measured."""
+        value = self.values.get("fit")
+        return FitReport.from_json(value) if value else None
+
+    @property
     def samples(self) -> Path:
         """samples.jsonl"""
         return self.folder / "samples.jsonl"
@@ -65,6 +72,8 @@ def grow(
     keep_going: bool = False,
     progress: Progress = silent,
     sources: dict[str, str] | None = None,
+    budget: Budget | None = None,
+    places: Mapping[str, str] | None = None,
 ) -> Report:
     """Grow items into `out`: tree.jsonl, samples.jsonl, eval.jsonl, rejected.jsonl, report.json, images/.
 
@@ -77,6 +86,8 @@ def grow(
         keep_going: leave out items whose picture is missing or broken, or whose calls the teacher cannot
             take, rather than stop.
         sources: name -> path of the inputs, for the manifest.
+        budget: what the model can hold; longer samples are split. Without it nothing is.
+        places: item id -> ``file:line``, for what is left out.
 
     Raises:
         DataError, UsageError: bad input or choice. ProviderError: a teacher or search failed, the finished
@@ -84,6 +95,10 @@ def grow(
     """
     check_ids(items)
     manifest = manifest_of(settings, seed, shard, input_hashes(items), sources or {})
+    if budget and (restart or not _unmeasured(out)):
+        manifest.settings["max_length"] = budget.limit
+    elif budget:
+        manifest.settings.pop("names", None)  # older than this setting, too
     growth = Growth(
         items, settings, seed, ImageStore(out / "images", "images"), cache_home(), progress, keep_going
     )
@@ -112,6 +127,7 @@ def grow(
             seed,
             growth.teacher.name,
             growth.encoder.name if growth.encoder else "none",
+            fitter=Fitter(budget, places or {}, out) if budget else None,
         )
         log.remove()
         manifest.finished(**{k: values["statistics"][k] for k in ("items", "samples", "images")}).write(out)
@@ -122,3 +138,9 @@ def log_entries(log: WorkLog) -> Iterator[tuple[int, dict[str, Any]]]:
     """The log's entries in the items' order."""
     for index in log.indices():
         yield index, log.get(index)
+
+
+def _unmeasured(out: Path) -> bool:
+    """Whether a finished tree lies here that was made without a token budget."""
+    old = read_manifest(out) if (out / NAME).exists() else None
+    return old is not None and old.status == "done" and "max_length" not in old.settings

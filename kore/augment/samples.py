@@ -1,28 +1,42 @@
-"""Trees to training samples, in LLaVA's form; several wordings of each with `copies`."""
+"""Trees to training samples, in LLaVA's form; several phrasings of each with `copies`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from kore.augment.branches import named, point_at
+from kore.augment.fit import Fitter, Pair, to_sample
 from kore.augment.teachers.offline import tier_of
 from kore.augment.templates import Templates, draw, fill
 from kore.augment.trunk import heuristic
-from kore.data.records import IMAGE_MARK, Branch, KnowledgeItem, KnowledgeTree, Message, Sample, Turn
+from kore.data.records import Branch, KnowledgeItem, KnowledgeTree, Sample, Turn
 
 
-def samples(tree: KnowledgeTree, templates: Templates, seed: int, copies: int = 1) -> Iterator[Sample]:
-    """All samples of a tree: a dialogue, and one per branch; each in `copies` different wordings.
+def samples(
+    tree: KnowledgeTree,
+    templates: Templates,
+    seed: int,
+    copies: int = 1,
+    fitter: Fitter | None = None,
+    *,
+    names: bool = False,
+) -> Iterator[Sample]:
+    """All samples of a tree: a dialogue, and one per branch; each in `copies` different phrasings.
 
-    A copy takes the next wording and, for the item's own pictures, the next picture. What a teacher worded
-    keeps
-    its words; only how the picture's subject is pointed at changes.
+    A copy takes the next phrasing and, for the item's own pictures, the next picture. A teacher's texts stay
+    as they are; only how the picture's subject is pointed at changes.
+
+    Args:
+        fitter: splits what the model cannot hold, and leaves out what cannot be split.
+        names: also ask for an entity's name alone, as a short answer.
     """
     if "plain" in tree.extra:
-        yield from _plain(tree)
+        yield from _plain(tree, fitter)
         return
     for copy in range(copies):
-        yield from _dialogue(tree, templates, seed, copy)
+        yield from _dialogue(tree, templates, seed, copy, fitter)
+    for copy in range(copies if names else 0):
+        yield from _name(tree, templates, seed, copy, fitter)
     counts: dict[str, int] = {}
     for branch in tree.branches:
         counts[branch.task] = counts.get(branch.task, 0) + 1
@@ -30,23 +44,40 @@ def samples(tree: KnowledgeTree, templates: Templates, seed: int, copies: int = 
             f"-{counts[branch.task]}" if branch.task in ("vqa", "hop") or counts[branch.task] > 1 else ""
         )
         told: set[tuple[str, str | None]] = set()
+        made = 0
         for copy in range(copies):
             question, answer = reworded(branch, tree.item, templates, seed, copy)
             image = _next_picture(branch.image, tree, copy)
             if (question, image) not in told:
                 told.add((question, image))
-                yield _sample(_numbered(name, copy), image, [(question, answer)])
+                for sample in _single(tree.item, _numbered(name, copy), image, (question, answer), fitter):
+                    made += 1
+                    yield sample
+        if fitter and not made:
+            fitter.drop(branch)
 
 
-def _plain(tree: KnowledgeTree) -> Iterator[Sample]:
+def _plain(tree: KnowledgeTree, fitter: Fitter | None) -> Iterator[Sample]:
     """The samples of a plain augmentation, as they were made."""
     strategy = tree.extra["plain"]["strategy"]
     for number, made in enumerate(tree.extra["plain"]["samples"]):
         name = _numbered(f"{tree.item.id}-{strategy.replace('-', '_')}", number)
-        yield _sample(name, made.get("image"), [(made["question"], made["answer"])])
+        yield from _single(tree.item, name, made.get("image"), (made["question"], made["answer"]), fitter)
 
 
-def _dialogue(tree: KnowledgeTree, templates: Templates, seed: int, copy: int) -> Iterator[Sample]:
+def _single(
+    item: KnowledgeItem, name: str, image: str | None, pair: Pair, fitter: Fitter | None
+) -> Iterator[Sample]:
+    """One turn as a sample, or as several where its answer is too long for one."""
+    kind = name.removeprefix(f"{item.id}-").split("-")[0]
+    pairs = fitter.answer(item, kind, image, pair) if fitter else [pair]
+    for number, part in enumerate(pairs):
+        yield to_sample(_part_name(name, number), image, [part])
+
+
+def _dialogue(
+    tree: KnowledgeTree, templates: Templates, seed: int, copy: int, fitter: Fitter | None
+) -> Iterator[Sample]:
     turns = [_turn(turn, tree.item, templates, seed, copy) for turn in tree.trunk]
     if not turns:
         return
@@ -55,8 +86,26 @@ def _dialogue(tree: KnowledgeTree, templates: Templates, seed: int, copy: int) -
     pairs = [(t.question, t.answer) for t in turns]
     same = pairs == [(t.question, t.answer) for t in tree.trunk]
     if copy and same and image == (pictures[0] if pictures else None):
-        return  # nothing of this dialogue can be worded otherwise
-    yield _sample(_numbered(f"{tree.item.id}-dialogue", copy), image, pairs)
+        return  # no other phrasing of this dialogue
+    opening = pairs[0] if turns[0].origin == "heuristic" else None
+    chunks = fitter.dialogue(tree.item, image, pairs, opening) if fitter else [pairs]
+    for number, chunk in enumerate(chunks):
+        yield to_sample(_part_name(_numbered(f"{tree.item.id}-dialogue", copy), number), image, chunk)
+
+
+def _name(
+    tree: KnowledgeTree, templates: Templates, seed: int, copy: int, fitter: Fitter | None
+) -> Iterator[Sample]:
+    """What an entity's picture shows, asked for its name alone."""
+    item = tree.item
+    pictures = tree.extra.get("images", {}).get("own") or item.images
+    if item.kind != "entity" or not pictures:
+        return
+    image = _next_picture(pictures[0], tree, copy + 1)  # not the dialogue's, where there are several
+    wording = draw(templates.entity.heuristic.questions, seed, item.id, "name", turn=copy)
+    instruction = draw(templates.instructions.short, seed, item.id, "short", turn=copy)
+    pair = _ask(fill(wording, type=item.type), instruction), item.title
+    yield from _single(item, _numbered(f"{item.id}-name", copy), image, pair, fitter)
 
 
 def _turn(turn: Turn, item: KnowledgeItem, templates: Templates, seed: int, copy: int) -> Turn:
@@ -124,20 +173,13 @@ def _numbered(name: str, copy: int) -> str:
     return f"{name}-c{copy + 1}" if copy else name
 
 
+def _part_name(name: str, part: int) -> str:
+    return f"{name}-p{part + 1}" if part else name
+
+
 def _next_picture(image: str | None, tree: KnowledgeTree, copy: int) -> str | None:
     """For a picture of the item, the `copy`-th next of them; other subjects' pictures stay."""
     shown = tree.extra.get("images", {}).get("shown") or []
     if image in shown:
         return str(shown[(shown.index(image) + copy) % len(shown)])
     return image
-
-
-def _sample(name: str, image: str | None, pairs: list[tuple[str, str]]) -> Sample:
-    turns: list[Message] = []
-    for number, (question, answer) in enumerate(pairs):
-        mark = f"{IMAGE_MARK}\n" if image and not number else ""
-        turns += [
-            Message(from_="human", value=mark + question.replace(IMAGE_MARK, "image")),
-            Message(from_="gpt", value=answer.replace(IMAGE_MARK, "image")),
-        ]
-    return Sample(id=name, image=image, conversations=turns)

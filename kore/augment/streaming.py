@@ -67,5 +67,5 @@ def stream(
                 continue
             tree = KnowledgeTree.from_json(entry["tree"])
             words = growth.templates[language(tree.item.text or tree.item.title)]
-            yield from samples(tree, words, seed, settings.copies)
+            yield from samples(tree, words, seed, settings.copies, names=bool(settings.names))
     thread.join()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kore.augment.eval_questions import Overlap, questions
+from kore.augment.fit import Fitter
 from kore.augment.report import Tally, report
 from kore.augment.samples import samples
 from kore.augment.templates import Templates
@@ -42,11 +43,13 @@ def finish(
     *,
     usage: dict[str, int] | None = None,
     notes: dict[str, int] | None = None,
+    fitter: Fitter | None = None,
 ) -> dict[str, Any]:
     """Write the final files in the items' order, one item in memory at a time; returns the report.
 
     Args:
         usage, notes: counts to report in place of the entries' own (joined parts no longer have them).
+        fitter: splits what the model cannot hold.
 
     Raises:
         DataError: not one sample came out.
@@ -72,18 +75,22 @@ def finish(
             tree = KnowledgeTree.from_json(entry["tree"], f"item {index}")
             words = templates[language(tree.item.text or tree.item.title)]
             trees.write(dump_line(entry["tree"]))
-            made = list(samples(tree, words, seed, settings.copies))
+            made = list(samples(tree, words, seed, settings.copies, fitter, names=bool(settings.names)))
             for sample in made:
                 trained.write(dump_line(sample.to_json()))
                 tally.sample(kind_of(sample, tree), sample, words.instructions.no)
             wordings = [m.value for s in made for m in s.conversations if m.from_ == "human"]
-            for question in overlap.fresh(questions(tree, words, seed), wordings):
+            taught = fitter.taught(tree, made) if fitter else tree
+            fresh = overlap.fresh(questions(taught, words, seed), wordings) if taught else ()
+            for question in fresh:
                 asked.write(dump_line(question.to_json()))
                 tally.question(question)
             for rejected in entry["rejected"]:
                 thrown.write(dump_line({"item": tree.item.id, **rejected}))
             picture_sources.update(entry.get("sources", {}))
             tally.tree(tree, entry)
+        if fitter and fitter.report.left_out and not sum(tally.kinds.values()):
+            raise fitter.nothing_fits()
         if not sum(tally.kinds.values()):
             raise DataError(
                 "no sample could be made from these items", hint="look at their texts and pictures"
@@ -96,6 +103,8 @@ def finish(
         overlap=overlap.refused,
         strategy=settings.strategy,
     )
+    if fitter:
+        values["fit"] = fitter.report.to_json()
     if usage is not None:
         values["usage"] = usage
     if notes is not None:

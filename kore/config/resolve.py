@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -66,6 +66,13 @@ class Resolved:
     def fingerprint(self) -> str:
         """Hash of all values."""
         return hash_json(self.profile.model_dump(mode="json"))
+
+    def changed(self, key: str, value: Any) -> Resolved:
+        """The same settings with another value of one key, which the command chose."""
+        section, name = key.split(".")
+        inner = getattr(self.profile, section).model_copy(update={name: value})
+        profile = self.profile.model_copy(update={section: inner})
+        return replace(self, profile=profile, origin={**self.origin, key: "command"})
 
     def values(self) -> dict[str, Any]:
         """Every setting under its dotted key."""

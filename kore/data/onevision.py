@@ -8,7 +8,8 @@ be used is replaced by another of its subset.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kore.errors import DataError, MissingArtefact
 from kore.io.images import open_image
 
 FETCH = "kore data fetch onevision"
+_BATCH = 64  # rows that are decoded at a time
 
 
 class Subset:
@@ -42,26 +44,46 @@ class Subset:
             raise MissingArtefact(
                 "reading parquet files needs pyarrow", hint="pip install 'kore-inject[data]'"
             ) from error
-        try:
-            self._files = [parquet.ParquetFile(path) for path in paths]
-        except (OSError, ValueError) as error:
-            raise DataError(f"not a parquet file: {error}", where=str(root / name)) from error
-        self.rows = sum(f.metadata.num_rows for f in self._files)
+        self._groups: list[tuple[Path, int, range]] = []  # file, row group in it, its rows over all files
+        self.rows = 0
+        for path in paths:
+            try:
+                metadata = parquet.read_metadata(path)
+            except (OSError, ValueError) as error:
+                raise DataError(f"not a parquet file: {error}", where=str(root / name)) from error
+            for group in range(metadata.num_row_groups):
+                size = metadata.row_group(group).num_rows
+                self._groups.append((path, group, range(self.rows, self.rows + size)))
+                self.rows += size
 
-    def row(self, number: int) -> dict[str, Any]:
-        """Row `number`, counted over all files; reads its row group only."""
-        for file in self._files:
-            if number >= file.metadata.num_rows:
-                number -= file.metadata.num_rows
-                continue
-            for group in range(file.num_row_groups):
-                size = file.metadata.row_group(group).num_rows
-                if number < size:
-                    columns = [c for c in ("id", "image", "conversations") if c in file.schema_arrow.names]
-                    table = file.read_row_group(group, columns=columns)
-                    return dict(table.slice(number, 1).to_pylist()[0])
-                number -= size
-        raise IndexError(number)
+    def read_rows(self, numbers: Collection[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Rows, numbered over all files, in file order; each row group that holds one is read once.
+
+        Raises:
+            DataError: a damaged file.
+        """
+        for path, group, rows in self._groups:
+            if wanted := sorted(n for n in set(numbers) if n in rows):
+                for offset, row in _rows_of(path, group, [n - rows.start for n in wanted]):
+                    yield rows.start + offset, row
+
+
+def _rows_of(path: Path, group: int, offsets: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Some rows of one row group, in order; no more than a few rows are in memory beside them."""
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path) as file:
+            columns = [c for c in ("id", "image", "conversations") if c in file.schema_arrow.names]
+            start, left = 0, list(offsets)
+            for batch in file.iter_batches(_BATCH, row_groups=[group], columns=columns):
+                here = [n for n in left if n < start + batch.num_rows]
+                yield from zip(here, batch.take([n - start for n in here]).to_pylist(), strict=True)
+                start, left = start + batch.num_rows, left[len(here) :]
+                if not left:
+                    return
+    except (OSError, ValueError) as error:
+        raise DataError(f"damaged parquet file: {error}", where=str(path)) from error
 
 
 def draw(
@@ -93,17 +115,15 @@ def _usable(
     on_skip: Callable[[str], None] | None,
 ) -> Iterator[Sample]:
     left = wanted
-    for number in _with_spares(picked, subset.rows, f"{seed} {subset.name}"):
-        if left == 0:
-            return
-        try:
-            sample = read(subset, number, pictures)
-        except DataError as error:
-            if on_skip is not None:
-                on_skip(f"skipped: {error}")
-            continue
-        left -= 1
-        yield sample
+    order = _with_spares(picked, subset.rows, f"{seed} {subset.name}")
+    while numbers := list(islice(order, left)):
+        results = {n: _read(subset.name, n, row, pictures) for n, row in subset.read_rows(numbers)}
+        for result in (results[n] for n in numbers):
+            if isinstance(result, Sample):
+                left -= 1
+                yield result
+            elif on_skip is not None:
+                on_skip(f"skipped: {result}")
 
 
 def _with_spares(picked: list[int], rows: int, seed: str) -> Iterator[int]:
@@ -114,26 +134,33 @@ def _with_spares(picked: list[int], rows: int, seed: str) -> Iterator[int]:
     yield from spares
 
 
-def read(subset: Subset, number: int, pictures: Path) -> Sample:
+def _read(subset: str, number: int, row: dict[str, Any], pictures: Path) -> Sample | DataError:
+    try:
+        return read(subset, number, row, pictures)
+    except DataError as error:
+        return error
+
+
+def read(subset: str, number: int, row: dict[str, Any], pictures: Path) -> Sample:
     """One row as a sample, its picture written to a file.
 
     Raises:
         DataError: no picture, one that does not open, or no conversation; names subset and row.
     """
-    where = f"{subset.name}[{number}]"
-    row = subset.row(number)
+
+    where = f"{subset}[{number}]"
     data = (row.get("image") or {}).get("bytes")
     turns = row.get("conversations") or []
     if not data:
         raise DataError("no picture", where=where)
     if not any((t.get("value") or "").replace(IMAGE_MARK, "").strip() for t in turns[:1]):
         raise DataError("no question", where=where)
-    folder = pictures / subset.name
+    folder = pictures / subset
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{number}{Path((row['image'].get('path') or '') or '.png').suffix or '.png'}"
     path.write_bytes(data)
     open_image(path, where)
     clean = [{"from": t["from"], "value": (t["value"] or "").replace(IMAGE_MARK, "").strip()} for t in turns]
     clean[0]["value"] = f"{IMAGE_MARK}\n{clean[0]['value']}"
-    name = f"{subset.name}/{row.get('id', number)}"
+    name = f"{subset}/{row.get('id', number)}"
     return Sample.from_json({"id": name, "image": str(path), "conversations": clean}, where)

@@ -20,7 +20,7 @@ from pydantic import (
 
 from kore.data.record_base import Record as Record
 from kore.data.record_base import as_list, as_text
-from kore.errors import DataError
+from kore.errors import DataError, Faults
 from kore.io.files import read_json
 from kore.io.jsonl import STDIO, read_jsonl
 
@@ -229,11 +229,15 @@ def read_records(
 ) -> Iterator[R]:
     """Read records from JSONL, from ``-``, or (a path ending in .json) from one JSON list.
 
-    Relative picture paths are resolved against `image_root`, else against the file's folder, else
-    (standard input) against the working folder. `read_located` also says where each was found.
+    Image paths become absolute: relative ones start from `image_root`, else from the file's folder, else
+    (standard input) from the working folder. `read_located` also gives the place of each record.
+
+    Records are yielded as they are read, up to the first fault. From there the rest is only checked, so
+    that all faults are reported at once; standard input is read no further than `Faults.SHOWN` faults.
 
     Raises:
-        DataError: with ``file:line`` (or ``file[index]``) and the field, unless `on_error` takes it.
+        DataError: with ``file:line`` (or ``file[index]``) and the field, unless `on_error` takes it;
+            `DataErrors` where there are several.
     """
     for _, record in read_located(kind, source, image_root=image_root, on_error=on_error):
         yield record
@@ -250,23 +254,32 @@ def read_located(
     name = str(source)
     if name != STDIO and not Path(name).exists():
         raise DataError("no such file", where=name)
-    root = image_root or (Path.cwd() if name == STDIO else Path(name).resolve().parent)
+    root = image_root.absolute() if image_root else None
+    root = root or (Path.cwd() if name == STDIO else Path(name).resolve().parent)
+    faults = Faults()
+
+    def collect(error: DataError) -> None:
+        faults.add(error)
+        if name == STDIO and faults.count == Faults.SHOWN:
+            faults.check()
+
+    take = on_error or collect
     empty = True
-    for where, value in _objects(name, on_error):
+    for where, value in _objects(name, take):
         empty = False
         try:
             record = kind.from_json(value, where)
         except DataError as error:
-            if on_error is None:
-                raise
-            on_error(error)
+            take(error)
             continue
-        yield where, _anchored(record, root)
+        if not faults.count:
+            yield where, _anchored(record, root)
+    faults.check()
     if empty:
         raise DataError("holds no record", where=name)
 
 
-def _objects(name: str, on_error: Callable[[DataError], None] | None) -> Iterable[tuple[str, dict[str, Any]]]:
+def _objects(name: str, on_error: Callable[[DataError], None]) -> Iterable[tuple[str, dict[str, Any]]]:
     if name != STDIO and Path(name).suffix == ".json":
         try:
             values = read_json(Path(name))
@@ -280,21 +293,19 @@ def _objects(name: str, on_error: Callable[[DataError], None] | None) -> Iterabl
             if isinstance(value, dict):
                 yield where, value
                 continue
-            bad = DataError(f"expected a JSON object, found {type(value).__name__}", where=where)
-            if on_error is None:
-                raise bad
-            on_error(bad)
+            on_error(DataError(f"expected a JSON object, found {type(value).__name__}", where=where))
         return
     yield from read_jsonl(name, on_error=on_error)
 
 
+def _is_file(image: str) -> bool:
+    """Whether an image is given as a path, not as an address or inline data."""
+    return "://" not in image and not image.startswith("data:")
+
+
 def _anchored(record: R, root: Path) -> R:
     def anchor(path: str) -> str:
-        return (
-            path
-            if "://" in path or path.startswith("data:") or Path(path).is_absolute()
-            else str(root / path)
-        )
+        return str(root / path) if _is_file(path) else path
 
     if isinstance(record, KnowledgeTree):
         branches = [
@@ -309,15 +320,16 @@ def _anchored(record: R, root: Path) -> R:
 
 
 def relative_to(record: R, root: Path) -> R:
-    """The record with picture paths relative to `root` where they lie below it: for writing."""
+    """The record as it is written to a file in `root`: image paths below `root` relative to it, all others
+    absolute. Every writer of records goes through here; a relative path in memory starts from the working
+    folder."""
 
     def shorten(path: str) -> str:
-        if "://" in path or not Path(path).is_absolute():
+        if not _is_file(path):
             return path
-        try:
-            return str(Path(path).relative_to(root.resolve()))
-        except ValueError:
-            return path
+        place = Path(path).absolute()
+        above = next((r for r in (root.absolute(), root.resolve()) if place.is_relative_to(r)), None)
+        return str(place.relative_to(above) if above else place)
 
     if isinstance(record, KnowledgeTree):
         branches = [

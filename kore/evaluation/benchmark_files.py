@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,7 +13,8 @@ from kore.config.schema import ONEVISION_SUBSETS
 from kore.data.benchmarks import ALL, NAMES, SERVER, Benchmark, file_of, find, known
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.evaluation.benchmark_suite import load_benchmark, md5_of
-from kore.io.download import GIB, Limits, Progress, download, get_json
+from kore.io.download import GIB, Limits, download, get_json
+from kore.progress import Progress
 
 HUB = "https://huggingface.co"
 ONEVISION = "lmms-lab/LLaVA-OneVision-Data"
@@ -26,7 +27,6 @@ EVOKE_FILES = (
     "imgs/injection/evoke_entity_injection_imgs.zip",
     "imgs/injection/evoke_news_injection_imgs.zip",
 )
-Told = Callable[[str], Progress]
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,13 @@ class Fetcher:
     """Fetches into a data folder.
 
     Attributes:
-        told: given a file's name, returns who wants to know how far it is.
+        progress: a stage for each file, in bytes.
         server: base address of the benchmark files; hub: of data sets.
     """
 
     data: Path
     limits: Limits
-    told: Told
+    progress: Progress
     server: str = SERVER
     hub: str = HUB
 
@@ -115,7 +115,7 @@ class Fetcher:
     def _benchmark(self, benchmark: Benchmark) -> Path:
         path = self.data / f"{benchmark.name}.tsv"
         if not path.is_file():
-            download(self.server + benchmark.address, path, limits=self.limits, progress=self.told(path.name))
+            download(self.server + benchmark.address, path, limits=self.limits, progress=self.progress)
         return path
 
     def _onevision(self) -> list[Path]:
@@ -145,9 +145,7 @@ class Fetcher:
         from urllib.parse import quote
 
         url = f"{self.hub}/datasets/{dataset}/resolve/main/{quote(name)}"
-        return download(
-            url, path, limits=self.limits, progress=self.told(path.name), headers=_token(self.hub)
-        )
+        return download(url, path, limits=self.limits, progress=self.progress, headers=_token(self.hub))
 
     def _evoke(self) -> list[Path]:
         paths = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -15,20 +14,22 @@ from kore.artifacts.resolve_target import Target, resolve_target
 from kore.artifacts.run import data_root, run_named
 from kore.config.model_defaults import resolve_inference
 from kore.data.benchmark_prompts import PromptForm
+from kore.distributed import join, on_first_rank
 from kore.errors import MissingArtefact, ProviderError, UsageError
 from kore.evaluation.gates import check_gates, parse_gates
 from kore.evaluation.judge import Judge, make_judge
 from kore.evaluation.option_matching import COMPATS, Compat
 from kore.evaluation.report import summary, write_summary
 from kore.evaluation.rescore import rescore
-from kore.evaluation.runner import BASE, Progress, Result, World, evaluate, generation, model_fingerprint
+from kore.evaluation.runner import BASE, Result, evaluate, generation, model_fingerprint
 from kore.evaluation.suite_options import SuiteOptions
 from kore.evaluation.suites import check_images, resolve_suites
 from kore.evaluation.target import load_target
 from kore.evaluation.text_loss import LossSuite
+from kore.evaluation.text_only import takes_images, without_images
 from kore.evaluation.types import Suite
 from kore.io.files import check_place
-from kore.patience import PATIENCE
+from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     from kore.config.resolve import EvalSection, Profile, Resolved
@@ -93,6 +94,7 @@ class Plan:
     judge: Judge
     out: Path
     form: PromptForm
+    notes: tuple[str, ...] = ()
 
     @property
     def answers(self) -> int:
@@ -132,7 +134,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of an evaluation; only the first of several processes has a summary."""
+    """What an evaluation ended with, the same on every rank but for `rank`."""
 
     summary: dict[str, Any]
     out: Path
@@ -206,11 +208,14 @@ def plan(request: Request) -> Plan:
     )
     names = request.suites or _default_suites(request, profile, target, out)
     suites = resolve_suites(names, choice)
+    notes: list[str] = []
+    if target is not None and not takes_images(target.model):
+        suites, notes = without_images(suites)
     _gates(request, suites)
     if not request.rescore:
         for suite in suites:
             check_images(suite)
-    return Plan(request, profile, target, suites, names, judge, out, form)
+    return Plan(request, profile, target, suites, names, judge, out, form, tuple(notes))
 
 
 def compat_of(name: str) -> Compat:
@@ -246,7 +251,7 @@ def _default_suites(request: Request, profile: Profile, target: Target | None, o
     return names
 
 
-def carry_out(request: Request, progress: Progress | None = None, planned: Plan | None = None) -> Outcome:
+def carry_out(request: Request, progress: Progress = silent, planned: Plan | None = None) -> Outcome:
     """Answer, score and write; see `Request`.
 
     Args:
@@ -256,25 +261,33 @@ def carry_out(request: Request, progress: Progress | None = None, planned: Plan 
         KoreError: as `plan`, and what loading, answering and judging raise.
     """
     planned = planned or plan(request)
-    with ExitStack() as locks:
-        if request.rescore:
-            locks.enter_context(locked(planned.out))
-            results = rescore(planned.out, planned.suites, _notes(request))
-        else:
-            world = join_world()
-            results = _answer(planned, world, progress, locks)
-            if world.rank:
-                return Outcome({}, planned.out, {}, [], world.rank)
-        value = summary(
-            results,
-            protocol=planned.form.protocol,
-            compat=request.compat,
-            judge=planned.judge.facts,
-            subset=bool(request.limit or request.ids),
-            split=request.split,
-        )
-        warnings = [*_file_warnings(planned.suites), *_write(planned, results, value)]
-        return Outcome(value, planned.out, _gates(request, planned.suites), warnings)
+    # only answers are shared out, so that no GPU communicates: workers may share one
+    with join(backend="gloo") as world, ExitStack() as locks:
+        answered = {} if request.rescore else _answer(planned, progress, locks)
+
+        def finish() -> Outcome:
+            results = answered
+            if request.rescore:
+                locks.enter_context(locked(planned.out))
+                results = rescore(planned.out, planned.suites, _notes(request))
+            return _finish(planned, results)
+
+        return replace(on_first_rank(finish), rank=world.rank)
+
+
+def _finish(planned: Plan, results: dict[str, Result]) -> Outcome:
+    """Summarise the results and write them."""
+    request = planned.request
+    value = summary(
+        results,
+        protocol=planned.form.protocol,
+        compat=request.compat,
+        judge=planned.judge.facts,
+        subset=bool(request.limit or request.ids),
+        split=request.split,
+    )
+    warnings = [*planned.notes, *_file_warnings(planned.suites), *_write(planned, results, value)]
+    return Outcome(value, planned.out, _gates(request, planned.suites), warnings)
 
 
 def _gates(request: Request, suites: Sequence[Suite]) -> dict[str, float]:
@@ -294,7 +307,7 @@ def _notes(request: Request) -> tuple[str, ...]:
     return ("subset of the samples",) if request.limit or request.ids else ()
 
 
-def _answer(planned: Plan, world: World, progress: Progress | None, locks: ExitStack) -> dict[str, Result]:
+def _answer(planned: Plan, progress: Progress, locks: ExitStack) -> dict[str, Result]:
     from kore.methods.rag import RAG
     from kore.models.generate import Engine
 
@@ -316,9 +329,8 @@ def _answer(planned: Plan, world: World, progress: Progress | None, locks: ExitS
         sources={"model": target.model, **({"adapter": str(target.adapter)} if target.adapter else {})},
         facts={"suites": planned.names, "label": target.label, "split": request.split},
     )
-    if world.rank == 0:
-        locks.enter_context(claimed(planned.out, manifest, restart=request.restart, always=True))
-    world.barrier()
+    claim = claimed(planned.out, manifest, restart=request.restart, always=True)
+    on_first_rank(lambda: locks.enter_context(claim))
     planned.judge.open()
     results: dict[str, Result] = {}
     for label, adapter in planned.passes:
@@ -329,7 +341,6 @@ def _answer(planned: Plan, world: World, progress: Progress | None, locks: ExitS
             label=label,
             adapter=adapter,
             progress=progress,
-            world=world,
             protocol=section.protocol,
             notes=_notes(request),
         )
@@ -342,13 +353,11 @@ def _answer(planned: Plan, world: World, progress: Progress | None, locks: ExitS
             adapter=False,
             progress=progress,
             fingerprint=retrieving.fingerprint,
-            world=world,
             protocol=section.protocol,
             notes=_notes(request),
         )
-    if world.rank == 0:
-        counts = {label: {"asked": r.generated, "kept": r.reused} for label, r in results.items()}
-        manifest.finished(answers=counts).write(planned.out)
+    counts = {label: {"asked": r.generated, "kept": r.reused} for label, r in results.items()}
+    on_first_rank(lambda: manifest.finished(answers=counts).write(planned.out))
     return results
 
 
@@ -371,25 +380,3 @@ def _write(planned: Plan, results: dict[str, Result], value: dict[str, Any]) -> 
 
         write_page(value, results, planned.suites, planned.out / "report.html")
     return warnings
-
-
-def join_world() -> World:
-    """This process's share under ``torchrun``; all samples otherwise."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size <= 1:
-        return World()
-    import torch
-    import torch.distributed as dist
-
-    if "MASTER_ADDR" not in os.environ:
-        raise MissingArtefact(
-            "WORLD_SIZE is set without MASTER_ADDR",
-            hint="start with: torchrun --nproc-per-node N -m kore_cli.main eval ...",
-        )
-    if torch.cuda.is_available():
-        torch.cuda.set_device(
-            int(os.environ.get("LOCAL_RANK", "0"))
-        )  # the default is the first for every process
-    if not dist.is_initialized():
-        dist.init_process_group("gloo", timeout=PATIENCE)
-    return replace(World(dist.get_rank(), size), barrier=dist.barrier)

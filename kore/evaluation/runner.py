@@ -10,10 +10,12 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import kore.distributed as distributed
 from kore.data.records import Message
 from kore.data.task import Task, TaskImage
 from kore.errors import DataError
@@ -23,22 +25,13 @@ from kore.evaluation.text_loss import LossSuite, dump_loss
 from kore.evaluation.types import Answers, Scored, Suite
 from kore.io.files import hash_json, read_json, write_json
 from kore.io.jsonl import write_jsonl
+from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     from kore.models.generate import Engine, Prompt
 
 BASE = "base"
 _WINDOW = 16  # batches handed to the engine at a time, as many as it sorts by length together
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class World:
-    """The share of the samples that this process answers."""
-
-    rank: int = 0
-    size: int = 1
-    barrier: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -81,8 +74,7 @@ class _Run:
     model: str
     settings: dict[str, Any]
     out: Path
-    world: World
-    progress: Progress | None
+    progress: Progress
 
     def as_base(self) -> _Run:
         """The untouched base on the same weights, without retrieval."""
@@ -93,7 +85,7 @@ class _Run:
         """All answers to `suite`, generating those that are not stored; with counts of new and stored."""
         longest = suite.facts.get("max_new_tokens", self.engine.max_new_tokens)
         settings = hash_json({**self.settings, "max_new_tokens": longest})
-        world = self.world
+        world = distributed.current()
         generated = done = turns = 0
         answers: dict[str, list[str]] = {}
         with Predictions(self.out / "answers" / self.label / suite.name, world.rank) as store:
@@ -102,9 +94,8 @@ class _Run:
                 with _answer_length(self.engine, longest):
                     generated += self._answer_window(suite, window, store, settings)
                 done += len(window)
-                if self.progress:
-                    self.progress(suite.name, min(done * world.size, len(suite)), len(suite))
-            world.barrier()
+                self.progress(suite.name, min(done * world.size, len(suite)), len(suite))
+            distributed.barrier()
             store.reload()
             for task in suite.tasks():
                 stored = _stored(store, task, self.model, settings)
@@ -180,8 +171,7 @@ def evaluate(
     label: str,
     adapter: bool = True,
     fingerprint: str | None = None,
-    progress: Progress | None = None,
-    world: World | None = None,
+    progress: Progress = silent,
     protocol: str = "vlmeval",
     notes: tuple[str, ...] = (),
 ) -> Result:
@@ -192,7 +182,7 @@ def evaluate(
             ``samples/LABEL/SUITE.jsonl``, figures to ``scores/LABEL.json``.
         adapter: False answers as the untouched base.
         fingerprint: of the model; default: the base's, with the adapter's weights hashed in.
-        progress: called with suite, done and total.
+        progress: a stage for each suite.
         notes: added to every suite's result (subset of the samples, ...).
 
     Raises:
@@ -200,7 +190,7 @@ def evaluate(
     """
     model = fingerprint or model_fingerprint(engine, adapter)
     settings = {"protocol": protocol, **generation(engine)}
-    run = _Run(engine, label, adapter, model, settings, out, world or World(), progress)
+    run = _Run(engine, label, adapter, model, settings, out, progress)
     result = Result(label, model, {}, generation=settings)
     generated = reused = 0
     for suite in suites:
@@ -209,14 +199,19 @@ def evaluate(
         base: Answers | None = None
         if isinstance(suite, (AgreementSuite, LossSuite)) and label != BASE:
             base, _, _ = run.as_base().answer(suite)
-        if run.world.rank:  # one process scores, so that a judge is called once
-            continue
-        result.scored[suite.name] = run.score(suite, answers, base).noted(*notes)
-        result.facts[suite.name] = dict(suite.facts)
-        result.answers[suite.name] = answers
-        write_result(result, suite.name, out)
-    run.world.barrier()
+        # one process scores, so that a judge is called once
+        distributed.on_first_rank(partial(_score, run, suite, answers, base, notes, result))
     return replace(result, generated=generated, reused=reused)
+
+
+def _score(
+    run: _Run, suite: Suite, answers: Answers, base: Answers | None, notes: tuple[str, ...], result: Result
+) -> None:
+    """Score one suite, add it to `result` and write it."""
+    result.scored[suite.name] = run.score(suite, answers, base).noted(*notes)
+    result.facts[suite.name] = dict(suite.facts)
+    result.answers[suite.name] = answers
+    write_result(result, suite.name, run.out)
 
 
 def model_fingerprint(engine: Engine, adapter: bool) -> str:

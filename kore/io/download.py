@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from kore import __version__
 from kore.errors import DataError, ProviderError, UsageError
 from kore.io.background import BackgroundLoop
 from kore.io.http import retry_after
+from kore.progress import Progress, silent
+from kore.version import __version__
 
 if TYPE_CHECKING:
     import httpx
@@ -34,7 +35,6 @@ GIB = 1 << 30
 MIB = 1 << 20
 AGENT = f"kore-inject/{__version__}"
 LONGEST_WAIT = 120.0  # seconds between tries, whatever the server asks for
-Progress = Callable[[int, int | None], None]
 _PIECE = 1 << 16
 _TRIES = 4
 
@@ -122,7 +122,7 @@ class Downloader:
         path: Path,
         *,
         headers: Mapping[str, str] | None = None,
-        progress: Progress | None = None,
+        progress: Progress = silent,
     ) -> Path:
         """Fetch an address to a file; the part that an earlier try left is resumed.
 
@@ -259,9 +259,7 @@ class Downloader:
         if start > now:
             await asyncio.sleep(start - now)
 
-    async def _pull(
-        self, address: str, part: Path, headers: Mapping[str, str], progress: Progress | None
-    ) -> None:
+    async def _pull(self, address: str, part: Path, headers: Mapping[str, str], progress: Progress) -> None:
         have = part.stat().st_size if part.exists() else 0
         version = _version_of(part)
         own = {"Accept-Encoding": "identity"}  # what comes is written as it is
@@ -289,8 +287,7 @@ class Downloader:
                     have += len(piece)
                     self._check_size(have, address)
                     stream.write(piece)
-                    if progress:
-                        progress(have, total)
+                    progress(part.stem, have, total)
             if total is not None and have < total:
                 raise _Retriable(f"cut off after {have} of {total} bytes")
 
@@ -313,7 +310,7 @@ def download(
     path: Path,
     *,
     limits: Limits | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     headers: Mapping[str, str] | None = None,
 ) -> Path:
     """`Downloader.save`, for callers without an event loop.

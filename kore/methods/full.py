@@ -33,13 +33,12 @@ class Full(Method):
         backbone = setup.backbone
         model = backbone.model
         model.requires_grad_(False)
-        for name, parameter in model.named_parameters():
-            outside = any(
-                part and part in name for part in (backbone.family.vision, backbone.family.projector)
-            )
-            inside_projector = backbone.family.projector is not None and backbone.family.projector in name
-            if not outside or (setup.projector and inside_projector):
-                parameter.requires_grad_(True)
+        trained = [model.get_submodule(backbone.family.language), model.get_output_embeddings()]
+        if setup.projector and backbone.family.projector:
+            trained.append(model.get_submodule(backbone.family.projector))
+        for part in trained:
+            if part is not None:
+                part.requires_grad_(True)
         backbone.model = Switched(model, Swap(model))
 
     def save(self, model: Any, folder: Path, facts: Mapping[str, Any]) -> None:

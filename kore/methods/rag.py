@@ -68,7 +68,8 @@ class Retriever:
         self.backbone = backbone
         self.encoder = Encoder(backbone.processor)
         self.items = list(items)
-        shown = [(i, image) for i, item in enumerate(self.items) for image in item.images]
+        seen = [] if self.encoder.text_only else self.items
+        shown = [(i, image) for i, item in enumerate(seen) for image in item.images]
         self._owner = [i for i, _ in shown]
         self._known: dict[str, Tensor] = {}
         self._index = torch.stack([self.embed(image) for _, image in shown]) if shown else None

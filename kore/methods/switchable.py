@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kore.errors import MissingArtefact
 from kore.io.files import write_json
+from kore.models.checkpoint import read_tensors
 
 FACTS, CONFIG, WEIGHTS = "kore.json", "adapter_config.json", "kore_weights.safetensors"
 
@@ -86,9 +87,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         MissingArtefact: none in the folder.
     """
-    from safetensors.torch import load_file
-
     path = folder / WEIGHTS
     if not path.is_file():
         raise MissingArtefact(f"no weights here: {folder}", hint="make them with: kore train")
-    return dict(load_file(path))
+    return read_tensors(path)

@@ -2,14 +2,17 @@
 
 Greedy unless a temperature is given; batches of like lengths, padded on the left. One copy of the
 weights answers as the base (adapter off) and as the injected model (adapter on).
+
+Runs under ``no_grad`` rather than ``inference_mode``: probes generate during training, and ZeRO-3 keeps small
+gathered parameters for the next step, whose backward pass cannot save inference tensors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Thread
+from threading import Event, RLock, Thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -82,6 +85,7 @@ class Engine:
         self.batch = batch
         self.max_new_tokens = max_new_tokens
         self.encoder = Encoder(backbone.processor)
+        self._busy = RLock()  # one generation at a time: turning the adapter off changes the whole model
 
     @property
     def without_retrieval(self) -> Engine:
@@ -117,9 +121,15 @@ class Engine:
                             on_done(index, text)
         return answers
 
-    def _with(self, adapter: bool) -> AbstractContextManager[None]:
-        """The model as it is, or as its untouched base."""
-        return nullcontext() if adapter else adapter_off(self.backbone.model)
+    @contextmanager
+    def _with(self, adapter: bool) -> Iterator[None]:
+        """The model as it is, or as its untouched base, for this thread alone."""
+        with self._busy:
+            if adapter:
+                yield
+            else:
+                with adapter_off(self.backbone.model):
+                    yield
 
     def stream(
         self,
@@ -129,27 +139,40 @@ class Engine:
         temperature: float = 0.0,
         stop: Callable[[], bool] | None = None,
     ) -> Iterator[str]:
-        """Pieces of one answer as they come; `stop` is asked between tokens."""
+        """Pieces of one answer as they come; `stop` is called between tokens.
+
+        Closing the generator ends the generation and waits for it, so that the next answer finds the
+        adapter as it was.
+        """
         from transformers import TextIteratorStreamer
 
         streamer: Any = TextIteratorStreamer(
             self.encoder.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=600.0
         )
         failure: list[BaseException] = []
+        closed = Event()
+
+        def ended() -> bool:
+            # a generator that is still open when the program ends is never closed
+            return closed.is_set() or not main_thread().is_alive() or (stop is not None and stop())
 
         def work() -> None:
             try:
                 with self._with(adapter):
                     row = self.encoder.prompt(prompt.turns, prompt.images)
-                    self._generate([row], temperature, streamer, stop)
+                    self._generate([row], temperature, streamer, ended)
             except BaseException as error:
                 failure.append(error)
                 streamer.end()
 
-        thread = Thread(target=work, daemon=True)
+        # no daemon: the interpreter would end it inside torch, which aborts the process
+        thread = Thread(target=work)
         thread.start()
-        yield from (piece for piece in streamer if piece)
-        thread.join()
+        try:
+            yield from (piece for piece in streamer if piece)
+        finally:
+            closed.set()
+            thread.join()
         if failure:
             raise failure[0]
 
@@ -168,7 +191,7 @@ class Engine:
                 sample = Sample(id="asked", image=list(map(str, prompt.images)), conversations=turns)
                 inputs = collate([self.encoder.training(sample)], self.encoder.pad_id)
                 labels = inputs.pop("labels")[0, 1:].to(self.backbone.device)  # (T-1,)
-                with torch.inference_mode():
+                with torch.no_grad():
                     logits = model(**{k: self._place(v) for k, v in inputs.items()}).logits[
                         0, :-1
                     ]  # (T-1, V)
@@ -198,7 +221,7 @@ class Engine:
         training = model.training
         model.eval()
         try:
-            with torch.inference_mode():
+            with torch.no_grad():
                 ids = model.generate(**inputs, **options, pad_token_id=self.encoder.pad_id, streamer=streamer)
         finally:
             model.train(training)

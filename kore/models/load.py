@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,11 @@ from kore.artifacts.model_folder import embedded_base as embedded_base
 from kore.artifacts.model_folder import model_folder as model_folder
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.io.files import hash_bytes, hash_file, hash_json, read_json
-from kore.models import qwen_image_processor as pictures_only
-from kore.models.families import Family, family_of
-from kore.models.special_tokens import missing_marks
+from kore.models.checkpoint import check_finite, weight_files
+from kore.models.families import Family, family_of, model_class
+from kore.models.image_processor import image_only
+from kore.models.load_errors import loading
+from kore.models.special_tokens import missing_marks, tokenizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +38,8 @@ class Backbone:
     """A model ready to be asked, adapted or trained.
 
     Attributes:
-        model: an image-text-to-text model of transformers (or a PeftModel around one).
-        processor: its processor (tokenizer, image processor, chat template).
+        model: a causal or image-text-to-text model of transformers (or a PeftModel around one).
+        processor: its processor (tokenizer, image processor, chat template); a text-only model's tokenizer.
         fingerprint: hash of the base's configuration and weights: what an adapter belongs to.
         earlier: the adapter that `model` carries already, under whatever is trained next.
         reads: what is changed of how the model reads its inputs (see `set_reading`).
@@ -70,6 +73,10 @@ class Backbone:
         base = dense(self.model.get_submodule(linear))
         return self.earlier.weight(linear, base) if self.earlier else base
 
+    def out_features(self, linear: str) -> int:
+        """d_out of a language linear."""
+        return int(self.model.get_submodule(linear).out_features)
+
 
 def dense(linear: Any) -> torch.Tensor:
     """W0 of a linear, (d_out, d_in), as the model computes with it.
@@ -86,6 +93,19 @@ def dense(linear: Any) -> torch.Tensor:
         units = torch.eye(linear.in_features, device=weight.device)
         rows = torch.cat([linear.forward(part) for part in torch.split(units, _UNITS)])
         return rows.T if linear.bias is None else (rows - linear.bias).T
+
+
+def reads_images(folder: Path) -> bool:
+    """Whether the model of a folder takes images, by its configuration alone.
+
+    Raises:
+        DataError: a configuration that KORE cannot use.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    with loading("model configuration", folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return model_class(config) is AutoModelForImageTextToText
 
 
 def base_identity() -> dict[str, str]:
@@ -185,8 +205,13 @@ def set_reading(model: Any, processor: Any, section: ModelSection) -> dict[str, 
 
 
 def load_processor(folder: Path, section: ModelSection) -> Any:
-    """The model's processor, with the profile's pixel limit."""
-    from transformers import AutoProcessor
+    """The model's processor with the profile's pixel limit; a text-only model's tokenizer.
+
+    Raises:
+        DataError: it cannot be loaded, or lacks an image processor or a chat template.
+        UsageError: the pixel limit has no effect on it.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, AutoTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -194,12 +219,45 @@ def load_processor(folder: Path, section: ModelSection) -> Any:
     options: dict[str, Any] = {"trust_remote_code": False}
     if section.max_pixels is not None:
         options["max_pixels"] = section.max_pixels
-    try:
-        if pictures_only.needed(str(read_json(folder / "config.json").get("model_type"))):
-            return pictures_only.load(folder, **options)
-        return AutoProcessor.from_pretrained(folder, **options)
-    except (OSError, ValueError) as error:
-        raise DataError(f"no usable processor: {str(error).splitlines()[0]}", where=str(folder)) from error
+    with loading("processor", folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        text_only = model_class(config) is AutoModelForCausalLM
+        processor: Any
+        try:
+            if text_only:
+                processor = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            else:
+                processor = image_only(folder, **options) or AutoProcessor.from_pretrained(folder, **options)
+        except ImportError as error:
+            package = error.name or "torchvision"
+            raise MissingArtefact(
+                f"the model's processor needs {package}", where=str(folder), hint=f"pip install {package}"
+            ) from error
+    if not text_only and getattr(processor, "image_processor", None) is None:
+        raise DataError(
+            "no image processor",
+            where=str(folder),
+            hint="copy preprocessor_config.json (or processor_config.json) from the original model",
+        )
+    if not processor.chat_template and not tokenizer_of(processor).chat_template:
+        raise DataError(
+            "no chat template",
+            where=str(folder),
+            hint="use the instruct version of the model, or copy its chat_template.jinja into the folder",
+        )
+    if section.max_pixels is not None and not _limited(processor, section.max_pixels):
+        raise UsageError(
+            "model.max_pixels has no effect on this model's processor", hint="leave model.max_pixels out"
+        )
+    return processor
+
+
+def _limited(processor: Any, most: int) -> bool:
+    """Whether the image processor has taken the limit over, in one of the two ways that there are."""
+    images = getattr(processor, "image_processor", None)
+    size = getattr(images, "size", None) or {}
+    longest = size.get("longest_edge") if hasattr(size, "get") else getattr(size, "longest_edge", None)
+    return most in (getattr(images, "max_pixels", None), longest)
 
 
 def load(section: ModelSection, *, download: bool = False) -> Backbone:
@@ -207,10 +265,11 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
 
     Raises:
         MissingArtefact: the model is not here.
-        DataError: not an image-text-to-text model, or its language layers cannot be found.
+        DataError: not an image-text-to-text model, weights that are missing, unexpected, broken or not
+            finite, or its language layers cannot be found.
     """
     import torch
-    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+    from transformers import AutoConfig, BitsAndBytesConfig
     from transformers.utils import logging
 
     folder = model_folder(section.id, download=download)
@@ -233,12 +292,34 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
         current = device.type == "cuda" and device.index is None
         options["device_map"] = {"": torch.cuda.current_device() if current else device}
     logging.set_verbosity_error()
-    try:
-        model: Any = AutoModelForImageTextToText.from_pretrained(folder, **options)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot load the model: {str(error).splitlines()[0]}", where=str(folder)) from error
+    weight_files(folder)
+    with loading("model", folder):
+        auto = model_class(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        loaded: Any = auto.from_pretrained(folder, output_loading_info=True, **options)
+    model, info = loaded
+    refuse_incomplete(info, folder, ("missing", "unexpected"))
+    check_finite(model.named_parameters(), folder)
     reads = set_reading(model, processor, section)
     if section.quantisation == "none":
         model.to(device)
     model.eval()
     return Backbone(model, processor, family_of(model), folder, fingerprint(folder), device, reads=reads)
+
+
+def refuse_incomplete(info: Mapping[str, Any], folder: Path, kinds: tuple[str, ...]) -> None:
+    """Raise if transformers initialised weights at random, or dropped some of the checkpoint's.
+
+    Args:
+        info: its loading info, which leaves out tied weights and what the family declares to be ignored.
+        kinds: of keys to look at: missing, unexpected.
+
+    Raises:
+        DataError: how many, and the first one's name.
+    """
+    for what in kinds:
+        if keys := sorted(info[f"{what}_keys"]):
+            raise DataError(
+                f"the checkpoint has {len(keys)} {what} weights, first {keys[0]}",
+                where=str(folder),
+                hint="the weights do not fit config.json: take both from the same model, complete",
+            )

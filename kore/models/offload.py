@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from kore.errors import DataError, UsageError
 from kore.models.architectures import skeleton
-from kore.models.families import Family, family_of, language_layers
+from kore.models.checkpoint import check_finite, weight_files
+from kore.models.families import Family, family_of, language_layers, model_class
 from kore.models.load import (
     Backbone,
     fingerprint,
@@ -26,8 +27,10 @@ from kore.models.load import (
     model_folder,
     pick_device,
     pick_dtype,
+    refuse_incomplete,
     set_reading,
 )
+from kore.models.load_errors import loading
 
 if TYPE_CHECKING:
     from kore.config.resolve import ModelSection
@@ -41,7 +44,7 @@ class Shards:
         rename: from a checkpoint's key to the model's name.
 
     Raises:
-        DataError: no safetensors files.
+        DataError: no safetensors files, or broken ones.
     """
 
     def __init__(self, folder: Path, rename: Callable[[str], str]) -> None:
@@ -49,10 +52,7 @@ class Shards:
 
         self.folder = folder
         self._where: dict[str, tuple[Path, str]] = {}
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise DataError("holds no safetensors weights", where=str(folder))
-        for path in files:
+        for path in weight_files(folder):
             with safe_open(path, framework="pt") as stream:
                 for key in stream.keys():  # noqa: SIM118 (not a mapping)
                     self._where[rename(key)] = (path, key)
@@ -64,21 +64,33 @@ class Shards:
         """One tensor by the model's name for it, on the CPU, in its stored type.
 
         Raises:
-            DataError: the checkpoint has none.
+            DataError: the checkpoint has none, or it holds NaN or infinity.
         """
         from safetensors import safe_open
 
-        if name not in self._where:
-            raise DataError("the checkpoint holds no such tensor", where=name)
-        path, key = self._where[name]
+        path, key = self._find(name)
         with safe_open(path, framework="pt") as stream:
             value = stream.get_tensor(key)
         assert isinstance(value, Tensor)
+        check_finite([(name, value)], path)
         return value
+
+    def _find(self, name: str) -> tuple[Path, str]:
+        if name not in self._where:
+            raise DataError("the checkpoint holds no such tensor", where=name)
+        return self._where[name]
 
     def weight(self, linear: str) -> Tensor:
         """W0 of a linear by its full name, (d_out, d_in)."""
         return self.tensor(f"{linear}.weight")
+
+    def out_features(self, linear: str) -> int:
+        """d_out of a linear, from the file's header."""
+        from safetensors import safe_open
+
+        path, key = self._find(f"{linear}.weight")
+        with safe_open(path, framework="pt") as stream:
+            return int(stream.get_slice(key).get_shape()[0])
 
 
 class LayerShards:
@@ -162,16 +174,19 @@ class LayerShards:
         transformers computes the buffers that no checkpoint holds (rotary frequencies); its own
         loading of a model of zero decoder layers is the one way that gets all of them right.
         """
-        from transformers import AutoModelForImageTextToText
-
         config = copy.deepcopy(self._model.config)
         text = config.get_text_config()
         text.num_hidden_layers = 0
         if getattr(text, "layer_types", None):
             text.layer_types = []
-        empty: Any = AutoModelForImageTextToText.from_pretrained(
-            self.shards.folder, config=config, dtype=self._dtype, trust_remote_code=False
-        )
+        folder = self.shards.folder
+        with loading("model", folder):
+            loaded: Any = model_class(config).from_pretrained(
+                folder, config=config, dtype=self._dtype, trust_remote_code=False, output_loading_info=True
+            )
+        empty, info = loaded
+        refuse_incomplete(info, folder, ("missing",))  # the decoder layers are unexpected here
+        check_finite(empty.named_parameters(), folder)
         empty.to(self._device)
         head = empty.get_output_embeddings()
         if head is not None:
@@ -203,8 +218,11 @@ def _place(model: nn.Module, name: str, module: nn.Module) -> None:
         target._buffers[key] = buffer
 
 
-def renamer(model: Any) -> Callable[[str], str]:
+def renamer(model: Any, *, whole_layout: bool = True) -> Callable[[str], str]:
     """From a published checkpoint's key to the model's own name, by transformers' own table.
+
+    Args:
+        whole_layout: refuse decoder weights that are stored in another layout, not only other names.
 
     Raises:
         DataError: this family's decoder weights are stored in another layout, not only other names.
@@ -220,7 +238,7 @@ def renamer(model: Any) -> Callable[[str], str]:
 
     def rename(key: str) -> str:
         renamed, pattern = rename_source_key(key, names, layouts, prefix, state)
-        if pattern is not None and ".layers." in renamed and "vis" not in renamed:
+        if whole_layout and pattern is not None and ".layers." in renamed and "vis" not in renamed:
             raise DataError(
                 f"{type(model).__name__} stores its decoder layers in a layout that cannot be read in parts",
                 where=key,

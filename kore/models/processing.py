@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
+from torch.nn.functional import pad
 
 from kore.data.records import IMAGE_MARK, Message, Sample
 from kore.errors import DataError
 from kore.io.images import open_image
-from kore.models.special_tokens import missing_marks
+from kore.models.special_tokens import is_text_only, missing_marks, render, tokenizer_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,18 +44,20 @@ class Encoder:
     """Turns samples into model inputs.
 
     Args:
-        processor: tokenizer, image processor and chat template in one.
+        processor: tokenizer, image processor and chat template in one; or a tokenizer with a chat template.
         max_length: longest sequence in tokens; a longer one is an error that names the sample.
         cached_pixels: how many pixels of opened pictures to keep, by path (3 bytes each).
     """
 
     def __init__(self, processor: Any, max_length: int | None = None, cached_pixels: int = 1 << 26) -> None:
         self.processor = processor
-        self.tokenizer = processor.tokenizer
+        self.tokenizer = tokenizer_of(processor)
+        self.text_only = is_text_only(processor)
         self.marks = missing_marks(processor)
         self.max_length = max_length
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
         self._room = cached_pixels
+        self._image_tokens: dict[tuple[int, int], int] = {}
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
@@ -75,6 +78,7 @@ class Encoder:
         chat = to_chat(sample.conversations)
         text = self._render(chat)
         features = self._process(text, sample.images, sample.id)
+        self._check_length(features, sample.id)
         spans = self._assistant_spans(chat, text, sample.id)
         features["labels"] = self._labels(text, spans, features["input_ids"], sample)
         if not bool((features["labels"] != IGNORED).any()):
@@ -83,7 +87,37 @@ class Encoder:
 
     def prompt(self, messages: Sequence[Message], images: Sequence[Any], name: str = "") -> dict[str, Tensor]:
         """Inputs that end with the open generation prompt: for generation and calibration."""
-        return self._process(self._render(to_chat(messages), open_prompt=True), images, name)
+        features = self._process(self._render(to_chat(messages), open_prompt=True), images, name)
+        self._check_length(features, name)
+        return features
+
+    def length(self, sample: Sample) -> int:
+        """Tokens of the sample as `training` encodes it, whatever max_length is.
+
+        The tokens of a single picture depend on its size alone, so one of each size is processed.
+        """
+        text = self._render(to_chat(sample.conversations))
+        images = [self._open(image, f"sample {sample.id}") for image in sample.images]
+        if len(images) > 1:
+            return len(self._process(text, images, sample.id)["input_ids"])
+        return self._text_length(text) + sum(self._added_tokens(image) for image in images)
+
+    def _added_tokens(self, image: Image.Image) -> int:
+        """Tokens that stand for a picture, without its mark in the text."""
+        if image.size not in self._image_tokens:
+            mark = getattr(self.processor, "image_token", IMAGE_MARK)
+            with_image = len(self._process(mark, [image], "")["input_ids"])
+            self._image_tokens[image.size] = with_image - self._text_length(mark)
+        return self._image_tokens[image.size]
+
+    def _text_length(self, text: str) -> int:
+        return len(self.tokenizer(text, **self._special)["input_ids"])
+
+    def _check_length(self, features: dict[str, Tensor], name: str) -> None:
+        length = len(features["input_ids"])
+        if self.max_length and length > self.max_length:
+            where = f"sample {name}" if name else None
+            raise DataError(f"{length} tokens, more than max_length {self.max_length}", where=where)
 
     def _render(self, chat: list[dict[str, Any]], open_prompt: bool = False) -> str:
         """The template's text; where it ends replies with white space, their end mark stands for that."""
@@ -100,18 +134,21 @@ class Encoder:
         return made + text[place:]
 
     def _template(self, chat: list[dict[str, Any]], open_prompt: bool = False) -> str:
-        text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=open_prompt)
-        assert isinstance(text, str)
-        return text
+        return render(self.processor, chat, open_prompt)
 
     def _process(self, text: str, images: Sequence[Any], name: str) -> dict[str, Tensor]:
         where = f"sample {name}" if name else None
+        if self.text_only and images:
+            raise DataError(
+                "the model reads no images",
+                where=where,
+                hint="leave the image out, or take a model that sees",
+            )
         opened = [self._open(image, where) for image in images]
-        batch = self.processor(text=[text], images=opened or None, return_tensors="pt", **self._special)
+        given = {} if self.text_only else {"images": opened or None}
+        batch = self.processor(text=[text], **given, return_tensors="pt", **self._special)
         features: dict[str, Tensor] = dict(batch)
         length = features["input_ids"].shape[1]
-        if self.max_length and length > self.max_length:
-            raise DataError(f"{length} tokens, more than max_length {self.max_length}", where=where)
         return {k: v[0] if _is_sequence(v, length) else v for k, v in features.items()}
 
     @property
@@ -134,6 +171,15 @@ class Encoder:
 
     def _assistant_spans(self, chat: list[dict[str, Any]], text: str, name: str) -> list[tuple[int, int]]:
         """Character spans of the assistant's replies in `text`, end mark included."""
+        spans = self._spans_by_prefix(chat, text) or self._spans_by_stand_in(chat, text)
+        if spans is None:
+            raise DataError(
+                "the chat template rewrites earlier turns, so labels cannot be placed", where=f"sample {name}"
+            )
+        return spans
+
+    def _spans_by_prefix(self, chat: list[dict[str, Any]], text: str) -> list[tuple[int, int]] | None:
+        """The spans, if the template writes a conversation's beginning as it writes the whole."""
         spans = []
         for index, turn in enumerate(chat):
             if turn["role"] != "assistant":
@@ -141,22 +187,44 @@ class Encoder:
             before = self._render(chat[:index], open_prompt=True)
             until = self._render(chat[: index + 1])
             if not (text.startswith(before) and text.startswith(until)):
-                raise DataError(
-                    "the chat template rewrites earlier turns, so labels cannot be placed",
-                    where=f"sample {name}",
-                )
+                return None
             end = len(until)
             while end > len(before) and text[end - 1] in "\n ":
                 end -= 1
             spans.append((len(before), end))
         return spans
 
+    def _spans_by_stand_in(self, chat: list[dict[str, Any]], text: str) -> list[tuple[int, int]] | None:
+        """The spans, where the template writes the last reply otherwise than those before it (Qwen3's empty
+        thoughts): found by rendering marks in the place of the replies."""
+        ends = sorted(
+            (t.content for t in self.tokenizer.added_tokens_decoder.values()), key=len, reverse=True
+        )
+        marks = {i: f"\ue000{i}\ue001" for i, turn in enumerate(chat) if turn["role"] == "assistant"}
+        rest = self._render(
+            [
+                {**turn, "content": [{"type": "text", "text": marks[i]}]} if i in marks else turn
+                for i, turn in enumerate(chat)
+            ]
+        )
+        made, spans = "", []
+        for index, mark in marks.items():
+            before, found, rest = rest.partition(mark)
+            reply = "".join(part.get("text", "") for part in chat[index]["content"])
+            start = len(made) + len(before)
+            made += before + reply
+            end = next((e for e in ends if rest.startswith(e)), "")
+            spans.append((start, len(made) + len(end)))
+            if not found:
+                return None
+        return spans if made + rest == text else None
+
     def _labels(self, text: str, spans: list[tuple[int, int]], ids: Tensor, sample: Sample) -> Tensor:
         """Map character spans to tokens, (T,) int64."""
         wanted = ids.tolist()
-        expanded, moved = self._expand_images(text, spans, ids)
+        expanded, moved = self._expand_images(text, spans, ids) if sample.images else (text, spans)
         encoded = self.tokenizer(expanded, return_offsets_mapping=True, **self._special)
-        if encoded["input_ids"] != wanted:
+        if encoded["input_ids"] != wanted and not self.text_only:
             expanded, moved = self._replaced(text, spans, sample)
             encoded = self.tokenizer(expanded, return_offsets_mapping=True, **self._special)
         if encoded["input_ids"] != wanted:
@@ -235,6 +303,7 @@ def _is_sequence(value: Tensor, length: int) -> bool:
     return value.dim() == 2 and value.shape[0] == 1 and value.shape[1] == length
 
 
+_PER_TOKEN = ("cross_attention_mask",)  # (1, T, images, tiles): which images a token attends to
 _FILL = {"labels": IGNORED, "attention_mask": 0, "mm_token_type_ids": 0, "token_type_ids": 0}
 
 
@@ -249,7 +318,7 @@ def collate(features: Iterable[dict[str, Tensor]], pad_id: int, side: str = "rig
         input_ids, attention_mask (, labels): (B, T); picture tensors concatenated along dim 0, smaller ones
         filled up with zeros.
     """
-    rows = list(features)
+    rows = _all_shown(list(features))
     length = max(len(row["input_ids"]) for row in rows)
     batch: dict[str, Tensor] = {}
     for key in dict.fromkeys(key for row in rows for key in row):
@@ -261,9 +330,30 @@ def collate(features: Iterable[dict[str, Tensor]], pad_id: int, side: str = "rig
                 part = slice(0, len(value)) if side == "right" else slice(length - len(value), length)
                 out[index, part] = value
             batch[key] = out
+        elif key in _PER_TOKEN:
+            short = [length - value.shape[1] for value in values]
+            gaps = [(0, gap) if side == "right" else (gap, 0) for gap in short]
+            batch[key] = _joined([pad(v, (0, 0, 0, 0, *gap)) for v, gap in zip(values, gaps, strict=True)])
         else:
             batch[key] = _joined(values)
     return batch
+
+
+def _all_shown(rows: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Blank images, which no token attends to, for rows without one where each row must have its own
+    (cross-attention models)."""
+    shown = next((row for row in rows if any(key in row for key in _PER_TOKEN)), None)
+    if shown is None:
+        return rows
+    blank = {k: v.new_zeros(1, *v.shape[1:]) for k, v in shown.items() if v.dim() > 1}
+    if "aspect_ratio_mask" in blank:  # one tile to attend to, as in the processor's own padding
+        blank["aspect_ratio_mask"][..., 0] = 1
+
+    def of_length(row: dict[str, Tensor]) -> dict[str, Tensor]:
+        size = {key: (1, len(row["input_ids"]), *blank[key].shape[2:]) for key in _PER_TOKEN if key in blank}
+        return {**blank, **{key: blank[key].new_zeros(shape) for key, shape in size.items()}}
+
+    return [row if blank.keys() <= row.keys() else {**of_length(row), **row} for row in rows]
 
 
 def _joined(values: list[Tensor]) -> Tensor:

@@ -28,6 +28,33 @@ class Marks:
         return f"{self.begin}...{self.end}" if self.begin or self.end else ""
 
 
+def tokenizer_of(processor: Any) -> Any:
+    """A processor's tokenizer; a text-only model's processor is its tokenizer."""
+    return getattr(processor, "tokenizer", processor)
+
+
+def is_text_only(processor: Any) -> bool:
+    """Whether the model reads no images."""
+    return getattr(processor, "image_processor", None) is None
+
+
+def render(processor: Any, chat: list[dict[str, Any]], open_prompt: bool = False) -> str:
+    """The chat template's text. Models that think before they answer are asked not to.
+
+    Args:
+        chat: turns whose content is a list of text and image parts.
+    """
+    if is_text_only(processor):  # templates of text-only models take plain strings
+        chat = [
+            {**turn, "content": "".join(part.get("text", "") for part in turn["content"])} for turn in chat
+        ]
+    text = processor.apply_chat_template(
+        chat, tokenize=False, add_generation_prompt=open_prompt, enable_thinking=False
+    )
+    assert isinstance(text, str)
+    return text
+
+
 def missing_marks(processor: Any) -> Marks:
     """What the processor's template leaves out, told by a short conversation."""
     from jinja2 import TemplateError
@@ -35,10 +62,10 @@ def missing_marks(processor: Any) -> Marks:
     turns = [("user", "Plugh"), ("assistant", _REPLY)]
     chat = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
     try:
-        text = processor.apply_chat_template(chat, tokenize=False)
+        text = render(processor, chat)
     except (TemplateError, TypeError, ValueError):
         return Marks()  # whoever needs the template is told then
-    tokenizer = processor.tokenizer
+    tokenizer = tokenizer_of(processor)
     begin = _begins(tokenizer)
     _, said, rest = text.rpartition(_REPLY)
     return Marks(

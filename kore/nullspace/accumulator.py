@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kore.distributed import sum_in_place, sum_over_ranks
 from kore.errors import DataError
 
 CHUNK = 8192  # tokens per product
@@ -58,7 +59,7 @@ class Accumulator:
         if rows.shape[0] == 0:
             return
         wanted = torch.float64 if rows.dtype == torch.float64 else torch.float32
-        rows = rows.detach().to(wanted)
+        rows = rows.detach().to(self._stripes[0].device, wanted)
         for first in range(0, len(rows), CHUNK):
             chunk = rows[first : first + CHUNK].contiguous()
             if not bool(torch.isfinite(chunk).all()):
@@ -68,13 +69,10 @@ class Accumulator:
         self.tokens += rows.shape[0]
 
     def reduce(self) -> None:
-        """Sum over all processes of a torch.distributed group, if there is one."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for stripe in self._stripes:
-                torch.distributed.all_reduce(stripe)
-            count = torch.tensor([self.tokens], dtype=torch.int64, device=self._stripes[0].device)
-            torch.distributed.all_reduce(count)
-            self.tokens = int(count)
+        """Sum over all ranks."""
+        for stripe in self._stripes:
+            sum_in_place(stripe)
+        self.tokens = int(sum_over_ranks([self.tokens])[0])
 
     def packed(self) -> Tensor:
         """The upper triangle, row by row, d (d + 1) / 2 values, on the CPU."""

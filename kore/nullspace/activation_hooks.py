@@ -6,7 +6,7 @@ the identity of the input tensor during a forward pass, never by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -28,8 +28,17 @@ class Tap:
 
 def site_name(linears: list[str]) -> str:
     """A short name from the linears that share the input: qkv, o, gate_up, down."""
-    stems = [name.rpartition(".")[2].removesuffix("_proj") for name in linears]
+    stems = [name.rpartition(".")[2].removesuffix("_proj").removeprefix("in_proj_") for name in linears]
     return ("" if all(len(stem) == 1 for stem in stems) else "_").join(stems)
+
+
+def site_names(groups: Sequence[list[str]]) -> list[str]:
+    """Distinct names for one layer's groups of linears: those alike say which module they belong to."""
+    short = [site_name(linears) for linears in groups]
+    return [
+        name if short.count(name) == 1 else f"{linears[0].split('.')[-2]}_{name}"
+        for name, linears in zip(short, groups, strict=True)
+    ]
 
 
 class LayerTaps:
@@ -58,11 +67,12 @@ class LayerTaps:
         self._tap_of: dict[str, Tap] = {}
         self._seen: list[tuple[Tensor, Tap]] = []
         self._mask: Tensor | None = None
+        self._running = False
         self._handles: list[Any] = []
 
     def __enter__(self) -> Self:
         for name, module in self._linears.items():
-            self._handles.append(module.register_forward_pre_hook(self._hook(name)))
+            self._handles.append(module.register_forward_pre_hook(self._hook(name), with_kwargs=True))
         return self
 
     def __exit__(
@@ -73,18 +83,20 @@ class LayerTaps:
         self._handles.clear()
         self._seen.clear()
 
-    def start(self, mask: Tensor) -> None:
-        """A forward pass begins; `mask` (B, T) is true on the tokens that count."""
+    def start(self, mask: Tensor | None) -> None:
+        """A forward pass begins; `mask` (B, T) is true on the tokens that count, None counts all."""
         self._mask = mask
+        self._running = True
         self._seen.clear()
 
     def end(self) -> None:
         """The pass is over; lets go of its tensors."""
+        self._running = False
         self._seen.clear()
 
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-            self._meet(name, args[0])
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._meet(name, args[0] if args else kwargs["input"])
 
         return before
 
@@ -107,12 +119,18 @@ class LayerTaps:
         try:
             self._add(tap, x)
         except DataError as error:
-            raise DataError(error.message, where=name) from error
+            raise DataError(error.message, where=name, hint=error.hint) from error
 
     def _add(self, tap: Tap, x: Tensor) -> None:
         """Add the unmasked rows of x (B, T, d)."""
-        assert self._mask is not None, "start() comes before the forward pass"
-        mask = self._mask.to(x.device)
+        if not self._running:
+            raise DataError("it ran outside a forward pass of the model", hint="call the whole model")
+        if self._mask is None:
+            mask = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
+        else:
+            mask = self._mask.to(x.device)
+            if x.dim() == 2 and len(x) == mask.numel():  # tokens of all samples in one row (beside experts)
+                x = x.view(*mask.shape, x.shape[-1])
         if x.shape[:-1] != mask.shape:
             raise DataError(f"its input is {tuple(x.shape)}, the tokens are {tuple(mask.shape)}")
         if not self._normalise:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
@@ -14,11 +14,38 @@ from kore.nullspace.basis import NullBasis, adapter_factors, null_basis
 from kore.nullspace.covariance import Covariance, Site
 from kore.nullspace.eigensolvers import fastest
 from kore.nullspace.layer_selection import parse_layers, parse_share
+from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     from kore.config.resolve import AdapterSection
 
+STAGE = "null space"
 WeightOf = Callable[[str], Tensor]
+
+
+class WeightSource(Protocol):
+    """Where W0 comes from: a loaded model, or a checkpoint that is read tensor by tensor."""
+
+    def weight(self, linear: str) -> Tensor:
+        """W0 of a linear by its full name, (d_out, d_in). Reading it may be slow."""
+        ...
+
+    def out_features(self, linear: str) -> int:
+        """d_out of a linear, without reading its weight."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Linears:
+    """Linears in memory."""
+
+    find: Callable[[str], nn.Module]
+
+    def weight(self, linear: str) -> Tensor:
+        return dense(self.find(linear))
+
+    def out_features(self, linear: str) -> int:
+        return int(self.find(linear).out_features)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -35,7 +62,7 @@ class AdapterFactors:
 
 
 def factors(
-    model: nn.Module | Mapping[str, nn.Linear] | WeightOf,
+    model: nn.Module | Mapping[str, nn.Linear] | WeightSource,
     covariance: Covariance,
     section: AdapterSection,
     *,
@@ -46,41 +73,40 @@ def factors(
 
 
 def build(
-    model: nn.Module | Mapping[str, nn.Linear] | WeightOf,
+    model: nn.Module | Mapping[str, nn.Linear] | WeightSource,
     covariance: Covariance,
     section: AdapterSection,
     *,
     new: Covariance | None = None,
-    on_site: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> AdapterFactors:
     """Make the frozen A of every linear.
 
     Args:
-        model: where W0 is: a model, linears by full name, or a function from a full name to W0
-            (so that weights may come from the shards one by one).
+        model: where W0 is: a model, linears by full name, or a source that reads weights one by one.
+            Each weight is read once.
         covariance: of what is to be kept.
         section: rank, basis, solver, layers, scale.
         new: covariance of the new samples, for the contrast basis.
-        on_site: told ``(done, total)``.
 
     Raises:
         DataError: a covariance that is no covariance, or a rank that does not fit; names the site.
     """
     from kore.nullspace.rank_selection import choose_ranks
 
-    weight_of = _weights(model)
+    source = _source(model)
     sites = chosen_sites(covariance, section)
     if new is not None and new.model != covariance.model:
         raise DataError(f"the covariance {new.folder} is of another model than {covariance.folder}")
     if new is not None:
         new.check_reads(covariance.reads)
-    d_out = {linear: int(weight_of(linear).shape[0]) for s in sites for linear in s.linears}
+    d_out = {linear: source.out_features(linear) for s in sites for linear in s.linears}
     ranks = choose_ranks(covariance, sites, d_out, section)
     made = AdapterFactors()
     for done, site in enumerate(sites, start=1):
         basis = _basis(covariance, site, ranks[site.name], section, new)
         for linear in site.linears:
-            result = adapter_factors(weight_of(linear), basis.vectors, name=linear)
+            result = adapter_factors(source.weight(linear), basis.vectors, name=linear)
             made.a[linear] = (section.scale * result.a).float().cpu()
         made.report.append(
             {
@@ -92,8 +118,7 @@ def build(
                 "orthonormality": basis.orthonormality,
             }
         )
-        if on_site is not None:
-            on_site(done, len(sites))
+        progress(STAGE, done, len(sites), site.name)
     return made
 
 
@@ -141,19 +166,9 @@ def _basis(
     return contrast_basis(c, other, rank, section.contrast, solver=section.solver, name=site.name)
 
 
-def _weights(model: nn.Module | Mapping[str, nn.Linear] | WeightOf) -> WeightOf:
+def _source(model: nn.Module | Mapping[str, nn.Linear] | WeightSource) -> WeightSource:
     if isinstance(model, nn.Module):
-        module = model
-
-        def from_model(name: str) -> Tensor:
-            return dense(module.get_submodule(name))
-
-        return from_model
+        return _Linears(model.get_submodule)
     if isinstance(model, Mapping):
-        linears = model
-
-        def from_linears(name: str) -> Tensor:
-            return dense(linears[name])
-
-        return from_linears
+        return _Linears(model.__getitem__)
     return model

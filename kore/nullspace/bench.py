@@ -107,7 +107,6 @@ def _write(data: bytes, pictures: Path, name: str, where: str) -> Path:
 
     pictures.mkdir(parents=True, exist_ok=True)
     path = pictures / f"{name.replace('/', '_')}.img"
-    if not path.exists():
-        path.write_bytes(data)
+    path.write_bytes(data)  # also over another one: rows may change and keep their index
     open_image(path, where)
     return path

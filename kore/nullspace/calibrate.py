@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +13,29 @@ import torch
 from torch import Tensor, nn
 
 from kore.artifacts.manifest import Manifest, State, claimed
+from kore.distributed import barrier, current, on_first_rank
 from kore.errors import DataError, UsageError
 from kore.io.files import hash_json
 from kore.models.families import language_layers, language_linears
 from kore.nullspace.accumulator import Accumulator
-from kore.nullspace.activation_hooks import LayerTaps, site_name
+from kore.nullspace.activation_hooks import LayerTaps, site_names
 from kore.nullspace.batches import Batches, make_batches, placed, sample_hash
 from kore.nullspace.covariance import KIND, Covariance, Site, read_sites, shard, write_shard
 from kore.nullspace.group import Group
 from kore.nullspace.layer_selection import parse_layers
-from kore.nullspace.layerwise import HiddenCache, Start, quiet_inference, run_layer, start
+from kore.nullspace.layerwise import (
+    HiddenCache,
+    NotPlainStack,
+    Start,
+    is_plain_stack,
+    quiet_inference,
+    run_layer,
+    run_whole,
+    start,
+)
 from kore.nullspace.memory_plan import Plan, check_room, make_plan, parse_bytes
-from kore.nullspace.parallel import Ranks
 from kore.nullspace.weight_provider import Held, Weights
+from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     from kore.config.resolve import CalibrateSection
@@ -34,18 +43,8 @@ if TYPE_CHECKING:
     from kore.models.load import Backbone
     from kore.nullspace.site_selection import Choice
 
+STAGE = "calibrate"
 _HIDDEN = "hidden-states"
-
-
-@dataclass(frozen=True)
-class LayerDone:
-    """Progress: a layer's matrices are on disk."""
-
-    layer: int
-    done: int
-    total: int
-    sites: list[Site]
-    seconds: float
 
 
 class Calibration:
@@ -87,9 +86,11 @@ class Calibration:
         self.batches: Batches = make_batches(
             backbone.processor, samples, batch=section.batch, with_answers=section.with_answers
         )
-        self.ranks = Ranks.current()
+        self.world = current()
         self.widest = 0
-        self.plan: Plan = self._plan()
+        with quiet_inference():
+            self.whole = self._needs_whole_passes()
+            self.plan: Plan = self._plan()
 
     def manifest(self) -> Manifest:
         """What identifies this covariance: the model, the samples and how they are read."""
@@ -121,17 +122,13 @@ class Calibration:
             sources["adapter"] = str(self.backbone.earlier.folder.resolve())
         return Manifest(KIND, settings, inputs, sources, facts=facts)
 
-    def run(
-        self, out: Path, *, restart: bool = False, on_layer: Callable[[LayerDone], None] | None = None
-    ) -> Covariance:
+    def run(self, out: Path, *, restart: bool = False, progress: Progress = silent) -> Covariance:
         """Sum and write; goes on where an earlier call with the same inputs stopped."""
         with ExitStack() as held:
             claim = claimed(out, self.manifest(), restart=restart)
-            return self.fill(out, self.ranks.first(lambda: held.enter_context(claim)), on_layer)
+            return self.fill(out, on_first_rank(lambda: held.enter_context(claim)), progress)
 
-    def fill(
-        self, out: Path, state: State, on_layer: Callable[[LayerDone], None] | None = None
-    ) -> Covariance:
+    def fill(self, out: Path, state: State, progress: Progress = silent) -> Covariance:
         """`run` in a folder that is claimed already, as `state` says."""
         if state == "done":
             return Covariance(out)
@@ -139,11 +136,13 @@ class Calibration:
         manifest = self.manifest()
         began = time.monotonic()
         with quiet_inference():
-            self._run(out, on_layer)
-        if self.ranks.rank == 0:
+            self._run(out, progress)
+
+        def finish() -> None:
             sites = [s.to_json() for n in self.layers for s in read_sites(shard(out, n))]
             manifest.finished(seconds=round(time.monotonic() - began, 2), sites=sites).write(out)
-        self.ranks.barrier()
+
+        on_first_rank(finish)
         return Covariance(out)
 
     def check_room(self, out: Path) -> None:
@@ -152,21 +151,21 @@ class Calibration:
         Raises:
             UsageError: with the figures; or there are fewer batches than processes.
         """
-        self.ranks.share(len(self.batches.groups))
+        self._own_batches()
         written = sum(path.stat().st_size for path in out.glob("layer-*.safetensors"))
         weights = 0 if self.weights.keeps_all else self.plan.weights
-        device, here = self.backbone.device, self.ranks.here
+        device, here = self.backbone.device, self.world.local_size
         check_room(self.plan, out, weights=weights, written=written, processes=here, device=device)
 
-    def _run(self, out: Path, on_layer: Callable[[LayerDone], None] | None) -> None:
-        mine = self.ranks.share(len(self.batches.groups))
-        present = self.ranks.first(lambda: [n for n in self.layers if shard(out, n).exists()])
+    def _run(self, out: Path, progress: Progress) -> None:
+        mine = self._own_batches()
+        present = on_first_rank(lambda: [n for n in self.layers if shard(out, n).exists()])
         pending = [n for n in self.layers if n not in present]
         groups = Group.split(pending, self.plan.at_once)
         on_disk = self.plan.hidden_on == "disk"
-        folder = out / _HIDDEN / str(self.ranks.rank) if on_disk else None
+        folder = out / _HIDDEN / str(self.world.rank) if on_disk else None
         cache = HiddenCache(folder, self.backbone.device)
-        streaming = len(groups) == 1 and self.weights.keeps_all
+        streaming = self.whole or (len(groups) == 1 and self.weights.keeps_all)
         starts: dict[int, Start] = {}
         done = len(present)
         try:
@@ -177,19 +176,29 @@ class Calibration:
                         cache.put(batch, starts[batch].hidden)
                         starts[batch].hidden = starts[batch].hidden.new_empty(0)
             for group in groups:
-                began = time.monotonic()
                 taps = self._stream(group, mine) if streaming else self._sum_group(group, mine, starts, cache)
                 for layer in group.summed:
-                    sites = self._write(out, layer, taps.pop(layer))
+                    self._write(out, layer, taps.pop(layer))
                     done += 1
-                    if on_layer is not None:
-                        seconds = time.monotonic() - began
-                        on_layer(LayerDone(layer, done, len(self.layers), sites, seconds))
+                    progress(STAGE, done, len(self.layers), f"layer {layer}")
         finally:
             cache.clear()
-        self.ranks.barrier()
-        if self.ranks.rank == 0:  # a killed run with a smaller budget may have left some too
+        barrier()
+        if self.world.first:  # a killed run with a smaller budget may have left some too
             shutil.rmtree(out / _HIDDEN, ignore_errors=True)
+
+    def _own_batches(self) -> list[int]:
+        """The batches of this rank.
+
+        Raises:
+            UsageError: fewer batches than processes.
+        """
+        batches, size = len(self.batches.groups), self.world.size
+        if batches < size:
+            raise UsageError(
+                f"{batches} batches are too few for {size} processes", hint="--set calibrate.batch=1"
+            )
+        return list(range(self.world.rank, batches, size))
 
     def _begin(self, batch: int) -> Start:
         """Embeddings, vision tower and projector on one batch."""
@@ -200,11 +209,22 @@ class Calibration:
         """All layers in one go, batch by batch: nothing needs to be kept."""
         taps = {n: self._taps(self.linears[n]) for n in group.summed}
         for batch in mine:
+            if self.whole:
+                self._through_model(batch, taps)
+                continue
             begun = self._begin(batch)
             hidden = begun.hidden
             for n in group.layers:
                 hidden = self._through(n, batch, hidden, begun, taps.get(n))
         return taps
+
+    def _through_model(self, batch: int, taps: Mapping[int, LayerTaps]) -> None:
+        """The whole model on one batch, with taps on some of its layers."""
+        inputs = self._inputs(batch)
+        with ExitStack() as held, self._named(batch):
+            for each in taps.values():
+                held.enter_context(each).start(inputs["attention_mask"].bool())
+            run_whole(self.backbone.model, self.stack, inputs)
 
     def _sum_group(
         self, group: Group, mine: list[int], starts: dict[int, Start], cache: HiddenCache
@@ -225,22 +245,28 @@ class Calibration:
     def _through(self, n: int, batch: int, hidden: Tensor, begun: Start, taps: LayerTaps | None) -> Tensor:
         if taps is None:
             return run_layer(self.stack[n], hidden, begun.calls[n])
-        with taps:
+        with taps, self._named(batch):
             taps.start(begun.mask)
-            try:
-                result = run_layer(self.stack[n], hidden, begun.calls[n])
-            except DataError as error:
-                ids = ", ".join(self.samples[i].id for i in self.batches.groups[batch])
-                raise DataError(f"{error.message} (samples {ids})", where=error.where) from error
+            result = run_layer(self.stack[n], hidden, begun.calls[n])
             taps.end()
         return result
 
-    def _write(self, out: Path, layer: int, taps: LayerTaps) -> list[Site]:
-        matrices, sites = {}, []
+    @contextmanager
+    def _named(self, batch: int) -> Iterator[None]:
+        """Errors inside the block name the batch's samples."""
+        try:
+            yield
+        except DataError as error:
+            ids = ", ".join(self.samples[i].id for i in self.batches.groups[batch])
+            raise DataError(f"{error.message} (samples {ids})", where=error.where) from error
+
+    def _write(self, out: Path, layer: int, taps: LayerTaps) -> None:
         for tap in taps.taps:
             tap.sum.reduce()
-            if self.ranks.rank == 0:
-                site = site_name(tap.linears)
+
+        def write() -> None:
+            matrices, sites = {}, []
+            for site, tap in zip(site_names([tap.linears for tap in taps.taps]), taps.taps, strict=True):
                 packed = matrices[site] = tap.sum.packed()
                 sites.append(
                     Site.measure(
@@ -252,15 +278,15 @@ class Calibration:
                         tokens=tap.sum.tokens,
                     )
                 )
-        if self.ranks.rank == 0:
             write_shard(out, layer, matrices, sites)
-        self.ranks.barrier()
-        return sites
+
+        on_first_rank(write)
 
     def _chosen(self) -> dict[int, dict[str, nn.Linear]]:
         """The linears whose inputs are summed, by layer."""
         if self.choice is None:
-            return {n: self._all[n] for n in parse_layers(self.section.layers, len(self.stack))}
+            wanted_layers = parse_layers(self.section.layers, len(self.stack))
+            return {n: self._all[n] for n in wanted_layers if n in self._all}
         wanted: dict[int, dict[str, nn.Linear]] = {}
         for site in self.choice.chosen:
             wanted.setdefault(site.layer, {}).update({n: self._all[site.layer][n] for n in site.linears})
@@ -277,30 +303,66 @@ class Calibration:
     def _inputs(self, batch: int) -> dict[str, Tensor]:
         return placed(self.backbone, self.batches.inputs(batch))
 
+    def _within(self, linears: Iterable[str]) -> frozenset[str]:
+        """Names of linears inside their layer."""
+        return frozenset(map(self.backbone.family.within_layer, linears))
+
+    def _needs_whole_passes(self) -> bool:
+        """Whether the decoder layers cannot be run one by one, tried on a batch with images and one without.
+
+        Raises:
+            NotPlainStack: so it is, and the weights come from disk layer by layer.
+        """
+        seen: dict[bool, int] = {}
+        for batch, group in enumerate(self.batches.groups):
+            seen.setdefault(any(self.samples[i].images for i in group), batch)
+        for batch in seen.values():
+            if not self.weights.keeps_all:
+                try:
+                    self._begin(batch)
+                except NotPlainStack as error:
+                    raise NotPlainStack(error.message, hint="calibrate it without --offload") from error
+            elif not is_plain_stack(self.backbone.model, self.stack, self._inputs(batch)):
+                return True
+        return False
+
     def _plan(self) -> Plan:
-        """Find the sites of the first layer on the shortest batch, and count bytes."""
-        with quiet_inference():
-            with self.weights.outside():
-                begun = start(self.backbone.model, self.stack, self._inputs(0))
-            taps = self._taps(self._all[0])
-            with self.weights.layer(0), taps:
-                taps.start(begun.mask)
-                run_layer(self.stack[0], begun.hidden, begun.calls[0])
-        per_token = begun.hidden.shape[-1] * begun.hidden.element_size()
-        share = -(-self.batches.padded // self.ranks.world)
-        kinds = [({_stem(name) for name in tap.linears}, tap.sum.d_in) for tap in taps.taps]
+        """Find the sites of each kind of layer on the shortest batch, and count bytes."""
+        alike: dict[frozenset[str], int] = {}  # layers with the same linears have the same sites
+        for n, linears in self._all.items():
+            alike.setdefault(self._within(linears), n)
+        hidden = extra = 0
+        taps = {n: self._taps(self._all[n]) for n in alike.values()}
+        if self.whole:
+            self._through_model(0, taps)
+        else:
+            begun = self._begin(0)
+            for n in taps:
+                with self.weights.layer(n):
+                    self._through(n, 0, begun.hidden, begun, taps[n])
+            share = -(-self.batches.padded // self.world.size)
+            first = self.batches.lengths[self.batches.groups[0][-1]] * len(self.batches.groups[0])
+            hidden = share * begun.hidden.shape[-1] * begun.hidden.element_size()
+            extra = share * begun.extra_bytes // first
+        sites = {
+            kind: [(self._within(tap.linears), tap.sum.d_in) for tap in taps[n].taps]
+            for kind, n in alike.items()
+        }
         widths = [
-            [d_in for stems, d_in in kinds if stems & {_stem(name) for name in linears}]
-            for linears in self.linears.values()
+            [
+                d_in
+                for readers, d_in in sites[self._within(self._all[n])]
+                if readers & self._within(self.linears[n])
+            ]
+            for n in self.layers
         ]
         self.widest = max(max(each) for each in widths)
-        first = self.batches.lengths[self.batches.groups[0][-1]] * len(self.batches.groups[0])
         return make_plan(
             widths=widths,
             samples=len(self.samples),
             tokens=self.batches.tokens,
-            hidden=share * per_token,
-            extra=share * begun.extra_bytes // first,
+            hidden=hidden,
+            extra=extra,
             weights=self.weights.peak_bytes,
             budget=parse_bytes(self.section.memory),
             item=8 if self.section.accumulate == "float64" else 4,
@@ -312,13 +374,8 @@ def _by_layer(backbone: Backbone) -> dict[int, dict[str, nn.Linear]]:
     """The adapted linears of each decoder layer, by full name."""
     found: dict[int, dict[str, nn.Linear]] = {}
     for name, module in language_linears(backbone.model, backbone.family).items():
-        layer = int(name.removeprefix(f"{backbone.family.layers}.").partition(".")[0])
-        found.setdefault(layer, {})[name] = module
+        found.setdefault(backbone.family.layer_of(name), {})[name] = module
     return found
-
-
-def _stem(linear: str) -> str:
-    return linear.rpartition(".")[2]
 
 
 def calibrate(
@@ -329,7 +386,7 @@ def calibrate(
     *,
     restart: bool = False,
     label: str = "",
-    on_layer: Callable[[LayerDone], None] | None = None,
+    progress: Progress = silent,
 ) -> Covariance:
     """Sum the covariances of `samples` into the folder `out`.
 
@@ -338,4 +395,4 @@ def calibrate(
         UsageError: `out` holds other settings, or memory or disk do not suffice.
     """
     job = Calibration(backbone, samples, section, label=label)
-    return job.run(out, restart=restart, on_layer=on_layer)
+    return job.run(out, restart=restart, progress=progress)

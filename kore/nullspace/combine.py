@@ -5,7 +5,7 @@ A sum holds the sites that all its parts hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch
 from kore.artifacts.manifest import Manifest, claimed, refuse_input_as_output
 from kore.errors import DataError, UsageError
 from kore.nullspace.covariance import KIND, Covariance, Site, read_sites, shard, write_shard
+from kore.progress import Progress, silent
 
 
 def combine(
@@ -22,13 +23,12 @@ def combine(
     *,
     weights: Sequence[float] | None = None,
     restart: bool = False,
-    on_layer: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Covariance:
     """Write the weighted sum of covariances.
 
     Args:
         weights: one per folder, 1 if not given.
-        on_layer: told ``(done, total)``.
 
     Raises:
         UsageError: fewer than two folders, weights that do not fit or are not positive and finite, or
@@ -71,8 +71,7 @@ def combine(
         for done, layer in enumerate(layers, 1):
             if not shard(out, layer).exists():
                 _sum_layer([s for s in common if s.layer == layer], parts, shares, layer, out)
-            if on_layer is not None:
-                on_layer(done, len(layers))
+            progress("combine", done, len(layers), f"layer {layer}")
         sites = [s.to_json() for n in layers for s in read_sites(shard(out, n))]
         manifest.finished(sites=sites).write(out)
         return Covariance(out)

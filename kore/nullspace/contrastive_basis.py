@@ -16,6 +16,8 @@ from torch import Tensor
 from kore.errors import DataError
 from kore.nullspace.basis import NullBasis, check, check_rank, fix_signs, null_basis, refuse_indefinite
 
+WEAKEST = 0.02  # with s below 1/53 the weights of the r directions span more than float64's precision
+
 
 def contrast_basis(
     old: Tensor, new: Tensor, rank: int, strength: float, *, solver: str = "exact", name: str = ""
@@ -25,17 +27,23 @@ def contrast_basis(
     Args:
         old: C_old, (d, d). new: C_new, (d, d), same inputs.
         rank: r.
-        strength: s in [0, 1]; 0 is the paper's basis, and so is what is so small that rounding decides.
+        strength: s, 0 (the paper's basis) or from 0.02 to 1.
         solver: for the paper's basis.
 
     Returns:
         The basis, orthonormal; its energies are those in C_old, its residual the eigenproblem's.
 
     Raises:
-        DataError: as `null_basis`; or the two differ in size.
+        DataError: as `null_basis`; the two differ in size; or s is above 0 but too small for float64.
     """
     if strength <= 0:
         return null_basis(old, rank, solver=solver, name=name)
+    if strength < WEAKEST:
+        raise DataError(
+            f"contrast {strength:g} is too weak to compute in float64",
+            where=name or None,
+            hint=f"set adapter.contrast to 0 for the paper's basis, or to at least {WEAKEST:g}",
+        )
     check(new, name)
     if old.shape != new.shape:
         raise DataError(f"old inputs have width {old.shape[0]}, new ones {new.shape[0]}", where=name or None)
@@ -45,10 +53,8 @@ def contrast_basis(
     refuse_indefinite(float(values[0]), float(values.norm()), name)
     values = values.clamp_min(0)
     floor = values[rank - 1].clamp_min(1e-12 * float(values[-1]))
-    # (C_old + d)^(-p/2), scaled to 1 at the least old energy
+    # (C_old + d)^(-p/2), scaled to 1 at the least old energy; at d's own index at least 2^(-p/2)
     weight = ((values + floor) / (values[0] + floor)).pow(-(1 - strength) / (2 * strength))
-    if not float(weight[rank - 1]) ** 2 >= torch.finfo(weight.dtype).eps:
-        return null_basis(old, rank, solver=solver, name=name)  # what follows would lose the last directions
     inner = weight[:, None] * (axes.T @ new.double() @ axes) * weight
     ratios, best = torch.linalg.eigh(inner)
     ratios, best = ratios.flip(0)[:rank], best.flip(1)[:, :rank]

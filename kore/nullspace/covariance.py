@@ -7,6 +7,8 @@ header, so a folder can be read, resumed and checked shard by shard.
 from __future__ import annotations
 
 import json
+import shutil
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +18,8 @@ import torch
 from torch import Tensor
 
 from kore.adapters.lineage import Lineage
-from kore.artifacts.manifest import Manifest, read_manifest
-from kore.errors import DataError, MissingArtefact
+from kore.artifacts.manifest import LOCK, Manifest, read_manifest
+from kore.errors import DataError, MissingArtefact, UsageError
 from kore.io.files import atomic_write
 from kore.nullspace.accumulator import unpack
 
@@ -103,13 +105,16 @@ def _settings(reads: Mapping[str, Any]) -> str:
 class Covariance:
     """A finished covariance folder.
 
+    Args:
+        folder: made by `kore calibrate`, `kore.calibrate` or `kore.collect_covariance`.
+
     Raises:
         MissingArtefact: none here, or not finished.
         DataError: a shard of it is gone.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = folder = Path(folder)
         self.manifest: Manifest = read_manifest(folder, kind=KIND, made_by=MADE_BY)
         if self.manifest.status != "done":
             raise MissingArtefact(
@@ -125,6 +130,22 @@ class Covariance:
                 where=str(folder),
                 hint="bring the file back, or make the covariance again with --restart",
             )
+
+    def remove_with_object(self) -> None:
+        """Remove the folder when this object goes: it is a temporary one."""
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+    def save(self, folder: str | Path) -> Covariance:
+        """Copy the covariance into a new folder, and return it from there.
+
+        Raises:
+            UsageError: the folder exists.
+        """
+        target = Path(folder)
+        if target.exists():
+            raise UsageError(f"{target} exists", hint="choose another folder")
+        shutil.copytree(self.folder, target, ignore=shutil.ignore_patterns(LOCK))
+        return Covariance(target)
 
     @property
     def model(self) -> str:

@@ -17,7 +17,8 @@ def fastest(matrix: Tensor) -> Tensor:
 
 
 def solve(c: Tensor, rank: int, solver: str, *, tied: float) -> tuple[Tensor, Tensor, str]:
-    """Values (r,) ascending, vectors (d, r), and the solver that was used.
+    """Values (r,) ascending, vectors (d, r), and the solver that was used, with the reason if it is not the
+    requested one.
 
     Args:
         c: (d, d) float64.
@@ -28,11 +29,13 @@ def solve(c: Tensor, rank: int, solver: str, *, tied: float) -> tuple[Tensor, Te
     d = c.shape[0]
     if solver == "auto":
         solver = "fast" if d > LARGE and c.device.type == "cpu" else "exact"
+    used = "exact"
     if solver == "fast" and _STEPS * _columns(rank) < d:
-        values, vectors = _krylov(c, rank)
-        return values, vectors, "fast"
+        if (found := _krylov(c, rank)) is not None:
+            return *found, "fast"
+        used = "exact (fast failed: no Cholesky factor in float32)"
     values, vectors = _exact(c, rank, tied)
-    return values, vectors, "exact"
+    return values, vectors, used
 
 
 def _exact(c: Tensor, rank: int, tied: float) -> tuple[Tensor, Tensor]:
@@ -77,18 +80,20 @@ def _columns(rank: int) -> int:
     return -(-rank // 2) + _GUARD
 
 
-def _krylov(c: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+def _krylov(c: Tensor, rank: int) -> tuple[Tensor, Tensor] | None:
     """Rayleigh-Ritz in a block Krylov space of (C + shift)^-1, from a fixed block.
 
     The small end of a covariance's spectrum is flat, and subspace iteration separates flat ends slowly;
     the Krylov space of the same solves holds all of its polynomials at once. Factorisation and solves
     run in float32: they only have to turn the blocks towards the small eigenvalues. Orthonormality,
-    values and the choice of directions come from float64.
+    values and the choice of directions come from float64. None: C cannot be factorised.
     """
     d, columns = c.shape[0], _columns(rank)
     # equilibrate: outlier channels would otherwise drown the small directions in float32
     scale = c.diagonal().clamp_min(float(c.diagonal().mean()) * 1e-12).rsqrt()[:, None]
     factor = _factorise(c, scale)
+    if factor is None:
+        return None
     space = torch.empty(d, 0, dtype=c.dtype, device=c.device)
     block = _fixed_block(d, columns).to(c.device)
     for _ in range(_STEPS):
@@ -100,13 +105,14 @@ def _krylov(c: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return values[:rank].clone(), space @ rotation[:, :rank]
 
 
-def _factorise(c: Tensor, scale: Tensor) -> Tensor:
-    """Cholesky factor of the equilibrated C in float32, with the smallest shift that works."""
+def _factorise(c: Tensor, scale: Tensor) -> Tensor | None:
+    """Cholesky factor of the equilibrated C in float32, with the smallest shift (at most 1) that works."""
     balanced = (c * scale).mul_(scale.T).float()
     shift = 1e-7
-    while True:
+    while shift <= 1:
         balanced.diagonal().add_(shift)
         factor, failed = torch.linalg.cholesky_ex(balanced)
-        if int(failed) == 0 or shift > 1:
+        if int(failed) == 0 and bool(torch.isfinite(factor).all()):
             return torch.as_tensor(factor)
         shift *= 10
+    return None

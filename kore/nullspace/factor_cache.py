@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kore.io.files import atomic_write, hash_json, read_json, write_json
-from kore.nullspace.adapter_init import AdapterFactors, WeightOf, build
+from kore.nullspace.adapter_init import AdapterFactors, WeightSource, build
 from kore.nullspace.covariance import Covariance
+from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     from kore.config.resolve import AdapterSection
@@ -25,22 +25,22 @@ def place(covariance: Covariance, section: AdapterSection) -> Path:
 
 
 def keep(
-    weight_of: WeightOf,
+    source: WeightSource,
     covariance: Covariance,
     section: AdapterSection,
     *,
-    on_site: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """Make the frozen A of every linear, unless it is there already; returns its file.
 
     Args:
-        weight_of: W0, (d_out, d_in), of a linear by its full name.
+        source: W0 of a linear by its full name.
     """
     from safetensors.torch import save_file
 
     path = place(covariance, section)
     if not path.exists():
-        made = build(weight_of, covariance, section, on_site=on_site)
+        made = build(source, covariance, section, progress=progress)
         write_json(path.with_suffix(".json"), made.report)
         with atomic_write(path, "wb") as stream:
             save_file(made.a, stream.name)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kore import plot
+import kore.plot as plot
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.nullspace.covariance import Covariance, Site
 from kore.nullspace.layer_selection import parse_layers

@@ -18,6 +18,12 @@ from torch import Tensor, nn
 
 from kore.errors import DataError
 
+_SAME = 1e-2  # of the hidden states' size: what the order of sums in bfloat16 may change
+
+
+class NotPlainStack(DataError):
+    """The model does more between its decoder layers than hand hidden states on."""
+
 
 @dataclass
 class Start:
@@ -101,20 +107,19 @@ def start(model: nn.Module, layers: nn.ModuleList, inputs: dict[str, Tensor]) ->
     """Run everything before the decoder layers (embeddings, vision tower, projector) on one batch.
 
     Raises:
-        DataError: the model changes hidden states between its layers or calls them out of order, so
+        NotPlainStack: the model changes hidden states between its layers or calls them out of order, so
             its layers cannot be run alone.
     """
     with recorded(layers) as seen, suppress(_Stop):
         model(**inputs, use_cache=False)
     if len(seen) != len(layers) or any(h is not seen[0][0] for h, _, _ in seen):
-        raise DataError(
-            f"{type(model).__name__} does more between its decoder layers than hand hidden states on",
-            hint="KORE calibrates models whose language layers form a plain stack",
+        raise NotPlainStack(
+            f"{type(model).__name__} does more between its decoder layers than hand hidden states on"
         )
     hidden = seen[0][0]
     mask = inputs["attention_mask"].bool()
     if hidden.shape[:2] != mask.shape:
-        raise DataError(
+        raise NotPlainStack(
             f"{type(model).__name__}: {tuple(mask.shape)} tokens became {tuple(hidden.shape[:2])} states"
         )
     return Start(hidden, [(args, kwargs) for _, args, kwargs in seen], mask)
@@ -127,6 +132,39 @@ def run_layer(layer: nn.Module, hidden: Tensor, call: tuple[tuple[Any, ...], dic
     result = out[0] if isinstance(out, tuple) else out
     assert isinstance(result, Tensor)
     return result
+
+
+def run_whole(model: nn.Module, layers: nn.ModuleList, inputs: dict[str, Tensor]) -> Tensor | None:
+    """The model itself up to its last decoder layer, whose output it returns if that layer was called."""
+    last: list[Tensor] = []
+
+    def stop(module: nn.Module, args: Any, out: Any) -> None:
+        last.append(out[0] if isinstance(out, tuple) else out)
+        raise _Stop
+
+    handle = layers[-1].register_forward_hook(stop)
+    try:
+        with suppress(_Stop):
+            model(**inputs, use_cache=False)
+    finally:
+        handle.remove()
+    return last[0] if last else None
+
+
+def is_plain_stack(model: nn.Module, layers: nn.ModuleList, inputs: dict[str, Tensor]) -> bool:
+    """Whether the decoder layers, run one by one on a batch, give what the model itself gives."""
+    try:
+        begun = start(model, layers, inputs)
+    except NotPlainStack:
+        return False
+    hidden = begun.hidden
+    for layer, call in zip(layers, begun.calls, strict=True):
+        hidden = run_layer(layer, hidden, call)
+    expected = run_whole(model, layers, inputs)
+    if expected is None or expected.shape != hidden.shape:
+        return False
+    kept = expected[begun.mask].float()
+    return bool((hidden[begun.mask].float() - kept).norm() <= _SAME * kept.norm())
 
 
 class HiddenCache:
@@ -173,12 +211,18 @@ class HiddenCache:
 
 
 @contextmanager
-def quiet_inference() -> Iterator[None]:
-    """No gradients, and single precision that is single precision on GPUs too."""
+def exact_products() -> Iterator[None]:
+    """Single precision that is single precision on GPUs too."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         torch.set_float32_matmul_precision(precision)
+
+
+@contextmanager
+def quiet_inference() -> Iterator[None]:
+    """No gradients, and exact products."""
+    with exact_products(), torch.inference_mode():
+        yield

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from kore.errors import DataError
 from kore.models.families import language_layers, language_linears
 from kore.models.processing import Encoder, collate
-from kore.nullspace.activation_hooks import site_name
+from kore.nullspace.activation_hooks import site_names
 from kore.nullspace.batches import features, placed
 
 if TYPE_CHECKING:
@@ -141,7 +141,14 @@ def score_sites(
             inputs = placed(backbone, collate([encoder.training(sample)], encoder.pad_id))
             groups.start()
             backbone.model(**inputs, use_cache=False).loss.backward()
-    return [_score(backbone, names, linears, energy, outputs, rows) for names in groups.found]
+    layers: dict[int, list[list[str]]] = {}
+    for names in groups.found:
+        layers.setdefault(backbone.family.layer_of(names[0]), []).append(names)
+    return [
+        _score(f"layers.{layer}.{site}", layer, names, linears, energy, outputs, rows)
+        for layer, found in layers.items()
+        for site, names in zip(site_names(found), found, strict=True)
+    ]
 
 
 def choose_sites(scores: list[SiteScore], share: float) -> Choice:
@@ -156,7 +163,8 @@ def choose_sites(scores: list[SiteScore], share: float) -> Choice:
 
 
 def _score(
-    backbone: Backbone,
+    site: str,
+    layer: int,
     names: list[str],
     linears: dict[str, nn.Linear],
     energy: dict[str, float],
@@ -168,10 +176,7 @@ def _score(
         if not 0 <= value < float("inf"):
             raise DataError("the gradient of the new samples is not finite", where=name)
     cost = sum(linears[n].out_features for n in names)
-    layer = int(names[0].removeprefix(f"{backbone.family.layers}.").partition(".")[0])
-    return SiteScore(
-        f"layers.{layer}.{site_name(names)}", layer, tuple(names), cost, sum(values.values()) / cost
-    )
+    return SiteScore(site, layer, tuple(names), cost, sum(values.values()) / cost)
 
 
 class _Groups:

@@ -96,10 +96,12 @@ def collect(
     *,
     onevision: str | None = None,
     on_skip: Callable[[str], None] | None = None,
+    images: bool = True,
 ) -> list[Sample]:
     """Draw the samples of all sources, in order.
 
     Args:
+        images: False leaves out samples with images: the model reads none.
         work: where pictures that live inside a parquet or TSV file are written.
         onevision: the copy of LLaVA-OneVision-Data; default: ``onevision`` in the data folder.
         on_skip: told about each sample that was passed over, and of a source that held too few.
@@ -113,6 +115,8 @@ def collect(
         drawn = _drawn(source, seed, work, onevision, on_skip)
         if not drawn:
             raise DataError("no usable sample", where=source.label)
+        if not images:
+            drawn = _bare(drawn, source, on_skip)
         if len(drawn) < source.count and on_skip is not None:
             on_skip(f"{source.label}: {len(drawn)} samples, {source.count} were asked for")
         found += drawn
@@ -128,6 +132,7 @@ def collect_others(
     *,
     onevision: str | None = None,
     on_skip: Callable[[str], None] | None = None,
+    images: bool = True,
 ) -> list[Sample]:
     """Draw `each` more samples of every source, none of them among `taken`.
 
@@ -145,7 +150,7 @@ def collect_others(
     for source in sources:
         wider = replace(source, count=source.count + 4 * each)
         drawn = _drawn(wider, seed + 1, work, onevision, None)
-        new = [s for s in drawn if sample_hash(s) not in known]
+        new = [s for s in drawn if sample_hash(s) not in known and (images or not s.images)]
         # spread over the draw, which goes through a source's categories one after the other
         step = max(len(new) // each, 1)
         spread = new[::step][:each]
@@ -153,6 +158,26 @@ def collect_others(
             on_skip(f"{source.label}: {len(spread)} samples are left to hold out, {each} were asked for")
         found += spread
     return found
+
+
+def _bare(drawn: Sequence[Sample], source: Source, on_skip: Callable[[str], None] | None) -> list[Sample]:
+    """The samples without an image.
+
+    Raises:
+        DataError: all have one.
+    """
+    bare = [sample for sample in drawn if not sample.images]
+    if not bare:
+        raise DataError(
+            "every sample shows an image, and the model reads none",
+            where=source.label,
+            hint="name text conversations with --samples FILE.jsonl",
+        )
+    if len(bare) < len(drawn) and on_skip is not None:
+        on_skip(
+            f"{source.label}: {len(drawn) - len(bare)} samples with images left out: the model reads none"
+        )
+    return bare
 
 
 def _drawn(

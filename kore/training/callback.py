@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import TrainerCallback
 
 from kore.artifacts.events import EventWriter
+from kore.distributed import any_rank, barrier, broadcast, current, on_first_rank, sum_over_ranks
+from kore.progress import Progress
 from kore.training import checkpoints as checkpoint
 from kore.training.probes import Probing, Score
 from kore.training.signals import Wish
@@ -19,8 +19,6 @@ from kore.training.trainer import Loop, Tally
 
 if TYPE_CHECKING:
     from kore.models.generate import Engine
-
-OnStep = Callable[[int, int, float], None]
 
 
 class Alarmed(Exception):
@@ -68,7 +66,7 @@ class Reporter(TrainerCallback):
         probing: Probing | None,
         engine: Engine | None,
         keep: float | None,
-        on_step: OnStep | None,
+        progress: Progress,
     ) -> None:
         self.loop: Loop | None = None
         self.events = events
@@ -81,7 +79,7 @@ class Reporter(TrainerCallback):
         self.probing = probing
         self.engine = engine
         self.keep = keep
-        self.on_step = on_step
+        self.progress = progress
         self.record = Record()
         self.pace = 0.0  # seconds a step, smoothed
         self._mark = 0.0
@@ -101,7 +99,8 @@ class Reporter(TrainerCallback):
             assert self.loop is not None
             with self.loop.forward():
                 self.probing.begin(self.engine)
-            self.probing.base_score = self._shared(self.probing.base_score)
+            # answers may differ in a word between ranks, and all must decide alike
+            self.probing.base_score = broadcast(self.probing.base_score)
             if state.global_step == 0:
                 self._probe(0)
         self._recall(state.global_step)
@@ -120,15 +119,13 @@ class Reporter(TrainerCallback):
         seconds = now - self._mark
         fresh = state.global_step - self._begun <= 3  # the first steps encode and warm up
         self.pace = seconds if fresh else 0.9 * self.pace + 0.1 * seconds
-        self._report(self._together(tally), state.global_step, seconds)
+        self._report(_over_ranks(tally), state.global_step, seconds)
         last = state.global_step >= self.steps
-        stop = self._agreed(self.wish.signal is not None)
+        stop = any_rank(self.wish.signal is not None)
         control.should_save = last or stop or state.global_step % self.save_steps == 0
         control.should_training_stop = last or stop
         self._score = None
-        if self.probing and (
-            control.should_save or self._agreed(self.probing.due(state.global_step, self.pace))
-        ):
+        if self.probing and (control.should_save or any_rank(self.probing.due(state.global_step, self.pace))):
             self._score = self._probe(state.global_step)
             if self._alarmed(self._score, state.global_step):
                 control.should_save = control.should_training_stop = True
@@ -143,20 +140,18 @@ class Reporter(TrainerCallback):
         assert self.loop is not None
         self.loop.method.check(self.loop.model)
         path = self.folder / f"{checkpoint.PREFIX}{state.global_step}"
-        self.wait()
         score = self._score
-        if self.events is not None:
-            value = {**self.seal.__dict__, "step": state.global_step}
-            checkpoint.seal(path, checkpoint.Seal(**{**value, "score": score.values() if score else {}}))
+        barrier()  # every rank has written its part
+        seal = replace(self.seal, step=state.global_step, score=score.values() if score else {})
+        on_first_rank(lambda: checkpoint.seal(path, seal))
         better = score is not None and (self.record.best is None or score.avg > self.record.best["avg"])
         if score is not None and better and not self.record.alarm:
             self.record.best = {"step": state.global_step, "path": str(path), **score.values()}
         self._write(
             "checkpoint", step=state.global_step, path=str(path), **({"best": True} if better else {})
         )
-        if self.events is not None:
-            best = [Path(self.record.best["path"])] if self.record.best else []
-            checkpoint.thin(self.folder, best)
+        best = [Path(self.record.best["path"])] if self.record.best else []
+        on_first_rank(lambda: checkpoint.thin(self.folder, best))
         self._mark = time.monotonic()
 
     def remember(self, found: checkpoint.Checkpoints) -> None:
@@ -193,15 +188,14 @@ class Reporter(TrainerCallback):
             samples_per_s=round(tally.samples / seconds, 2),
             eta_s=round((self.steps - step) * self.pace, 1),
         )
-        if self.on_step:
-            self.on_step(step, self.steps, tally.loss)
+        self.progress("train", step, self.steps, f"loss {tally.loss:.3f}")
 
     def _probe(self, step: int) -> Score | None:
         assert self.probing is not None and self.engine is not None and self.loop is not None
         self._write("status", phase="asking questions", text="", step=step)
         with self.loop.forward():
             events, score = self.probing.ask(self.engine, step)
-        score = self._shared(score)
+        score = broadcast(score)
         for event in events:
             self._write("probe", **event)
         self.record.score = score
@@ -229,39 +223,11 @@ class Reporter(TrainerCallback):
         if self.events is not None:
             self.events.write(kind, **values)
 
-    def _together(self, tally: Tally) -> Tally:
-        """The step's numbers over all processes."""
-        assert self.loop is not None
-        world = self.loop.args.world_size
-        if world == 1:
-            return tally
-        own = [tally.loss / world, (tally.penalty or 0.0) / world, tally.tokens, tally.samples]
-        mine = torch.tensor(own, dtype=torch.float64).to(self.loop.args.device)
-        torch.distributed.all_reduce(mine)
-        loss, penalty, tokens, samples = mine.tolist()
-        kept = None if tally.penalty is None else penalty
-        return Tally(loss, kept, int(tokens), int(samples), tally.grad_norm, tally.lr)
 
-    def _agreed(self, mine: bool) -> bool:
-        """Whether any process says so: all must do the same."""
-        assert self.loop is not None
-        if self.loop.args.world_size == 1:
-            return mine
-        flag = torch.tensor(float(mine), device=self.loop.args.device)
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-        return bool(flag.item())
-
-    def _shared(self, score: Score) -> Score:
-        """The first process's score on all: answers may differ in a word, and all must do the same."""
-        assert self.loop is not None
-        if self.loop.args.world_size == 1:
-            return score
-        box = [score]
-        torch.distributed.broadcast_object_list(box, src=0)
-        return box[0]
-
-    def wait(self) -> None:
-        """Until every process is here."""
-        assert self.loop is not None
-        if self.loop.args.world_size > 1:
-            torch.distributed.barrier()
+def _over_ranks(tally: Tally) -> Tally:
+    """The step's numbers over all ranks: mean loss and penalty, summed counts."""
+    world = current().size
+    own = [tally.loss / world, (tally.penalty or 0.0) / world, tally.tokens, tally.samples]
+    loss, penalty, tokens, samples = sum_over_ranks(own)
+    kept = None if tally.penalty is None else penalty
+    return Tally(loss, kept, int(tokens), int(samples), tally.grad_norm, tally.lr)

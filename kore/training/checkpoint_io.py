@@ -5,13 +5,14 @@ Works under ZeRO-3, where each process holds a part of every parameter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from kore.distributed import on_first_rank
 from kore.errors import DataError
 
 NAME = "weights.safetensors"
@@ -38,15 +39,19 @@ def whole(parameters: dict[str, nn.Parameter], *, changed: bool = False) -> Iter
         yield
 
 
-def write(model: nn.Module, folder: Path, *, writer: bool) -> None:
-    """Save the kept parameters; every process calls, the `writer` writes."""
-    from safetensors.torch import save_file
-
+def write(model: nn.Module, folder: Path) -> None:
+    """Save the kept parameters; every rank calls, rank 0 writes."""
     parameters = kept(model)
     with whole(parameters):
-        if writer:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file({n: p.detach().cpu().contiguous() for n, p in parameters.items()}, folder / NAME)
+        on_first_rank(lambda: save(parameters, folder / NAME))
+
+
+def save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors of any device to a safetensors file."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, path)
 
 
 def read(model: nn.Module, folder: Path) -> None:

@@ -126,6 +126,14 @@ def thin(folder: Path, keep: Sequence[Path], last: int = 2) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def clear(folder: Path, *, keep: int | None) -> None:
+    """Delete what a run that starts now does not need: checkpoints beyond step `keep`; None: all of them."""
+    if keep is not None:
+        discard_after(folder, keep)
+    elif folder.exists():
+        shutil.rmtree(folder)
+
+
 def discard_after(folder: Path, step: int) -> None:
     """Delete what lies beyond `step`, and what was left unsealed."""
     for number, path in steps(folder):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from kore.models.load import Backbone
     from kore.training.master_weights import Wide
 
-_LAYER = re.compile(r"\.layers\.\d+\.")
 _GIB = 1 << 30
 
 
@@ -91,8 +89,8 @@ def trainable_groups(backbone: Backbone, section: TrainSection) -> tuple[Group, 
         outside = projector is not None and projector in name
         if outside:
             short = projector or short
-        elif _LAYER.search(short):
-            short = "layers.*." + _LAYER.split(short, maxsplit=1)[1]
+        elif (inner := backbone.family.within_layer(short)) != short:
+            short = f"layers.*.{inner}"
         found.setdefault(short, []).append(size(parameter))
         rates[short] = section.projector if outside and section.projector != "off" else section.lr
     return tuple(Group(n, len(sizes), sum(sizes), rates[n]) for n, sizes in found.items())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError
 from kore.io.files import hash_bytes
-from kore.models.processing import IGNORED, to_chat
+from kore.models.processing import IGNORED
 from kore.training.sampler import EMPTY
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from kore.training.dataset import Located
 
 BUDGET = 2 << 30  # bytes of encoded samples kept in memory
-EAGER = 4096  # up to so many samples lengths are exact
-DOUBTFUL = 0.8  # of the longest allowed: estimates above it are made exact
+EAGER = 4096  # up to so many samples are encoded at once, for their lengths
 
 
 class Features:
@@ -70,34 +69,19 @@ class Features:
             self._held = sum(v.numel() * v.element_size() for v in features.values())
 
     def lengths(self) -> list[int]:
-        """Tokens of each sample: exact up to `EAGER` samples, else from the text and one picture.
+        """Tokens of each sample; up to `EAGER` samples are encoded for it and kept.
 
         Raises:
             DataError: a sample that is too long, with its place: now, and not when its turn comes.
         """
         if len(self) <= EAGER:
             return [len(self[i]["input_ids"]) for i in range(len(self))]
-        per_picture = self._tokens_per_picture()
-        found = [
-            self._text_tokens(i) + per_picture * len(self.samples[i].sample.images) for i in range(len(self))
-        ]
+        found = [self.encoder.length(one.sample) for one in self.samples]
         most = self.encoder.max_length
         for index, length in enumerate(found):
-            if most and length > DOUBTFUL * most:
-                found[index] = len(self[index]["input_ids"])
+            if most and length > most:
+                self[index]  # raises, naming the sample
         return found
-
-    def _text_tokens(self, index: int) -> int:
-        chat = to_chat(self.samples[index].sample.conversations)
-        text = "\n".join(part.get("text", "") for turn in chat for part in turn["content"])
-        return len(self.encoder.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _tokens_per_picture(self) -> int:
-        for index, one in enumerate(self.samples):
-            if one.sample.images:
-                extra = len(self[index]["input_ids"]) - self._text_tokens(index)
-                return max(1, extra // len(one.sample.images))
-        return 0
 
 
 class Stream:

@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kore.errors import MissingArtefact
-from kore.patience import PATIENCE
+from kore.distributed import TIMEOUT
+from kore.errors import MissingArtefact, UsageError
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
     from kore.config.resolve import TrainSection
+    from kore.training.probes import Probing
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
-NO_EFFECT = (  # settings that change what is told, kept or stopped at, not what is learned
-    "save_steps", "probe_steps", "probe_share", "keep", "on_alarm", "sinks",
+# settings that do not change what is learned from given samples; on_long changes the samples themselves
+NO_EFFECT = (
+    "save_steps", "probe_steps", "probe_share", "keep", "on_alarm", "sinks", "on_long",
 )  # fmt: skip
 
 
@@ -69,6 +71,26 @@ def check_sinks(sinks: Sequence[str]) -> None:
             raise MissingArtefact(told, hint=f"pip install {name}")
 
 
+def check_settings(settings: TrainSection, probes: Probing | None) -> None:
+    """Refuse settings that do not go together, or not with what is here.
+
+    Raises:
+        UsageError: with the reason.
+    """
+    if settings.keep is not None and probes and not probes.enabled:
+        raise UsageError(
+            "train.keep watches old probes, and train.probe_share = 0 asks none",
+            hint="--set train.probe_share=0.02, or --set train.probe_steps=N",
+        )
+    if settings.keep is not None and not (probes and any(p.kind == "old" for p in probes.probes)):
+        raise UsageError(
+            "train.keep watches old probes, and there are none", hint="--old FILE or --probes FILE"
+        )
+    if settings.thaw_a and settings.weight_decay:
+        raise UsageError("train.thaw_a needs train.weight_decay = 0: decay would move what is held")
+    check_sinks(settings.sinks)
+
+
 @contextmanager
 def sinks_in(folder: Path) -> Iterator[None]:
     """TensorBoard's files beside the event log, not among the checkpoints."""
@@ -80,11 +102,6 @@ def sinks_in(folder: Path) -> Iterator[None]:
     finally:
         if before is None:
             del os.environ[name]
-
-
-def world_size() -> int:
-    """Processes that the launcher (torchrun, deepspeed) started; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def split(section: TrainSection, world: int) -> Split:
@@ -172,7 +189,7 @@ def arguments(
         dataloader_pin_memory=not cpu,
         ddp_find_unused_parameters=False,
         ddp_backend="gloo" if cpu and parts.world > 1 else None,
-        ddp_timeout=int(PATIENCE.total_seconds()),
+        ddp_timeout=int(TIMEOUT.total_seconds()),
         deepspeed=deepspeed_config(section, parts, bf16=bf16) if section.zero else None,
     )
     # one process trains on one device: with several in sight, theirs would copy the model onto all of them

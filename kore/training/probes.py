@@ -82,7 +82,7 @@ class Probing:
         probes: the questions.
         right: judges an answer.
         share: of the training time that asking may take.
-        steps: ask every so many steps instead.
+        steps: ask every so many steps instead. Share 0 without steps asks none at all.
     """
 
     probes: Sequence[Probe]
@@ -96,6 +96,11 @@ class Probing:
     _cost: float = 0.0
     _last: int = 0
 
+    @property
+    def enabled(self) -> bool:
+        """Whether any probe is asked."""
+        return bool(self.share) or self.steps is not None
+
     def begin(self, engine: Engine) -> None:
         """Let the base answer, once."""
         start = time.monotonic()
@@ -107,7 +112,7 @@ class Probing:
         """Whether it is time to ask again."""
         if self.steps is not None:
             return step % self.steps == 0
-        if not self.share or not seconds_per_step:
+        if not self.enabled or not seconds_per_step:
             return False
         every = max(1, math.ceil(self._cost / (self.share * seconds_per_step)))
         return step - self._last >= every

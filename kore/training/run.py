@@ -10,21 +10,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.artifacts.events import EventWriter
 from kore.data.records import Sample
+from kore.distributed import barrier, launched, on_first_rank
 from kore.errors import DataError, GateNotMet, Interrupted, UsageError
 from kore.io.files import hash_json, read_json
 from kore.methods.base import Method, Setup, require
+from kore.progress import Progress, silent
 from kore.training import checkpoint_io as weights
 from kore.training import checkpoints as checkpoint
 from kore.training.dataset import Located, check_alike, data_hash, located
 from kore.training.estimate import Plan, plan
 from kore.training.features import Features, Stream
-from kore.training.hf_args import NO_EFFECT, Split, arguments, check_sinks, sinks_in, split, world_size
+from kore.training.hf_args import NO_EFFECT, Split, arguments, check_settings, sinks_in, split
 from kore.training.master_weights import Wide, widen
 from kore.training.sampler import EMPTY, draw, placed, step_count
 from kore.training.signals import Wish, listening
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from kore.artifacts.run import Run
     from kore.config.resolve import TrainSection
     from kore.models.load import Backbone
-    from kore.training.callback import OnStep, Reporter
+    from kore.training.callback import Reporter
     from kore.training.probes import Probing
 
 
@@ -79,7 +81,7 @@ def train(
     old: Sequence[Sample] = (),
     identity: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
-    on_step: OnStep | None = None,
+    progress: Progress = silent,
     on_plan: Callable[[Plan], None] | None = None,
 ) -> TrainResult:
     """Train, or go on with the run's newest whole checkpoint, or find that all is done.
@@ -113,7 +115,7 @@ def train(
     if on_plan:
         on_plan(work.plan())
     start = time.monotonic()
-    reporter = work.go(run, events, probes, on_step)
+    reporter = work.go(run, events, probes, progress)
     record = reporter.record
     returned = work.settle(reporter)
     trainable = work.plan().trainable - method.held(backbone.model)
@@ -135,7 +137,7 @@ def train(
     told = {**dict(facts or {}), "train": work.fingerprint}
     if events:
         events.write("status", phase="saving", text="the adapter")
-    _save(method, backbone, run, told, result, writer=events is not None)
+    _save(method, backbone, run, told, result)
     return result
 
 
@@ -159,7 +161,7 @@ def prepare(
         quantised="quantisation" in backbone.reads,
     )  # fmt: skip
     check_settings(settings, probes)
-    parts = split(settings, world_size())
+    parts = split(settings, launched().size)
     given = [s if isinstance(s, Located) else Located(f"sample {s.id}", s) for s in samples]
     places = {id(s.sample): s.where for s in given}
     mixed = method.mix([s.sample for s in given], old, settings.seed)
@@ -184,21 +186,6 @@ def prepare(
     )  # fmt: skip
     steps = step_count(len(chosen), settings.epochs, settings.batch, settings.max_steps)
     return Work(backbone, settings, method, setup, Features(chosen, encoder), parts, whole, steps)
-
-
-def check_settings(settings: TrainSection, probes: Probing | None) -> None:
-    """Refuse settings that do not go together, or not with what is here.
-
-    Raises:
-        UsageError: with the reason.
-    """
-    if settings.keep is not None and not (probes and any(p.kind == "old" for p in probes.probes)):
-        raise UsageError(
-            "train.keep watches old probes, and there are none", hint="--old FILE or --probes FILE"
-        )
-    if settings.thaw_a and settings.weight_decay:
-        raise UsageError("train.thaw_a needs train.weight_decay = 0: decay would move what is held")
-    check_sinks(settings.sinks)
 
 
 @dataclass
@@ -249,9 +236,10 @@ class Work:
         )  # fmt: skip
 
     def go(
-        self, run: Run, events: EventWriter | None, probes: Probing | None, on_step: OnStep | None
+        self, run: Run, events: EventWriter | None, probes: Probing | None, progress: Progress
     ) -> Reporter:
         """Run the loop to its end, to a signal, or to an alarm."""
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
         from transformers.trainer_callback import PrinterCallback
 
         from kore.models.processing import collate
@@ -272,12 +260,13 @@ class Work:
                 hint="launch it as before, or discard it with --restart",
             )
         with listening() as wish, sinks_in(run.folder):
-            reporter = self._reporter(run, events, probes, on_step, wish)
+            reporter = self._reporter(run, events, probes, progress, wish)
             loop = Loop(
                 model=model,
                 args=arguments(
                     settings, folder, steps=self.steps, parts=parts, cpu=cpu,
-                    bf16=self.half and not cpu,
+                    # autocast on a CPU gains nothing; DeepSpeed needs one type for all parameters
+                    bf16=self.half and (not cpu or settings.zero > 0),
                 ),
                 train_dataset=Stream(features, order),
                 data_collator=lambda rows: collate(rows, features.encoder.pad_id),
@@ -292,16 +281,14 @@ class Work:
             reporter.loop = loop
             if found:
                 reporter.remember(checkpoints)
-            reporter.wait()  # until no other process reads the checkpoints that go now
+            barrier()  # every rank has read the checkpoints before any is deleted
+            on_first_rank(partial(checkpoint.clear, folder, keep=found[1].step if found else None))
             if found:
                 if events:
-                    checkpoint.discard_after(folder, found[1].step)
                     events.write("status", phase="train", text=f"resumed at step {found[1].step}")
                 if settings.zero:
                     loop.restore_method(found[0])
             else:
-                if events and folder.exists():
-                    shutil.rmtree(folder)
                 self.method.begin(self.setup)
             model.train()
             try:
@@ -309,16 +296,20 @@ class Work:
                     loop.train(resume_from_checkpoint=str(found[0]) if found else None)
             finally:
                 model.config.use_cache = True
+                if settings.zero:  # transformers would load every later model of this process sharded
+                    unset_hf_deepspeed_config()
         self._stopped(reporter, wish)
         return reporter
 
     def _reporter(
-        self, run: Run, events: EventWriter | None, probes: Probing | None, on_step: OnStep | None, wish: Wish
+        self, run: Run, events: EventWriter | None, probes: Probing | None, progress: Progress, wish: Wish
     ) -> Reporter:
         from kore.models.generate import Engine
         from kore.training.callback import Reporter
 
         engine = None
+        if probes and not probes.enabled:
+            probes = None
         if probes:
             engine = Engine(self.backbone, batch=probes.batch, max_new_tokens=probes.max_new_tokens)
         return Reporter(
@@ -332,7 +323,7 @@ class Work:
             probing=probes,
             engine=engine,
             keep=self.settings.keep,
-            on_step=on_step,
+            progress=progress,
         )
 
     def _stopped(self, reporter: Reporter, wish: Wish) -> None:
@@ -374,18 +365,21 @@ def _finished(run: Run, fingerprint: str) -> TrainResult | None:
     return TrainResult(**{**value["result"], "adapter": run.adapter})
 
 
-def _save(
-    method: Method, backbone: Backbone, run: Run, facts: dict[str, Any], result: TrainResult, *, writer: bool
+def _save(method: Method, backbone: Backbone, run: Run, facts: dict[str, Any], result: TrainResult) -> None:
+    """Write ``adapter/``; a rerun finds it and its result."""
+    with weights.whole(weights.kept(backbone.model)):
+        on_first_rank(lambda: _write_adapter(method, backbone, run, facts, result))
+
+
+def _write_adapter(
+    method: Method, backbone: Backbone, run: Run, facts: dict[str, Any], result: TrainResult
 ) -> None:
-    """Write ``adapter/`` under a temporary name, then put it in place; a rerun finds it and its result."""
+    """Write it under a temporary name, then put it in place."""
     from kore.io.files import write_json
 
     temporary = run.folder / ".adapter.tmp"  # one name, so that what a kill left is replaced
-    with weights.whole(weights.kept(backbone.model)):
-        if not writer:
-            return
-        shutil.rmtree(temporary, ignore_errors=True)
-        method.save(backbone.model, temporary, {"base": backbone.fingerprint, "method": method.name, **facts})
+    shutil.rmtree(temporary, ignore_errors=True)
+    method.save(backbone.model, temporary, {"base": backbone.fingerprint, "method": method.name, **facts})
     if backbone.earlier is not None:
         backbone.earlier.join(temporary)
     value = {**asdict(result), "adapter": "adapter"}

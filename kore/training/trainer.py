@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
+from kore.distributed import on_first_rank
 from kore.errors import DataError
 from kore.methods.base import Method
 from kore.models.processing import IGNORED
@@ -75,6 +76,9 @@ class Loop(Trainer):
         self.tally = Tally()
         self.micro = 0
         super().__init__(**rest)
+        # Qwen2-VL and 2.5-VL declare the opposite, yet hand the token count to their loss; without it every
+        # forward pass is averaged on its own, and the step's loss depends on how the batch is split
+        self.model_accepts_loss_kwargs = True
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over what the method trains; the projector at its own rate."""
@@ -164,14 +168,10 @@ class Loop(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Weights and the method's state, for resuming; the adapter itself is written at the end."""
-        from safetensors.torch import save_file
-
         folder = Path(str(output_dir or self.args.output_dir))
-        weights.write(self._trained(), folder, writer=self.args.should_save)
-        if self.args.should_save and (state := self.method.state()):
-            save_file(
-                {n: t.detach().cpu().contiguous() for n, t in state.items()}, folder / "method.safetensors"
-            )
+        weights.write(self._trained(), folder)
+        if state := self.method.state():
+            on_first_rank(lambda: weights.save(state, folder / "method.safetensors"))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         weights.read(self._trained(), Path(resume_from_checkpoint))

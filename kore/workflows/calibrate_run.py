@@ -17,19 +17,23 @@ from kore.adapters.param_count import net_section
 from kore.artifacts.manifest import Manifest, State, claimed
 from kore.artifacts.run import home
 from kore.data.benchmark_prompts import PromptForm
+from kore.distributed import on_first_rank
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import hash_json, read_json, write_json
+from kore.models.linear_table import linear_rows
+from kore.models.load import model_folder, reads_images
+from kore.models.special_tokens import is_text_only
 from kore.nullspace.adapter_init import adapted, build
-from kore.nullspace.calibrate import Calibration, LayerDone
+from kore.nullspace.calibrate import Calibration
 from kore.nullspace.covariance import Covariance, Site
 from kore.nullspace.factor_cache import keep
 from kore.nullspace.interference import interference, summary
 from kore.nullspace.layer_selection import parse_share
-from kore.nullspace.parallel import Ranks
 from kore.nullspace.rank_selection import one_rank
 from kore.nullspace.site_selection import Choice, choose_sites, score_sites
 from kore.nullspace.sources import Source, collect, collect_others, parse_sources
 from kore.nullspace.spectra import write_spectra
+from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +50,8 @@ INTERFERENCE = "interference.json"
 
 class CalibrateJob:
     """One calibration as a profile describes it, checked and planned, ready to run.
+
+    On several processes, join them first (`kore.distributed.join`).
 
     Args:
         out: where to write; default ``$KORE_HOME/covariance/LABEL-FINGERPRINT``.
@@ -93,13 +99,17 @@ class CalibrateJob:
         self.sources: list[Source] = parse_sources(section.samples, section.count, form)
         self._pictures = Path(tempfile.mkdtemp(prefix="kore-samples-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._pictures, ignore_errors=True)
-        Ranks.join()
+        if backbone is not None:
+            images = not is_text_only(backbone.processor)
+        else:
+            images = reads_images(model_folder(profile.model.id, download=download))
         drawn = samples or collect(
             self.sources,
             section.seed,
             self._pictures,
             onevision=section.onevision,
             on_skip=on_note,
+            images=images,
         )
         others: list[Sample] = []
         if section.held_out:
@@ -111,6 +121,7 @@ class CalibrateJob:
                 section.held_out,
                 onevision=section.onevision,
                 on_skip=on_note,
+                images=images,
             )
             if not others:
                 raise UsageError(
@@ -126,6 +137,7 @@ class CalibrateJob:
             from kore.models.load import load
 
             backbone = load(profile.model, download=download)
+        self.linears = linear_rows(backbone.model, backbone.family)
         if earlier is not None:
             earlier.stack_on(backbone)
             if (weights := options.get("weights")) is not None:
@@ -134,7 +146,7 @@ class CalibrateJob:
         self.choice: Choice | None = None
         if share is not None:
             began = time.monotonic()
-            scores = Ranks.current().first(
+            scores = on_first_rank(
                 lambda: score_sites(backbone, drawn, wanted, with_answers=section.with_answers)
             )
             seconds = round(time.monotonic() - began, 2)
@@ -152,26 +164,34 @@ class CalibrateJob:
 
     def lines(self) -> list[str]:
         """What will be summed, and what that takes, for people."""
-        return [*([self.choice.line()] if self.choice else []), *self.plan.lines()]
+        whole = "its layers cannot be run alone: whole forward passes, one for each group of layers"
+        return [
+            *([self.choice.line()] if self.choice else []),
+            *self.plan.lines(),
+            *([whole] if self.calibration.whole else []),
+        ]
 
     def close(self) -> None:
         """Remove the pictures that were unpacked for this job."""
         self._remove()
 
-    def run(
-        self, *, restart: bool = False, on_layer: Callable[[LayerDone], None] | None = None
-    ) -> Covariance:
+    def run(self, *, restart: bool = False, progress: Progress = silent) -> Covariance:
         """Sum, write, and draw the spectra."""
         spectra = self.out / SPECTRA
         if self.held is not None:
             with ExitStack() as claims:
                 state = self._claim_both(self.held, restart, claims)
-                covariance = self.calibration.fill(self.out, state, on_layer)
-                self._measure(covariance, self.held.run(self.out / HELD_OUT), spectra)
+                covariance = self.calibration.fill(self.out, state, progress)
+                held = self.held.run(self.out / HELD_OUT)
+                on_first_rank(lambda: self._measure(covariance, held, spectra))
             return covariance
-        covariance = self.calibration.run(self.out, restart=restart, on_layer=on_layer)
-        if self.calibration.ranks.rank == 0 and not spectra.exists():
-            write_spectra(covariance, spectra, self.profile.adapter)
+        covariance = self.calibration.run(self.out, restart=restart, progress=progress)
+
+        def write() -> None:
+            if not spectra.exists():
+                write_spectra(covariance, spectra, self.profile.adapter)
+
+        on_first_rank(write)
         return covariance
 
     def check_room(self) -> None:
@@ -204,7 +224,7 @@ class CalibrateJob:
                 hint = f"discard the held-out ones with: rm -r {self.out / HELD_OUT}"
                 raise UsageError(error.message, hint=hint) from error
 
-        own, beside = self.calibration.ranks.first(both)
+        own, beside = on_first_rank(both)
         if beside != "done":
             held.check_room(self.out / HELD_OUT)
         return own
@@ -215,10 +235,10 @@ class CalibrateJob:
         adapter = self.adapter.model_copy(update={"basis": "paper"})
         identity = hash_json([adapter.model_dump(mode="json"), held.manifest.fingerprint])
         path = self.out / INTERFERENCE
-        if self.calibration.ranks.rank != 0 or (spectra.exists() and _measured(path) == identity):
+        if spectra.exists() and _measured(path) == identity:
             return
-        made = build(self.weight_of, covariance, adapter)
-        rows = interference(self.weight_of, made.a, held, own=covariance)
+        made = build(self, covariance, adapter)
+        rows = interference(self.weight, made.a, held, own=covariance)
         energy = {row["site"]: row["energy"] for row in rows}
         write_spectra(covariance, spectra, adapter, report=made.report, held_out=energy)
         # last: a kill before it makes both again
@@ -241,15 +261,15 @@ class CalibrateJob:
         section = self.adapter
         one_rank(adapted(sites, section), {name: x.out_features for _, name, x in linears}, section)
 
-    def keep_factors(
-        self, covariance: Covariance, on_site: Callable[[int, int], None] | None = None
-    ) -> Path | None:
-        """Make the adapter's frozen A too, and keep it beside the covariance (first process only)."""
-        if self.calibration.ranks.rank != 0:
-            return None
-        return keep(self.weight_of, covariance, self.adapter, on_site=on_site)
+    def keep_factors(self, covariance: Covariance, progress: Progress = silent) -> Path:
+        """Compute the adapter's frozen A too, and store it beside the covariance."""
+        return on_first_rank(lambda: keep(self, covariance, self.adapter, progress=progress))
 
-    def weight_of(self, linear: str) -> Tensor:
+    def out_features(self, linear: str) -> int:
+        """d_out of a linear, without reading its weight."""
+        return self.calibration.backbone.out_features(linear)
+
+    def weight(self, linear: str) -> Tensor:
         """W0 of a linear of the calibrated model, wherever its weights lie."""
         backbone = self.calibration.backbone
         shards = getattr(self.calibration.weights, "shards", None)

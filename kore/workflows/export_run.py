@@ -25,7 +25,7 @@ def export_run(
     out: Path | None = None,
     *,
     model: str | None = None,
-    dtype: str = "float32",
+    dtype: str = "auto",
     restart: bool = False,
 ) -> dict[str, Any]:
     """Export the adapter of a run folder, or an adapter folder, to `out` (default: beside it)."""

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.artifacts.events import EventWriter
 from kore.artifacts.manifest import locked
-from kore.artifacts.run import Run, data_root, home
+from kore.artifacts.run import Run, home
 from kore.errors import DataError, UsageError
 from kore.io.files import check_place, hash_json
 from kore.io.jsonl import STDIO
 from kore.progress import Progress, silent
 from kore.workflows import stages
 from kore.workflows.example_answers import side_by_side
-from kore.workflows.result import Outcome
-from kore.workflows.retention_samples import ASKED, PROTECTED, Old, old_samples, rehearse_old
+from kore.workflows.result import Measured, Outcome, advise, headline, item_verdicts, legend
+from kore.workflows.retention_samples import Old, old_samples, rehearse_old
 from kore.workflows.run_events import accounted, begun, state_of
 from kore.workflows.sequential import Batch, batches, find_run, protect, read_earlier
 
 if TYPE_CHECKING:
     from kore.config.resolve import Profile, Resolved
     from kore.data.records import KnowledgeItem
-    from kore.evaluation.suite_options import SuiteOptions
-    from kore.evaluation.types import Suite
 
 BEFORE = "before"  # the row of the model that the earlier run left
 
@@ -62,6 +60,8 @@ class Plan:
     Attributes:
         notes: what the model will probably not understand of the items.
         earlier: the runs that came before, oldest first.
+        places: item id -> ``file:line``.
+        images: whether the model reads images.
     """
 
     request: Request
@@ -70,6 +70,8 @@ class Plan:
     model: Path
     notes: list[str] = field(default_factory=list)
     earlier: list[Batch] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
+    images: bool = True
 
     @property
     def constrained(self) -> bool:
@@ -98,9 +100,13 @@ class Plan:
         """
         from kore.adapters.param_count import TOTAL, table
         from kore.augment.cost_estimate import estimate
+        from kore.augment.fit import Fitter
+        from kore.models.architectures import linears_of
+        from kore.models.token_budget import token_budget
 
         profile = self.request.resolved.profile
-        drawn = rehearse_old(profile, needed=self.needs_old) if self.draws_old else None
+        fitter = Fitter(token_budget(profile.model, profile.train), self.places)
+        drawn = rehearse_old(profile, needed=self.needs_old, images=self.images) if self.draws_old else None
         rows = [] if self.constrained and _needs_covariance(profile) else table(profile)
         return {
             "v": 1,
@@ -109,13 +115,14 @@ class Plan:
             "model": str(self.model),
             "method": profile.train.method,
             "teacher": profile.augment.teacher,
-            "augment": estimate(self.items, profile.augment, profile.train.seed).to_json(),
+            "augment": estimate(self.items, profile.augment, profile.train.seed, fitter=fitter).to_json(),
             "samples": list(profile.calibrate.samples),
             "samples_drawn": drawn,
             "rank": profile.adapter.rank,
             "trainable": next((row["trainable"] for row in rows if row["part"] == TOTAL), None),
             "batch": profile.train.batch,
             "after": [batch.to_json() for batch in self.earlier],
+            "linears": [row.to_json() for row in linears_of(self.model)],
             "notes": self.notes,
         }
 
@@ -124,28 +131,22 @@ def plan(request: Request) -> Plan:
     """Read the items, find the model, and say what will not be understood.
 
     Raises:
-        DataError: a bad record or picture, with its place, or a run of another base to go on from.
+        DataError: bad records, ids and pictures, each with its place, or a run of another base to go on from.
         MissingArtefact: the model or the earlier run is not here, or not finished.
         UsageError: a method that cannot be chained, or settings that do not go together.
         ProfileError: an unknown suite, method or setting of a method.
     """
-    from kore.augment.inputs import check_ids
-    from kore.data.records import KnowledgeItem, read_records
+    from kore.augment.inputs import read_checked
     from kore.evaluation.suites import check_images, resolve_suites
-    from kore.io.images import open_image
-    from kore.models.load import EMBEDDED, model_folder
+    from kore.models.load import EMBEDDED, model_folder, reads_images
+    from kore.workflows.injection_suites import earlier_suites, suite_options
     from kore.workflows.validate import check_training
 
     check_training(request.resolved.profile)
-    items = list(read_records(KnowledgeItem, request.items, image_root=request.image_root))
-    check_ids(items)
-    for item in items:
-        if not item.images:
-            raise DataError("an item needs a picture", where=f"item {item.id}", hint='add "image": "FILE"')
-        for image in item.images:
-            if "://" not in image:
-                open_image(image, where=f"item {item.id}")
-    for suite in resolve_suites(request.suites, choice(request)):
+    read = read_checked(request.items, image_root=request.image_root)
+    items = [item for _, item in read]
+    places = {item.id: where for where, item in read}
+    for suite in resolve_suites(request.suites, suite_options(request.data_dir)):
         if suite.role == "adaptation":
             raise UsageError(
                 f"suite {suite.name} asks for new knowledge, which here is your items'",
@@ -153,23 +154,36 @@ def plan(request: Request) -> Plan:
             )
         check_images(suite)
     model = model_folder(request.resolved.profile.model.id)
+    notes = []
+    if not (images := reads_images(model)):
+        if shown := [item for item in items if item.images]:
+            notes.append(f"the model reads no images: those of {len(shown)} items are left out")
+        items = [item.model_copy(update={"image": None}) for item in items]
+        request = _without_images(request)
     earlier = check_after(request, model) if request.after else []
     for suite in earlier_suites(earlier):
         check_images(suite)
     stem = "stdin" if request.items == STDIO else Path(request.items).stem
     name = f"{stem}-{hash_json([item.to_json() for item in items])[:8]}"
-    notes = []
     if request.resolved.profile.model.id == EMBEDDED:
         from kore.demo.vocabulary_check import beyond
 
-        notes = beyond(items, model)
+        notes += beyond(items, model)
     folder = request.out or home() / name
     if any(folder.resolve() in (b.run.resolve(), b.run.resolve().parent) for b in earlier):
         raise UsageError(f"{folder} holds the earlier run", hint="choose another folder with -o")
     check_place(folder)
     if not request.restart:
         check_items(folder, items)
-    return Plan(request, items, folder, model, notes, earlier)
+    return Plan(request, items, folder, model, notes, earlier, places, images)
+
+
+def _without_images(request: Request) -> Request:
+    """The request of a text-only model: its items are shown no images, wherever they might come from."""
+    profile = request.resolved.profile
+    augment = profile.augment.model_copy(update={"images": "none"})
+    resolved = replace(request.resolved, profile=profile.model_copy(update={"augment": augment}))
+    return replace(request, resolved=resolved)
 
 
 def _needs_covariance(profile: Profile) -> bool:
@@ -184,8 +198,9 @@ def check_items(folder: Path, items: Sequence[KnowledgeItem]) -> None:
     from kore.artifacts.manifest import NAME, read_manifest
     from kore.augment.inputs import input_hashes
 
-    tree = folder / "tree"
-    if (tree / NAME).exists() and read_manifest(tree).inputs != input_hashes(items):
+    tree, hashes = folder / "tree", input_hashes(items)
+    # a tree has inputs besides the items (image folder, templates, replies), which its own claim compares
+    if (tree / NAME).exists() and not hashes.items() <= read_manifest(tree).inputs.items():
         raise UsageError(
             f"{folder} holds other items",
             hint=f"choose another folder with -o; teach these after those with --after {folder}; "
@@ -219,6 +234,9 @@ def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
 def _injected(planned: Plan, progress: Progress) -> Outcome:
     from kore.evaluation.report import summary, write_summary
     from kore.evaluation.scores import table
+    from kore.models.load import EMBEDDED
+    from kore.models.token_budget import token_budget
+    from kore.workflows.injection_suites import asked_as_trained, earlier_suites, suite_options, suites_for
 
     request, resolved, folder = planned.request, planned.request.resolved, planned.folder
     profile, seed = resolved.profile, resolved.profile.train.seed
@@ -236,7 +254,7 @@ def _injected(planned: Plan, progress: Progress) -> Outcome:
     constrained = planned.constrained
     old: Old | None = None
     if planned.draws_old:
-        old = old_samples(profile, folder, needed=planned.needs_old, restart=restart)
+        old = old_samples(profile, folder, needed=planned.needs_old, restart=restart, images=planned.images)
     sources = {"items": request.items}
     covariance = folder / "covariance" if constrained else None
     contrasted = constrained and profile.adapter.basis == "contrast"
@@ -249,7 +267,18 @@ def _injected(planned: Plan, progress: Progress) -> Outcome:
         early = begun(run, profile, request.command, inputs, progress, restart=restart)
     with accounted(run, earlier):
         with early as tell:
-            stages.augment(planned.items, profile, tree, tell, seed=seed, restart=restart, sources=sources)
+            grown = stages.augment(
+                planned.items,
+                profile,
+                tree,
+                tell,
+                seed=seed,
+                restart=restart,
+                sources=sources,
+                budget=token_budget(profile.model, profile.train),
+                places=planned.places,
+            )
+            check_questions(grown.values)
             lap("augment")
             if covariance and request.after is not None:
                 protect(resolved, request.after, folder, tell, new=samples, restart=restart)
@@ -273,7 +302,9 @@ def _injected(planned: Plan, progress: Progress) -> Outcome:
             command=request.command,
         )
     lap("train")
-    suites, label = suites_for(request, tree, old.asked if old else None), profile.train.method
+    options = suite_options(request.data_dir)
+    suites = suites_for(request.suites, options, tree, old.asked if old else None)
+    label = profile.train.method
     before = earlier_suites(planned.earlier)
     models: dict[str, Run | None] = {stages.BASE: None, label: run}
     if request.after is not None:
@@ -291,12 +322,18 @@ def _injected(planned: Plan, progress: Progress) -> Outcome:
     lap("evaluate")
     now = {name: {s.name: result.scored[s.name] for s in suites} for name, result in results.items()}
     rows = table(now.pop(stages.BASE), now)
-    rows[-1]["params"] = run.state().result.get("trainable")
+    fit, trained = grown.fit, run.state().result
+    rows[-1]["params"] = trained.get("trainable")
     for row in rows:
         headlines = [results[row["method"]].scored[s.name].headline or 0.0 for s in before]
         row["k_a_earlier"] = sum(headlines) / len(headlines) if headlines else None
-    verdicts = list(results[label].scored[suites[0].name].items.values())
-    counts = {verdict: verdicts.count(verdict) for verdict in ("learned", "partly", "not")}
+    answered = results[label].scored[suites[0].name].samples
+    verdicts = item_verdicts(planned.items, answered, planned.places, fit.not_taught if fit else ())
+    named = [one.verdict for one in verdicts]
+    counts = {verdict: named.count(verdict) for verdict in ("learned", "partly", "not")}
+    kept = rows[-1].get("k_r_share")
+    small = profile.model.id == EMBEDDED and bool(planned.notes)
+    measured = Measured(int(trained["steps"]), float(trained["loss"]), kept, small)
     write_summary({**summary(results), "table": rows}, run.evals / "inject")
     return Outcome(
         folder=folder,
@@ -305,6 +342,10 @@ def _injected(planned: Plan, progress: Progress) -> Outcome:
         retention=[s.name for s in suites[1:]],
         answers=side_by_side(suites, results, (stages.BASE, label), failures=1),
         items=counts,
+        verdicts=verdicts,
+        headline=headline(verdicts, kept),
+        advice=advise(verdicts, profile, measured, request.command, folder),
+        left_out=[str(one) for one in fit.left_out] if fit else [],
         next=[
             f"kore chat {run.folder} --compare",
             f"kore dashboard {run.folder}",
@@ -315,64 +356,14 @@ def _injected(planned: Plan, progress: Progress) -> Outcome:
     )
 
 
-def suites_for(request: Request, tree: Path, old: Path | None) -> list[Suite]:
-    """The items' own questions, then the named suites, else agreement with the base on old prompts."""
-    from kore.evaluation.agreement import load_agreement
-    from kore.evaluation.questions import load_questions
-    from kore.evaluation.suites import resolve_suites
+def check_questions(report: Mapping[str, Any]) -> None:
+    """Refuse items on which nothing can be asked: nobody could say whether they are learned.
 
-    own: list[Suite] = [load_questions(tree / "eval.jsonl", name="items")]
-    if request.suites:
-        return own + resolve_suites(request.suites, choice(request))
-    assert old is not None
-    return [*own, load_agreement(old, limit=ASKED)]
-
-
-def choice(request: Request) -> SuiteOptions:
-    """Where suites are looked for; what is new is the items' own questions alone."""
-    from kore.evaluation.suite_options import SuiteOptions
-
-    return SuiteOptions(data=request.data_dir or data_root(), role="retention")
-
-
-def earlier_suites(earlier: Sequence[Batch]) -> list[Suite]:
-    """The questions on every earlier batch's items, as far as they are there."""
-    from kore.evaluation.questions import load_questions
-
-    return [
-        load_questions(batch.questions, name=f"batch {number}")
-        for number, batch in enumerate(earlier, 1)
-        if batch.questions is not None and batch.questions.is_file()
-    ]
-
-
-def asked_as_trained(tree: Path) -> int:
-    """Questions on a picture that training shows, too: for want of other pictures of the item."""
-    from kore.data.records import Sample, read_records
-    from kore.evaluation.questions import load_questions
-
-    shown = {image for sample in read_records(Sample, tree / "samples.jsonl") for image in sample.images}
-    questions = load_questions(tree / "eval.jsonl", name="items").questions
-    return sum(any(image in shown for image in question.images) for question in questions)
-
-
-def legend(suites: Sequence[Suite], counts: dict[str, int], before: int = 0, seen_pictures: int = 0) -> str:
-    """What the table's columns are over, and how the items fared."""
-    from kore.evaluation.agreement import AgreementSuite
-
-    far = [s.name for s in suites[1:] if not getattr(s, "near", False)]
-    old = f"mean over {len(far)} suites ({', '.join(far)})" if len(far) > 1 else ", ".join(far)
-    pictures = f"; {seen_pictures} of {len(suites[0])} questions on pictures it trained on" * bool(
-        seen_pictures
-    )
-    fared = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    fared += "; learned: every question right" if counts.get("partly") else ""
-    agreed = any(isinstance(s, AgreementSuite) for s in suites)
-    among = any(Path(str(s.facts.get("file", ""))).name.startswith(PROTECTED) for s in suites[1:])
-    seen = ", the very ones that were protected: the sources hold no others" if among else ""
-    return (
-        f"K.A: your items, in wordings that training never used ({fared}{pictures}). K.R: {old}"
-        + (f" (agreement: the same answers as the untouched base on old prompts{seen})" * agreed)
-        + "."
-        + (f" earlier: K.A of the {before} earlier batch{'es' * (before > 1)}." if before else "")
-    )
+    Raises:
+        DataError: no question came out of the augmentation.
+    """
+    if not report["evaluation"]["questions"]:
+        raise DataError(
+            "no question can be asked about these items, so their learning cannot be measured",
+            hint='give them facts, e.g. "facts": {"capital": "Lima"}, or a teacher that writes questions',
+        )

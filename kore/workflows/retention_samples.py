@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kore.data.benchmark_prompts import PromptForm
 from kore.errors import UsageError
@@ -35,45 +35,42 @@ class Old:
     given: Path | None = None
 
 
-def old_samples(profile: Profile, folder: Path, *, needed: bool, restart: bool = False) -> Old:
-    """Draw old samples once, from the sources of the covariance, into files of `folder`.
+def old_samples(
+    profile: Profile, folder: Path, *, needed: bool, restart: bool = False, images: bool = True
+) -> Old:
+    """Draw old samples from the sources of the covariance into files of `folder`.
+
+    The files are named after the content of what was drawn, images included: a changed source gives new
+    files, an unchanged one keeps those that are there.
 
     Args:
         needed: the method trains with old samples. It is given those that a covariance would protect.
+        images: whether the model reads images; samples with images are left out where it does not.
 
     Raises:
         UsageError: too few for both files. MissingArtefact, DataError: see `kore.nullspace.sources.collect`.
     """
     from kore.data.records import relative_to
+    from kore.nullspace.batches import sample_hash
 
-    section = profile.calibrate
-    drawn_by: list[Any] = [section.samples, section.count, section.seed, section.onevision]
-    if any(source.startswith("bench:") for source in section.samples):
-        drawn_by.append(asdict(_form(profile)))
-    key = hash_json(drawn_by)[:8]
-    apart, protected, given = (folder / f"{n}-{key}.jsonl" for n in ("held_out", PROTECTED, "given"))
-    if restart:
-        for path in (apart, protected, given):
-            path.unlink(missing_ok=True)
-    if needed and given.exists() and apart.exists():
-        return Old(apart, given)
-    if not needed and (found := next((path for path in (apart, protected) if path.exists()), None)):
-        return Old(found)
+    seed = profile.calibrate.seed
+    used, others = draw_old(profile, folder / "held_out", images)
+    key = hash_json([seed, *([sample_hash(s) for s in drawn] for drawn in (used, others))])[:8]
 
-    def write(path: Path, samples: Sequence[Sample]) -> None:
-        # two sources may use the same ids
-        named = [s.model_copy(update={"id": f"{number}-{s.id}"}) for number, s in enumerate(samples)]
-        write_jsonl(path, [relative_to(s, folder).to_json() for s in named])
+    def written(name: str, samples: Sequence[Sample]) -> Path:
+        path = folder / f"{name}-{key}.jsonl"
+        if restart or not path.exists():
+            # two sources may use the same ids
+            named = [s.model_copy(update={"id": f"{number}-{s.id}"}) for number, s in enumerate(samples)]
+            write_jsonl(path, [relative_to(s, folder).to_json() for s in named])
+        return path
 
-    used, others = draw_old(profile, folder / "held_out")
-    if not needed:
-        path = apart if others else protected
-        write(path, others or used[:: max(1, len(used) // ASKED)])
-        return Old(path)
-    mine, asked = divide(used, others, section.seed)
-    write(apart, asked)
-    write(given, mine)
-    return Old(apart, given)
+    if needed:
+        mine, asked = divide(used, others, seed)
+        return Old(written("held_out", asked), written("given", mine))
+    if others:
+        return Old(written("held_out", others))
+    return Old(written(PROTECTED, used[:: max(1, len(used) // ASKED)]))
 
 
 def divide(used: Sequence[Sample], others: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -98,24 +95,23 @@ def divide(used: Sequence[Sample], others: Sequence[Sample], seed: int) -> tuple
     return mine, asked
 
 
-def rehearse_old(profile: Profile, *, needed: bool) -> int:
+def rehearse_old(profile: Profile, *, needed: bool, images: bool = True) -> int:
     """How many samples are drawn to be protected, or to be given, after the checks of `old_samples`."""
     with TemporaryDirectory(prefix="kore-samples-") as place:
-        used, others = draw_old(profile, Path(place))
+        used, others = draw_old(profile, Path(place), images)
     return len(divide(used, others, profile.calibrate.seed)[0]) if needed else len(used)
 
 
-def draw_old(profile: Profile, work: Path) -> tuple[list[Sample], list[Sample]]:
+def draw_old(profile: Profile, work: Path, images: bool = True) -> tuple[list[Sample], list[Sample]]:
     """The samples that the covariance is summed over, and others of the same sources."""
     from kore.nullspace.sources import collect, collect_others, parse_sources
 
     section = profile.calibrate
-    form = _form(profile)
+    form = PromptForm.of_model(profile.model.id, profile.eval.protocol)
     sources = parse_sources(section.samples, section.count, form)
-    used = collect(sources, section.seed, work, onevision=section.onevision)
+    used = collect(sources, section.seed, work, onevision=section.onevision, images=images)
     each = max(1, ASKED // len(sources))
-    return used, collect_others(sources, section.seed, work, used, each, onevision=section.onevision)
-
-
-def _form(profile: Profile) -> PromptForm:
-    return PromptForm.of_model(profile.model.id, profile.eval.protocol)
+    others = collect_others(
+        sources, section.seed, work, used, each, onevision=section.onevision, images=images
+    )
+    return used, others

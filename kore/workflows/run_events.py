@@ -6,18 +6,16 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from kore.artifacts.events import EventWriter, Kind
+from kore.artifacts.events import EventWriter
 from kore.artifacts.manifest import NAME, discard
 from kore.artifacts.run import Run, RunState, leave_pointer
 from kore.errors import Interrupted, KoreError, MissingArtefact
-from kore.progress import Progress
+from kore.progress import Progress, both, event_log
 
 if TYPE_CHECKING:
     from kore.config.resolve import Profile
-
-SECONDS = 1.0  # between two events of a stage
 
 
 def state_of(run: Run) -> RunState | None:
@@ -62,7 +60,7 @@ def begun(
         )
         leave_pointer(run)
         with EventWriter(run.folder) as events, pulse(events):
-            yield written(events, progress)
+            yield both(progress, event_log(events))
 
 
 @contextmanager
@@ -79,21 +77,6 @@ def accounted(run: Run, before: RunState | None) -> Iterator[None]:
                 with EventWriter(run.folder) as events:
                     ended(run, events, error)
         raise
-
-
-def written(events: EventWriter, progress: Progress) -> Progress:
-    """The same listener, with an event of the stage's kind now and then."""
-    last: dict[str, float] = {}
-
-    def tell(stage: str, done: int, total: int | None = None, note: str = "") -> None:
-        progress(stage, done, total, note)
-        kind, _, text = stage.partition(" ")
-        now, over = time.monotonic(), total is not None and done >= total
-        if kind in get_args(Kind) and (over or now - last.get(stage, -SECONDS) >= SECONDS):
-            last[stage] = now
-            events.write(kind, text=text or note, done=done, total=total)  # type: ignore[arg-type]
-
-    return tell
 
 
 def ended(run: Run, events: EventWriter, error: BaseException) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kore.distributed import on_first_rank
 from kore.errors import DataError
 from kore.io.files import atomic_write, read_json, write_json
-from kore.workflows.launch import Place, wait
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,10 +34,16 @@ def identity(
 def check_model(covariance: Covariance, backbone: Backbone) -> None:
     """Refuse a covariance of another model, or of inputs that this one reads otherwise.
 
+    One that `kore.calibrate` or `kore.collect_covariance` made names the loaded model, not its files.
+
     Raises:
         DataError: names both.
     """
-    if covariance.model == backbone.identity:
+    from kore.models.loaded import object_fingerprint
+
+    if covariance.model == backbone.identity or (
+        backbone.earlier is None and covariance.model == object_fingerprint(backbone.model)
+    ):
         covariance.check_reads(backbone.reads)
         return
     command, earlier = f"kore calibrate --model {backbone.path}", backbone.earlier
@@ -61,26 +67,37 @@ def run_factors(
     backbone: Backbone,
     covariance: Covariance,
     section: AdapterSection,
-    here: Place,
     new: Covariance | None = None,
 ) -> dict[str, Tensor]:
-    """Linear's full name -> A (r, d_in): computed by the first process, read from the run by the others
-    and by a resumed run, so that all see the same bits."""
-    from safetensors.torch import load_file, save
+    """Linear's full name -> A (r, d_in): computed by rank 0, read from the run by the other ranks and by a
+    resumed run, so that all see the same bits."""
+    from safetensors.torch import load_file
+
+    on_first_rank(lambda: _write_factors(folder, backbone, covariance, section, new))
+    return dict(load_file(folder / NAME))
+
+
+def _write_factors(
+    folder: Path,
+    backbone: Backbone,
+    covariance: Covariance,
+    section: AdapterSection,
+    new: Covariance | None,
+) -> None:
+    from safetensors.torch import save
+
+    from kore.nullspace.adapter_init import build
+    from kore.nullspace.factor_cache import find
 
     path = folder / NAME
-    if here.first and not path.is_file():
-        from kore.nullspace.adapter_init import build
-        from kore.nullspace.factor_cache import find
-
-        check_model(covariance, backbone)
-        kept = find(covariance, section) if section.basis == "paper" else None
-        made = kept or build(backbone.weight, covariance, section, new=new)
-        write_json(folder / REPORT, made.report)
-        with atomic_write(path, "wb") as stream:
-            stream.write(save({name: a.contiguous() for name, a in made.a.items()}))
-    wait()
-    return dict(load_file(path))
+    if path.is_file():
+        return
+    check_model(covariance, backbone)
+    kept = find(covariance, section) if section.basis == "paper" else None
+    made = kept or build(backbone, covariance, section, new=new)
+    write_json(folder / REPORT, made.report)
+    with atomic_write(path, "wb") as stream:
+        stream.write(save({name: a.contiguous() for name, a in made.a.items()}))
 
 
 def read_report(folder: Path) -> list[dict[str, Any]] | None:

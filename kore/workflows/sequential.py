@@ -189,10 +189,17 @@ def protect(
 
 def _own_samples(run: Run, batch: Batch) -> list[Sample]:
     """The samples that the run was trained on, which must still be those in its file."""
+    from kore.config.schema import Profile
+    from kore.models.token_budget import token_budget
     from kore.training.dataset import data_hash, read_training
+    from kore.training.fit import fit
 
     samples = read_training(batch.data, image_root=batch.image_root)
-    if data_hash(samples) != run.state().inputs["data"]["hash"]:
+    state = run.state()
+    if state.profile.get("train", {}).get("on_long", "error") != "error":
+        profile = Profile.model_validate(state.profile)
+        samples = fit(samples, token_budget(profile.model, profile.train), profile.train.on_long).samples
+    if data_hash(samples) != state.inputs["data"]["hash"]:
         raise DataError(
             f"these are no longer the samples that {run.folder} was trained on",
             where=str(batch.data),

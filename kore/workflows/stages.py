@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kore.artifacts.run import Run
-from kore.progress import Progress
+from kore.distributed import join
+from kore.progress import Progress, renamed
 
 if TYPE_CHECKING:
     from kore.artifacts.events import EventWriter
     from kore.augment import Report
+    from kore.augment.fit import Budget
     from kore.config.resolve import Profile, Resolved
     from kore.data.records import KnowledgeItem
     from kore.evaluation.runner import Result
@@ -21,15 +23,6 @@ if TYPE_CHECKING:
     from kore.nullspace.covariance import Covariance
 
 BASE = "base"
-
-
-def renamed(progress: Progress, name: str) -> Progress:
-    """The same listener, told of the stage by another name."""
-
-    def tell(stage: str, done: int, total: int | None = None, note: str = "") -> None:
-        progress(name, done, total, note)
-
-    return tell
 
 
 def augment(
@@ -42,15 +35,34 @@ def augment(
     restart: bool = False,
     stage: str = "augment",
     sources: dict[str, str] | None = None,
+    budget: Budget | None = None,
+    places: Mapping[str, str] | None = None,
 ) -> Report:
-    """Items to trees, samples and questions in `out`."""
+    """Items to trees, samples and questions in `out`.
+
+    Args:
+        budget: what the model can hold; longer samples are split. places: item id -> ``file:line``.
+    """
     from kore.augment import grow
 
     tell = renamed(progress, stage)
 
-    report = grow(items, profile.augment, out, seed=seed, restart=restart, progress=tell, sources=sources)
+    report = grow(
+        items,
+        profile.augment,
+        out,
+        seed=seed,
+        restart=restart,
+        progress=tell,
+        sources=sources,
+        budget=budget,
+        places=places,
+    )
     counts = report.values["statistics"]
-    progress(stage, len(items), len(items), f"{counts['items']} items, {counts['samples']} samples")
+    text = f"{counts['items']} items, {counts['samples']} samples"
+    if report.fit and (fitted := report.fit.summary()):
+        text += f"; {fitted}"
+    progress(stage, len(items), len(items), text)
     return report
 
 
@@ -72,14 +84,19 @@ def calibrate(
     from kore.workflows.calibrate_run import CalibrateJob
     from kore.workflows.sequential import read_earlier
 
-    def tell(layer: Any) -> None:
-        progress(stage, layer.done, layer.total + 1)
+    name = stage
+
+    def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        progress(name, done, (total or 0) + 1)  # the spectra follow
 
     progress(stage, 0)
     notes: list[str] = []
     earlier = read_earlier(adapter) if adapter else None
-    with closing(CalibrateJob(resolved.profile, out, earlier=earlier, new=new, on_note=notes.append)) as job:
-        covariance = job.run(restart=restart, on_layer=tell)
+    with (
+        join(),
+        closing(CalibrateJob(resolved.profile, out, earlier=earlier, new=new, on_note=notes.append)) as job,
+    ):
+        covariance = job.run(restart=restart, progress=report)
     layers = resolved.profile.calibrate.layers
     more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
     told = f"; {notes[0]}{more}" if notes else ""
@@ -169,15 +186,15 @@ def evaluate(
     if run is not None:
         load_adapter(backbone, run.adapter)
     engine = Engine(backbone, batch=profile.eval.batch, max_new_tokens=profile.eval.max_new_tokens)
-    total = sum(len(suite) for suite in suites)
+    everything = sum(len(suite) for suite in suites)
     before: dict[str, int] = {}
 
-    def tell(suite: str, done: int, asked: int) -> None:
+    def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
         if events:
-            events.write("eval", suite=suite, label=label, done=done, total=asked)
-        before[suite] = done
-        progress(name, sum(before.values()), total + 1, suite)
+            events.write("eval", suite=stage, label=label, done=done, total=total)
+        before[stage] = done
+        progress(name, sum(before.values()), everything + 1, stage)
 
-    result = score(engine, suites, out, label=label, adapter=run is not None, progress=tell)
-    progress(name, total + 1, total + 1)
+    result = score(engine, suites, out, label=label, adapter=run is not None, progress=report)
+    progress(name, everything + 1, everything + 1)
     return result

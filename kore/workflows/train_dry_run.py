@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kore.distributed import launched
 from kore.errors import DataError, MissingArtefact
 from kore.io.files import check_place
 from kore.workflows.stdin_buffer import spooled
@@ -27,6 +28,7 @@ def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
 
 
 def _rehearsed(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], list[str]]:
+    from kore.models.linear_table import linear_lines, linear_rows
     from kore.models.load import load
     from kore.training.estimate import describe
     from kore.training.run import prepare
@@ -39,6 +41,7 @@ def _rehearsed(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], l
         if profile.model.architecture is None:
             raise
         return _dry_without_weights(request, inputs)
+    linears = linear_rows(backbone.model, backbone.family)
     if inputs.earlier is not None:
         inputs.earlier.stack_on(backbone)
     factors = None
@@ -47,7 +50,7 @@ def _rehearsed(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], l
 
         check_model(inputs.covariance, backbone)
         adapter = net_section(profile, backbone)
-        factors = make_factors(backbone.weight, inputs.covariance, adapter, new=inputs.new_covariance)
+        factors = make_factors(backbone, inputs.covariance, adapter, new=inputs.new_covariance)
     rank: int | Mapping[str, int]
     rank = {n: len(a) for n, a in factors.items()} if factors else adapter_rank(profile, backbone)
     work = prepare(
@@ -56,21 +59,24 @@ def _rehearsed(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], l
     )  # fmt: skip
     work.attach()
     made = work.plan()
-    return made.to_json(), [*inputs.notes, *inputs.skipped, *describe(made)]
+    value = {**made.to_json(), "linears": [row.to_json() for row in linears]}
+    return value, [*inputs.notes, *inputs.skipped, *describe(made), *linear_lines(linears)]
 
 
 def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[dict[str, Any], list[str]]:
     """What can be told without weights, from the architecture alone; without samples, no steps."""
     from kore.adapters.param_count import table, total
-    from kore.training.hf_args import split, world_size
-    from kore.training.run import check_settings
+    from kore.models.architectures import folder_of, linears_of
+    from kore.models.linear_table import linear_lines
+    from kore.training.hf_args import check_settings, split
     from kore.training.sampler import step_count
 
     section = request.profile.train
     if inputs is not None:
         check_settings(section, inputs.probes)
     rows = table(request.profile, ranks=_ranks(request))
-    parts = split(section, world_size())
+    linears = linears_of(folder_of(request.profile.model))
+    parts = split(section, launched().size)
     samples = len(inputs.samples) if inputs else None
     steps = step_count(samples, section.epochs, section.batch, section.max_steps) if samples else None
     value = {
@@ -85,11 +91,12 @@ def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[
         "samples": samples,
         "steps": steps,
         "weights": "weights not read: tokens and memory are not counted",
+        "linears": [row.to_json() for row in linears],
     }
     lines = [f"{section.method} trains {total(rows):,} of {rows[-1]['base']:,} parameters"]
     lines += [f"  {row['part']}  {row['trainable']:,} ({row['factors']})" for row in rows[:-1]]
     length = f"{steps:,} steps" if steps else f"{section.epochs:g} epochs"
-    lines += [f"batch {parts.batch} = {parts}; {length}", str(value["weights"])]
+    lines += [f"batch {parts.batch} = {parts}; {length}", str(value["weights"]), *linear_lines(linears)]
     return value, [*([*inputs.notes, *inputs.skipped] if inputs else []), *lines]
 
 

@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.artifacts.events import EventWriter
 from kore.artifacts.manifest import NAME, Manifest, claim, read_manifest
 from kore.artifacts.run import Run, RunState, home, leave_pointer
-from kore.errors import ProfileError, UsageError
+from kore.distributed import join, on_first_rank
+from kore.errors import UsageError
 from kore.io.files import hash_file
 from kore.io.jsonl import STDIO
-from kore.progress import Progress, silent
+from kore.progress import Progress, renamed, silent
 from kore.workflows.run_events import ended
 from kore.workflows.stdin_buffer import spool
 
@@ -28,9 +30,9 @@ if TYPE_CHECKING:
     from kore.nullspace.covariance import Covariance
     from kore.training.dataset import Located
     from kore.training.estimate import Plan
+    from kore.training.fit import Long
     from kore.training.probes import Probing
     from kore.training.run import TrainResult
-    from kore.workflows.launch import Place
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Inputs:
     earlier: Earlier | None = None
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    long: list[Long] = field(default_factory=list)
 
 
 def read_inputs(request: TrainRequest, source: str) -> Inputs:
@@ -94,20 +97,15 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     from kore.data.records import Sample, read_located
     from kore.methods.base import require
     from kore.methods.registry import make_method
+    from kore.models.token_budget import find_token_budget
     from kore.training.dataset import Located, check_pictures, read_training
+    from kore.training.fit import fit_all, summary
     from kore.workflows.probe_selection import find_probes, find_questions
     from kore.workflows.sequential import read_earlier
+    from kore.workflows.validate import check_training
 
     section = request.profile.train
-    if request.profile.model.dtype == "float16":
-        raise ProfileError(
-            "float16 is not trained in: small gradients round to zero there",
-            where="model.dtype",
-            hint="--set model.dtype=bfloat16, or float32",
-        )
-    unknown = set(request.profile.method) - {section.method} - _method_names()
-    if unknown:
-        raise ProfileError(f"no such method: {sorted(unknown)[0]}", where=f"method.{sorted(unknown)[0]}")
+    check_training(request.profile)
     method = make_method(
         section.method,
         request.profile.method.get(section.method),
@@ -126,22 +124,21 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     earlier = read_earlier(request.after, method) if request.after else None
     skipped: list[str] = []
     samples = read_training(source, image_root=request.image_root, on_skip=skipped.append)
-    found = list(read_located(Sample, request.old)) if request.old else []
-    check_pictures([Located(where, sample) for where, sample in found])
-    old = [sample for _, sample in found]
+    found = [Located(*pair) for pair in read_located(Sample, request.old)] if request.old else []
+    check_pictures(found)
+    budget = find_token_budget(request.profile.model, section, download=request.download)
+    fitted = fit_all(samples, found if method.traits.needs_old else [], budget, section.on_long)
+    old = [one.sample for one in (fitted[1].samples if method.traits.needs_old else found)]
+    long = [*fitted[0].long, *fitted[1].long]
     questions = find_questions(source)
     probes = find_probes(request.probes, questions, old, section)
     uses = covariance if method.traits.needs_factors else None
     notes = []
     if request.covariance and uses is None:
         notes.append(f"{section.method} uses no covariance: {request.covariance} is not looked at")
-    return Inputs(samples, old, probes, uses, new, method, questions, earlier, skipped, notes)
-
-
-def _method_names() -> set[str]:
-    from kore.methods.registry import METHODS
-
-    return set(METHODS)
+    if long:
+        notes.append(summary(long, section.max_length))
+    return Inputs(fitted[0].samples, old, probes, uses, new, method, questions, earlier, skipped, notes, long)
 
 
 def _covariance(folder: Path | None) -> Covariance | None:
@@ -185,27 +182,35 @@ def run_training(
     Returns:
         The result's numbers and paths.
     """
+    from kore.training.fit import write_long
     from kore.training.heartbeat import pulse
-    from kore.workflows.launch import together
     from kore.workflows.run_factors import read_report
 
     section = request.profile.train
     source = spool(request.data)
-    with together(section.zero) as here, ExitStack() as held:
+    with join(deepspeed=section.zero > 0) as here, ExitStack() as held:
         inputs = read_inputs(request, source)
         run, manifest = _describe(request, inputs, source)
-        discards = here.first and request.restart and (run.folder / NAME).exists()
-        if discards:  # what another process works on must not be discarded under it
-            held.enter_context(run.locked())
-        if not _claimed(request, run, manifest, here):
+
+        def begin() -> bool:
+            """Claim the run folder; whether there is anything left to do."""
+            locked = request.restart and (run.folder / NAME).exists()
+            if locked:  # what another process works on must not be discarded under it
+                held.enter_context(run.locked())
+            claim(run.folder, manifest, restart=request.restart)
+            if read_manifest(run.folder).status == "done":
+                return False
+            if not locked:
+                held.enter_context(run.locked())
+            _begin(request, inputs, run, source, manifest)
+            return True
+
+        if not on_first_rank(begin):
             note(f"{run.folder}: finished before, nothing to do")
             return {"run": str(run.folder), "method": section.method, **run.state().result}
         if not here.first:
-            value = _work(request, inputs, run, source, here, None, silent, lambda text: None)
+            value = _work(request, inputs, run, source, None, silent, lambda text: None)
             return {"run": str(run.folder), **value}
-        if not discards:
-            held.enter_context(run.locked())
-        _begin(request, inputs, run, source, manifest)
         with EventWriter(run.folder) as events, run.log.open("a", encoding="utf-8") as log:
 
             def told(text: str) -> None:
@@ -220,10 +225,12 @@ def run_training(
                 told(f"warning: {text}")
             try:
                 with pulse(events):
-                    value = _work(request, inputs, run, source, here, events, progress, told)
+                    value = _work(request, inputs, run, source, events, progress, told)
             except BaseException as error:
                 ended(run, events, error)
                 raise
+            if inputs.long:
+                value["long"] = write_long(run.folder, inputs.long)
             run.update(status="finished", ended=time.time(), result=value)
             events.write("status", phase="finished", text=f"adapter in {run.adapter}")
             manifest.finished(**value, factors=read_report(run.folder)).write(run.folder)
@@ -271,18 +278,6 @@ def _describe(request: TrainRequest, inputs: Inputs, source: str) -> tuple[Run, 
     return Run(request.out or home() / name), manifest
 
 
-def _claimed(request: TrainRequest, run: Run, manifest: Manifest, here: Place) -> bool:
-    """Claim the run folder; whether there is anything left to do, the same answer on every process."""
-    from kore.workflows.launch import wait
-
-    if here.first:
-        claim(run.folder, manifest, restart=request.restart)
-    wait()
-    done = read_manifest(run.folder).status == "done"
-    wait()
-    return not done
-
-
 def _begin(request: TrainRequest, inputs: Inputs, run: Run, source: str, manifest: Manifest) -> None:
     from kore.models.load import model_folder
     from kore.training.probes import write_probes
@@ -314,7 +309,7 @@ def _begin(request: TrainRequest, inputs: Inputs, run: Run, source: str, manifes
         )
     )
     leave_pointer(run)
-    if inputs.probes:
+    if inputs.probes and inputs.probes.enabled:
         write_probes(run.folder / "probes.jsonl", inputs.probes.probes)
 
 
@@ -323,7 +318,6 @@ def _work(
     inputs: Inputs,
     run: Run,
     source: str,
-    here: Place,
     events: EventWriter | None,
     progress: Progress,
     note: Callable[[str], None],
@@ -345,10 +339,10 @@ def _work(
         if events:
             events.write("status", phase="null space", text="computing A from the covariance")
         adapter = net_section(profile, backbone)
-        factors = run_factors(run.folder, backbone, inputs.covariance, adapter, here, inputs.new_covariance)
+        factors = run_factors(run.folder, backbone, inputs.covariance, adapter, inputs.new_covariance)
         whole = identity(inputs.covariance, profile.adapter, inputs.new_covariance)
-        if here.first:
-            copy_spectra(inputs.covariance, run.folder, run.spectra)
+        spectra = partial(copy_spectra, inputs.covariance, run.folder, run.spectra)
+        on_first_rank(spectra)
     if inputs.earlier is not None:
         whole["after"] = inputs.earlier.fingerprint
     rank: int | Mapping[str, int]
@@ -357,9 +351,6 @@ def _work(
     def on_plan(made: Plan) -> None:
         for line in describe(made):
             note(line)
-
-    def on_step(step: int, steps: int, loss: float) -> None:
-        progress(f"train {section.method}", step, steps, f"loss {loss:.3f}")
 
     result: TrainResult = train(
         backbone,
@@ -378,7 +369,7 @@ def _work(
             "covariance": whole.get("covariance"),
             "data": {"path": source, "samples": len(inputs.samples)},
         },
-        on_step=on_step,
+        progress=renamed(progress, f"train {section.method}"),
         on_plan=on_plan,
     )
     value = asdict(result)

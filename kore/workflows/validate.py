@@ -48,14 +48,20 @@ def check_training(profile: Profile) -> None:
     given.
 
     Raises:
-        ProfileError: an unknown method or method setting.
+        ProfileError: an unknown method or method setting, or a dtype that nothing is trained in.
         UsageError: settings that do not go together, or a ZeRO stage that the method does not run under.
     """
     from kore.methods.base import require
     from kore.methods.registry import METHODS, make_method
-    from kore.training.run import check_settings
+    from kore.training.hf_args import check_settings
 
     section = profile.train
+    if profile.model.dtype == "float16":
+        raise ProfileError(
+            "training in float16 is not supported: small gradients underflow to zero",
+            where="model.dtype",
+            hint="--set model.dtype=bfloat16, or float32",
+        )
     for name, values in profile.method.items():
         if name not in METHODS:
             raise ProfileError(f"no such method: {name}", where=f"method.{name}", hint=", ".join(METHODS))

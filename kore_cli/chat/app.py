@@ -1,10 +1,10 @@
-"""The chat on a terminal: pictures, streamed answers, base and KORE side by side. Never imports torch."""
+"""The chat on a terminal: images, streamed answers, base and adapter side by side. Never imports torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -15,9 +15,11 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from kore.errors import KoreError
-from kore_cli.chat.header import EMBEDDED, asked_with, base_name, header, why_gone
+from kore_cli.chat.child import ChatClient, Event
+from kore_cli.chat.header import EMBEDDED, attached, base_name, exit_reason, header
 from kore_cli.chat.paths import split_pictures
-from kore_cli.chat.speakers import Voices
+from kore_cli.chat.question_input import QuestionInput
+from kore_cli.chat.speakers import Speakers
 from kore_cli.chat.transcript import Exchange, history, save
 from kore_cli.dashboard.base_app import PlainApp
 from kore_cli.screens.exchange import ExchangeView, Talk
@@ -28,23 +30,21 @@ from kore_cli.widgets.image import Picture
 from kore_cli.widgets.keys import CHAT
 from kore_cli.widgets.themes import OWN
 
-if TYPE_CHECKING:
-    from kore_cli.chat.child import ChatClient
-
-WARMTH = (0.7, 1.0, 0.0)
-GONE = "the model has gone; leave with ^q and start again"
+TEMPERATURES = (0.7, 1.0, 0.0)
+CLOSED = "the model process ended; leave with ^q and start again"
 BUSY = "still answering; ^c stops it"
-RESTING = frozenset(k.action for k in CHAT) - {"quit", "stop"}
-Event = dict[str, Any]
+MAIN_SCREEN_ONLY = frozenset(k.action for k in CHAT) - {"quit", "stop"}
 
 
 class ChatApp(PlainApp):
-    """Ask a model about pictures.
+    """Ask a model about images.
 
     Args:
-        connect: starts the child, given who is to be told what it says.
-        target: what is open, as it can be asked for again; by default the title.
-        pictures: shown with the next question. compare: both answer. who: base or the adapter.
+        connect: starts the child process; its argument receives the child's events.
+        title: the name shown for the target.
+        target: what is open, in a form that the child accepts; by default the title.
+        pictures: attached to the next question. compare: base and adapter both answer.
+        who: base or the adapter.
         adapters: more runs or adapters to switch to.
         context: send earlier turns along; None decides by the model.
     """
@@ -68,8 +68,8 @@ class ChatApp(PlainApp):
         if k.bound
     ]
 
-    class Said(Message):
-        """The child said something."""
+    class ChildEvent(Message):
+        """An event from the child process."""
 
         def __init__(self, event: Event) -> None:
             super().__init__()
@@ -77,7 +77,7 @@ class ChatApp(PlainApp):
 
     def __init__(
         self,
-        connect: Callable[[Callable[[Event], None]], ChatClient],
+        connect: Callable[[Callable[[Event], object]], ChatClient],
         *,
         title: str,
         target: str | None = None,
@@ -96,46 +96,43 @@ class ChatApp(PlainApp):
         self.theme = theme if theme in self.available_themes else "kore-dark"
         self._connect, self.name_shown, self.images = connect, title, images
         self.pictures = list(pictures or [])
-        self.voices = Voices(target or title, adapters or (), who=who, compare=compare)
+        self.speakers = Speakers(target or title, adapters or (), who=who, compare=compare)
         self.temperature, self.context = temperature, context
         self.exchanges: list[Exchange] = []
         self.base = ""
         self.closed: str | None = None
         self._client: ChatClient | None = None
         self._views: list[ExchangeView] = []
-        self._recall = 0
+        self._recall, self._draft = 0, ""
 
     def compose(self) -> ComposeResult:
-        """Who answers, the conversation, the picture, the question."""
+        """The header, the conversation, the attached image, the question."""
         yield Static(id="who")
-        # as high as its window at least: an anchored text that is shorter would hang at the bottom
-        yield Talk(Vertical(Static(id="welcome"), id="said"), id="talk")
-        with Horizontal(id="asking"):
+        # at least as high as its window: a shorter anchored text would stick to the bottom
+        yield Talk(Vertical(Static(id="welcome"), id="exchanges"), id="talk")
+        with Horizontal(id="attached"):
             yield Picture(id="thumb")
             yield Static(id="thumb-name")
-        yield Input(placeholder="ask, or paste or drop a picture's path", id="ask")
+        yield QuestionInput(placeholder="ask, or paste or drop a picture's path", id="ask")
         yield KeyBar()
 
     def on_mount(self) -> None:
         """Start the child at once, so that the model loads while the question is typed."""
         self._welcome()
         self.query_one("#talk", Talk).anchor()
-        self.query_one("#ask", Input).focus()
-        self._client = self._connect(self._hear)
-        self.set_interval(0.1, self._bring_up_to_date)
+        self.query_one("#ask", QuestionInput).focus()
+        self._client = self._connect(lambda event: self.post_message(self.ChildEvent(event)))
+        self.set_interval(0.1, self._show_progress)
         self._refresh()
 
     def _welcome(self) -> None:
-        if self.voices.models:
-            picture = "" if self.pictures else " A picture's path may be pasted or dropped."
-            words = f"Ready. Ask something.{picture}"
+        if self.speakers.models:
+            hint = "" if self.pictures else " Paste or drop a picture's path to ask about it."
+            text = f"Ready. Ask something.{hint}"
         else:
-            words = "Loading the model. You can type already.\n\n"
-            words += "Paste or drop a picture's path, or press ^o. F1 shows the keys."
-        self.query_one("#welcome", Static).update(words)
-
-    def _hear(self, event: Event) -> None:
-        self.post_message(self.Said(event))
+            text = "Loading the model. You can type already.\n\n"
+            text += "Paste or drop a picture's path, or press ^o. F1 shows the keys."
+        self.query_one("#welcome", Static).update(text)
 
     def on_unmount(self) -> None:
         """End the child."""
@@ -149,20 +146,19 @@ class ChatApp(PlainApp):
 
     def _refresh(self) -> None:
         self.query_one("#who", Static).update(self._who_text())
-        asking = self.query_one("#asking")
-        asking.display = bool(self.pictures)
+        self.query_one("#attached").display = bool(self.pictures)
         if self.pictures:
             self.query_one("#thumb", Picture).show(self.pictures[0])
-            self.query_one("#thumb-name", Static).update(asked_with(self.pictures))
+            self.query_one("#thumb-name", Static).update(attached(self.pictures))
 
     def _who_text(self) -> Content:
         return header(
             self.name_shown,
-            ready=bool(self.voices.models),
+            ready=bool(self.speakers.models),
             closed=self.closed,
-            answering=self.voices.answering,
-            source=self.voices.shown,
-            coming=self.voices.coming,
+            answering=self.speakers.answering,
+            source=self.speakers.shown,
+            coming=self.speakers.coming,
             base=self.base,
             temperature=self.temperature,
             context=self._sends_context(),
@@ -172,68 +168,70 @@ class ChatApp(PlainApp):
     def _sends_context(self) -> bool:
         return base_name(self.base) != EMBEDDED if self.context is None else self.context
 
-    @on(Said)
-    def _said(self, message: Said) -> None:
+    @on(ChildEvent)
+    def _child_event(self, message: ChildEvent) -> None:
         event = message.event
         if "closed" in event:
-            self.closed = why_gone(str(event["words"]), event["closed"])
+            self.closed = exit_reason(str(event["words"]), event["closed"])
             if self.busy:
                 self.exchanges[-1].error, self.exchanges[-1].done = self.closed, True
         elif event.get("ready"):
-            self.voices.ready(event["models"])
+            self.speakers.ready(event["models"])
             self.base = str(event["base"])
             self._welcome()
         elif self.exchanges:
-            if "error" in event and (words := self.voices.refused()):
-                self.notify(words, severity="error", timeout=4)
+            if "error" in event and (text := self.speakers.refused()):
+                self.notify(text, severity="error", timeout=4)
             self.exchanges[-1].take(event)
         self._refresh()
         if not self.busy:
-            self._bring_up_to_date()
+            self._show_progress()
 
-    def _bring_up_to_date(self) -> None:
-        """Show what has streamed in since, at most ten times a second."""
+    def _show_progress(self) -> None:
+        """Show what has streamed in, at most ten times a second."""
         if self._views:
             self._views[-1].show()
 
-    @on(Input.Changed, "#ask")
-    def _typed(self, event: Input.Changed) -> None:
-        rest, found = split_pictures(event.value)
-        if found and not rest:
-            self.pictures = found
-            event.input.value = ""
-            self._refresh()
+    @on(QuestionInput.Dropped)
+    def _dropped(self, event: QuestionInput.Dropped) -> None:
+        self.pictures = event.images
+        self._refresh()
 
     @on(Input.Submitted, "#ask")
     def _submitted(self, event: Input.Submitted) -> None:
-        text, found = split_pictures(event.value)
-        if text and self._still_answering():
-            return  # it stays in its line
-        if found:
-            self.pictures = found
-        event.input.value = ""
+        text, images = split_pictures(event.value)
+        if text and not self._can_ask():
+            self.query_one("#ask", QuestionInput).put_back(event.value)
+            return
+        if images:
+            self.pictures = images
         if text:
             self._ask(text, self.pictures, self.temperature)
         self._refresh()
 
-    def _ask(self, text: str, images: list[str], temperature: float) -> None:
+    def _can_ask(self) -> bool:
+        """Whether a question can be sent now; shows why not."""
         if self.closed is not None or self._client is None:
-            self.notify(GONE, severity="error")
-            return
-        if self._still_answering():
-            return
-        self._recall = 0
-        asked = self.voices.ask()
-        past = history(self.exchanges, self.voices.source) if self._sends_context() else []
-        exchange = Exchange(text, list(images), temperature, self.voices.source)
+            self.notify(CLOSED, severity="error")
+            return False
+        return not self._still_answering()
+
+    def _ask(self, text: str, images: list[str], temperature: float) -> None:
+        assert self._client is not None
+        self._recall, self._draft = 0, ""
+        question = self.speakers.ask()
+        past = history(self.exchanges, self.speakers.source) if self._sends_context() else []
+        exchange = Exchange(text, list(images), temperature, self.speakers.source)
         pictured = not self.exchanges or self.exchanges[-1].images != exchange.images
         self.exchanges.append(exchange)
         view = ExchangeView(exchange, pictured=pictured)
         self._views.append(view)
         self.query_one("#welcome").display = False
-        self.query_one("#said").mount(view)
+        self.query_one("#exchanges").mount(view)
         self.query_one("#talk", Talk).anchor()
-        self._client.ask({"text": text, "image": images, "temperature": temperature, "history": past} | asked)
+        self._client.ask(
+            {"text": text, "image": images, "temperature": temperature, "history": past} | question
+        )
         self._refresh()
 
     def _still_answering(self) -> bool:
@@ -242,10 +240,7 @@ class ChatApp(PlainApp):
         return self.busy is not None
 
     def _again(self, temperature: float) -> None:
-        if self._still_answering() or not self.exchanges:
-            return
-        if self.closed is not None:
-            self.notify(GONE, severity="error")
+        if not self.exchanges or not self._can_ask():
             return
         last = self.exchanges.pop()
         self._views.pop().remove()
@@ -256,32 +251,32 @@ class ChatApp(PlainApp):
         self._again(self.exchanges[-1].temperature if self.exchanges else 0.0)
 
     def action_retry(self) -> None:
-        """Ask the last question again, warmer: 0.7, then 1, then greedy."""
+        """Ask the last question again at the next temperature: 0.7, then 1, then greedy."""
         if self.exchanges:
             now = self.exchanges[-1].temperature
-            self._again(next((w for w in WARMTH if w > now), WARMTH[-1]))
+            self._again(next((t for t in TEMPERATURES if t > now), TEMPERATURES[-1]))
 
     def action_compare(self) -> None:
-        """Both answer, or one."""
-        self._turned(self.voices.turn_compare())
+        """Switch between both answering and one."""
+        self._switched(self.speakers.switch_compare())
 
     def action_adapter(self) -> None:
-        """The next who answers: the adapter, the base, then other adapters if some were named."""
-        self._turned(self.voices.turn())
+        """Switch to the next speaker: the adapter, the base, then the other adapters."""
+        self._switched(self.speakers.switch())
 
-    def _turned(self, why_not: str | None) -> None:
+    def _switched(self, why_not: str | None) -> None:
         if why_not:
             self.notify(why_not, severity="warning", timeout=3)
         self._refresh()
 
     def action_picture(self) -> None:
-        """Choose a picture by path."""
+        """Choose an image by its path."""
 
         def chosen(path: str | None) -> None:
             if path is not None:
                 self.pictures = [path] if path else []
             self._refresh()
-            self.query_one("#ask", Input).focus()
+            self.query_one("#ask", QuestionInput).focus()
 
         self.push_screen(PictureScreen(self.pictures[0] if self.pictures else ""), chosen)
 
@@ -297,7 +292,7 @@ class ChatApp(PlainApp):
             self.notify(str(path), title="written", timeout=4)
 
     def action_clear(self) -> None:
-        """Begin a new conversation."""
+        """Start a new conversation."""
         if self._still_answering():
             return
         for view in self._views:
@@ -322,16 +317,16 @@ class ChatApp(PlainApp):
         self.push_screen(HelpScreen(("chat",)))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Behind a window the chat's own keys rest, but for those that end something."""
-        return not (self._behind_a_window() and action in RESTING)
+        """While a dialog is open, only the keys that stop or leave work."""
+        return not (self._dialog_open() and action in MAIN_SCREEN_ONLY)
 
-    def _behind_a_window(self) -> bool:
+    def _dialog_open(self) -> bool:
         return len(self.screen_stack) > 1
 
     def on_key(self, event: events.Key) -> None:
-        """Up and down walk through earlier questions; Backspace in an empty line drops the picture."""
-        field = self.query_one("#ask", Input)
-        if self._behind_a_window() or not field.has_focus:
+        """Up and down recall earlier questions; Backspace in an empty line drops the image."""
+        field = self.query_one("#ask", QuestionInput)
+        if self._dialog_open() or not field.has_focus:
             return
         if event.key in ("up", "down") and self.exchanges:
             self.action_recall(1 if event.key == "up" else -1)
@@ -339,21 +334,23 @@ class ChatApp(PlainApp):
             self.action_drop_picture()
 
     def action_recall(self, by: int) -> None:
-        """An earlier question, or a later one, into the line."""
-        field = self.query_one("#ask", Input)
+        """Put an earlier or later question into the line; below the newest comes what was typed."""
+        field = self.query_one("#ask", QuestionInput)
+        if not self._recall:
+            self._draft = field.value
         self._recall = max(0, min(len(self.exchanges), self._recall + by))
-        field.value = self.exchanges[-self._recall].text if self._recall else ""
+        field.value = self.exchanges[-self._recall].text if self._recall else self._draft
         field.cursor_position = len(field.value)
 
     def action_drop_picture(self) -> None:
-        """Ask the next questions without a picture."""
+        """Ask the next questions without an image."""
         self.pictures = []
         self._refresh()
 
     def action_scroll_back(self) -> None:
-        """A page back in the conversation."""
+        """Scroll one page back."""
         self.query_one("#talk", Talk).scroll_page_up(animate=False)
 
     def action_scroll_on(self) -> None:
-        """A page on; at its end the conversation follows what is said."""
+        """Scroll one page on; at the end, follow new answers."""
         self.query_one("#talk", Talk).page_on()

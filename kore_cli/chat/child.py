@@ -1,4 +1,4 @@
-"""A model in a child process, asked over pipes: the screen's process never loads torch."""
+"""A model in a child process, reached over pipes: the screen's process never loads torch."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 Event = dict[str, Any]
-PATIENCE = 2.0  # seconds
+EXIT_TIMEOUT = 2.0  # seconds
 
 
 class ChatClient:
     """Speaks ``kore chat --stream``.
 
     Args:
-        argv: what follows ``kore chat``.
-        on_event: told each line that comes back, in a thread; ``{"closed": code, "words": ...}`` last.
+        argv: the arguments after ``kore chat``.
+        on_event: called in a thread with each event; the last is ``{"closed": code, "words": text}``.
     """
 
-    def __init__(self, argv: Sequence[str], on_event: Callable[[Event], None]) -> None:
+    def __init__(self, argv: Sequence[str], on_event: Callable[[Event], object]) -> None:
         self._on_event = on_event
-        self._words: deque[str] = deque(maxlen=20)
+        self._output: deque[str] = deque(maxlen=20)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "kore_cli", "chat", *argv, "--stream", "--quiet"],
             stdin=subprocess.PIPE,
@@ -36,12 +36,12 @@ class ChatClient:
             errors="replace",
         )
         self._lock = threading.Lock()
-        self._ear = threading.Thread(target=self._listen, daemon=True)
-        self._other = threading.Thread(target=self._overhear, daemon=True)
-        self._other.start()  # the first, since the ear waits for it in the end
-        self._ear.start()
+        self._stdout_thread = threading.Thread(target=self._read_events, daemon=True)
+        self._stderr_thread = threading.Thread(target=self._read_stderr, daemon=True)
+        self._stderr_thread.start()  # first: the other thread joins it at the end
+        self._stdout_thread.start()
 
-    def _listen(self) -> None:
+    def _read_events(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             try:
@@ -50,23 +50,23 @@ class ChatClient:
                 event = None
             if isinstance(event, dict):
                 self._on_event(event)
-            else:  # a library has printed something
-                self._words.append(line.rstrip())
+            else:  # printed by a library
+                self._output.append(line.rstrip())
         code = self._process.wait()
-        self._other.join(timeout=1.0)
-        self._on_event({"closed": code, "words": "\n".join(self._words)})
+        self._stderr_thread.join(timeout=1.0)
+        self._on_event({"closed": code, "words": "\n".join(self._output)})
 
-    def _overhear(self) -> None:
+    def _read_stderr(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            self._words.append(line.rstrip())
+            self._output.append(line.rstrip())
 
     def ask(self, question: Event) -> None:
-        """Send one question; a child that is gone says so through `on_event`."""
+        """Send one question; a child that has exited reports it through `on_event`."""
         self._send(json.dumps(question, ensure_ascii=False))
 
     def stop(self) -> None:
-        """Stop the answer that is being made."""
+        """Stop the current answer."""
         self._send('{"stop": true}')
 
     def _send(self, line: str) -> None:
@@ -76,19 +76,23 @@ class ChatClient:
             self._process.stdin.flush()
 
     def close(self) -> None:
-        """End the child, ever more firmly: an answer in the making is stopped."""
+        """Stop the current answer and end the child: by closing its input, then SIGTERM, then SIGKILL."""
         self.stop()
         assert self._process.stdin is not None
         with self._lock, contextlib.suppress(BrokenPipeError, ValueError):
             self._process.stdin.close()
-        for insist in (self._process.terminate, self._process.kill, None):
+        for escalate in (self._process.terminate, self._process.kill, None):
             try:
-                self._process.wait(timeout=PATIENCE)
+                self._process.wait(timeout=EXIT_TIMEOUT)
                 break
             except subprocess.TimeoutExpired:
-                if insist is not None:
-                    insist()
-        for thread, pipe in ((self._ear, self._process.stdout), (self._other, self._process.stderr)):
-            thread.join(timeout=PATIENCE)
-            if pipe is not None and not thread.is_alive():  # else a child of the child holds it open
+                if escalate is not None:
+                    escalate()
+        pipes = (
+            (self._stdout_thread, self._process.stdout),
+            (self._stderr_thread, self._process.stderr),
+        )
+        for thread, pipe in pipes:
+            thread.join(timeout=EXIT_TIMEOUT)
+            if pipe is not None and not thread.is_alive():  # else a grandchild keeps it open
                 pipe.close()

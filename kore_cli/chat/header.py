@@ -1,4 +1,4 @@
-"""What the chat says of itself: who answers, and with which pictures the next question is asked."""
+"""The chat's header, and the text beside the attached image."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ def header(
     context: bool,
     busy: bool,
 ) -> Content:
-    """The line.
+    """The header: who answers, from which run, on which base.
 
     Args:
-        name: what was opened. ready: whether the model is loaded. closed: why it has gone, if it has.
-        answering: base, the adapter's label, or both. source: whose adapter that is.
+        name: the target's name. ready: whether the model is loaded.
+        closed: why the model process ended, if it did.
+        answering: base, the adapter's label, or both. source: the run of that adapter.
         coming: the adapter that answers from the next question on.
         context: whether earlier turns are sent along.
     """
     if closed is not None:
-        return Content.assemble(_BRAND, " ", (fit(f"the model has gone: {closed}", 140), "bold $error"))
+        return Content.assemble(_BRAND, " ", (fit(f"the model process ended: {closed}", 140), "bold $error"))
     if not ready:
         return Content.assemble(_BRAND, " ", (name, "bold"), ("  loading", "$warning"))
     parts: list[Any] = [
@@ -52,28 +53,28 @@ def header(
     parts += [("   on ", "$foreground 55%"), fit(base_name(base), 30)]
     if temperature:
         parts += [("   temperature ", "$foreground 55%"), f"{temperature:g}"]
-    along = "earlier turns are sent along" if context else "each question on its own"
-    parts.append((f"   {along}", "$foreground 45%"))
+    turns = "earlier turns are sent along" if context else "each question on its own"
+    parts.append((f"   {turns}", "$foreground 45%"))
     if busy:
         parts.append(("   answering, ^c stops", "$warning"))
     return Content.assemble(*parts)
 
 
-def why_gone(words: str, code: int) -> str:
-    """Why a child has gone: its last error with the next step, else its last words, else its exit code."""
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
+def exit_reason(output: str, code: int) -> str:
+    """Why a child ended: its last error with the next step, else its last line, else its exit code."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [i for i, line in enumerate(lines) if line.startswith("error:")]
-    told = lines[errors[-1] :] if errors else lines[-1:]
-    return "; ".join(told).removeprefix("error:").strip() or f"exit code {code}"
+    reason = lines[errors[-1] :] if errors else lines[-1:]
+    return "; ".join(reason).removeprefix("error:").strip() or f"exit code {code}"
 
 
 def base_name(base: str) -> str:
-    """What a base is called, from its folder."""
+    """The base's name, from its folder."""
     return EMBEDDED if base.endswith("demo/base") else base.rstrip("/").rpartition("/")[2]
 
 
-def asked_with(pictures: Sequence[str]) -> Content:
-    """The words beside the picture of the next questions."""
+def attached(pictures: Sequence[str]) -> Content:
+    """The text beside the image that goes with the next questions."""
     names = ", ".join(Path(p).name for p in pictures)
     how = "\nasked with the next questions · ^o changes it · Backspace here drops it"
     return Content.assemble((names, "bold"), (how, "$foreground 50%"))

@@ -1,4 +1,4 @@
-"""Picture paths in what was typed, pasted or dropped onto the terminal."""
+"""Image paths in typed, pasted or dropped text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 def as_picture(text: str) -> str | None:
-    """The picture that `text` names, in any form terminals paste: quoted, escaped, file:// or plain."""
+    """The image that `text` names, in any form terminals paste: quoted, escaped, file:// or plain."""
     text = text.strip()
     if not text or "\n" in text:
         return None
@@ -24,7 +24,7 @@ def as_picture(text: str) -> str | None:
     if len(parts) == 1:
         candidates.append(parts[0])
     for candidate in candidates:
-        with contextlib.suppress(OSError, ValueError, RuntimeError):  # no address, or the home of nobody
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # invalid URL, or unknown home
             if candidate.startswith("file://"):
                 candidate = unquote(urlparse(candidate).path)
             path = Path(candidate).expanduser()
@@ -34,24 +34,24 @@ def as_picture(text: str) -> str | None:
 
 
 def split_pictures(text: str) -> tuple[str, list[str]]:
-    """What was said, and the pictures that were named at its beginning, at its end or on own lines."""
+    """The text without image paths, and the paths at its start, at its end or on lines of their own."""
     whole = as_picture(text)
     if whole:
         return "", [whole]
-    said, found = [], []
+    kept, images = [], []
     for line in text.split("\n"):
         picture = as_picture(line)
         if picture:
-            found.append(picture)
+            images.append(picture)
             continue
         words = re.findall(r"(?:\"[^\"]*\"|'[^']*'|(?:\\.|\S)+)|\s+", line)
         while words and (words[0].isspace() or as_picture(words[0])):
             word = words.pop(0)
-            found += [p for p in [as_picture(word)] if p]
+            images += [p for p in [as_picture(word)] if p]
         tail: list[str] = []
         while words and (words[-1].isspace() or as_picture(words[-1])):
             word = words.pop()
             tail = [p for p in [as_picture(word)] if p] + tail
-        found += tail
-        said.append("".join(words))
-    return "\n".join(said).strip(), found
+        images += tail
+        kept.append("".join(words))
+    return "\n".join(kept).strip(), images

@@ -1,6 +1,6 @@
-"""Chat without a screen: questions from lines or an option, answers as lines, order kept.
+"""Chat without a screen: questions from lines or an option, answers as lines in the same order.
 
-A bad line is answered with an error object and does not stop the rest; the exit code tells.
+A bad line is answered with an error object and does not stop the rest; the exit code reports it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """What the command was asked for."""
+    """The options of the command."""
 
     target: str | None
     images: tuple[str, ...] = ()
@@ -45,21 +45,20 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """Who is to answer: what was asked for, else the newest run that has an adapter, else the embedded
-        base."""
+        """The target: the one named, else the newest run with an adapter, else the embedded base."""
         from kore.artifacts.run import ADAPTER, all_runs
         from kore.config.schema import ModelSection
 
         if self.target:
             return self.target
-        whole = (run for run in all_runs() if (run.adapter / ADAPTER).is_file())
-        return next((str(run.folder) for run in whole), ModelSection().id)
+        finished = (run for run in all_runs() if (run.adapter / ADAPTER).is_file())
+        return next((str(run.folder) for run in finished), ModelSection().id)
 
     def open(self) -> Session:
-        """Load the model, which may take minutes; what of the plan can be refused before is.
+        """Load the model, which may take minutes, after checking the images and settings.
 
         Raises:
-            KoreError: a picture or a model that is not there or broken.
+            KoreError: an image or a model is missing or broken.
         """
         from kore.chat import Session
         from kore.config.model_defaults import resolve_inference
@@ -90,15 +89,15 @@ class Plan:
 
 
 class Stop:
-    """Inside the block, Ctrl-C while an answer is made stops that answer; while nothing is, the program.
+    """Inside the block, Ctrl-C stops the current answer, or the program where there is none.
 
     Attributes:
-        at: the number of the question that is answered now.
-        before: questions of lower numbers were told to stop, some maybe before they were begun.
+        at: the number of the current question.
+        before: questions with lower numbers must stop, even if they have not started.
     """
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.requested = False
         self.busy = False
         self.at = self.before = 0
 
@@ -110,19 +109,19 @@ class Stop:
         signal.signal(signal.SIGINT, self._old)
 
     def _interrupt(self, number: int, frame: object) -> None:
-        if not self.busy or self.wanted:
+        if not self.busy or self.requested:
             raise KeyboardInterrupt
-        self.wanted = True
+        self.requested = True
 
     def __call__(self) -> bool:
-        return self.wanted or self.at < self.before
+        return self.requested or self.at < self.before
 
 
 def answer_once(plan: Plan, text: str) -> None:
     """One question, one answer (two with --compare); streamed on a terminal.
 
     Raises:
-        KoreError: bad picture, missing model; Interrupted: Ctrl-C, after what was said so far.
+        KoreError: bad image, missing model; Interrupted: Ctrl-C, after the answer so far.
     """
     with Stop() as stop:
         _answer_once(plan, text, stop, Output(json_mode=plan.json, quiet=plan.quiet))
@@ -151,7 +150,7 @@ def _answer_once(plan: Plan, text: str, stop: Stop, output: Output) -> None:
     else:
         replies = [r for _, r in session.stream(ask, stop) if not isinstance(r, str)]
         output.record(record(ask, replies, 0))
-    if stop.wanted:
+    if stop.requested:
         raise Interrupted("stopped")
 
 
@@ -210,7 +209,7 @@ def _answer_lines(plan: Plan, stop: Stop, output: Output) -> int:
         asks: list[tuple[int, str, Ask | KoreError]] = [
             (index + i, where, _read(plan, line, where)) for i, (where, line) in enumerate(batch)
         ]
-        stop.busy, stop.wanted, stop.at = plan.stream, False, index
+        stop.busy, stop.requested, stop.at = plan.stream, False, index
         if plan.stream or any(isinstance(a, _ask_type()) and a.use for _, _, a in asks):
             for number, where, ask in asks:
                 bad += _one(session, ask, number, where, stop, output, streamed=plan.stream)
@@ -241,24 +240,24 @@ def _many(session: Session, asks: list[tuple[int, str, Ask | KoreError]], output
 
 
 def _answers(session: Session, asks: list[Ask]) -> list[list[Reply] | KoreError]:
-    """Answers in order; where they cannot be made together each is tried alone, to have its own error."""
+    """Answers in order. If the batch fails, each question is tried alone, to get its own error."""
     try:
         return [*session.answer(asks)]
     except Interrupted:
         raise
     except Exception as error:
         if len(asks) == 1:
-            return [_told(error)]
+            return [_as_kore_error(error)]
     return [answer for ask in asks for answer in _answers(session, [ask])]
 
 
-def _told(error: Exception) -> KoreError:
-    """Whatever one question made a model, a processor or a library say, as its own error."""
+def _as_kore_error(error: Exception) -> KoreError:
+    """Any error that a model, a processor or a library raised, as a KoreError."""
     if isinstance(error, KoreError):
         return error
     trace(error)
-    _, words, hint = unforeseen(error)
-    return KoreError(words, hint=hint)
+    _, message, hint = unforeseen(error)
+    return KoreError(message, hint=hint)
 
 
 def _one(
@@ -288,7 +287,7 @@ def _one(
     except (Interrupted, BrokenPipeError):
         raise
     except Exception as error:
-        _error(output, number, where, _told(error), ask)
+        _error(output, number, where, _as_kore_error(error), ask)
         return 1
     return 0
 
@@ -338,7 +337,7 @@ def _read(plan: Plan, line: bytes, where: str) -> Ask | KoreError:
 
 
 def _stops(line: bytes) -> bool:
-    """Whether a line is no question but the wish to stop."""
+    """Whether a line is the stop command."""
     if not line.lstrip().startswith(b"{"):
         return False
     try:
@@ -348,28 +347,28 @@ def _stops(line: bytes) -> bool:
 
 
 def _batches(size: int, stop: Stop, *, streamed: bool) -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
-    """Lines as they come, up to `size` of those that wait already, with the first one's number.
+    """Lines as they arrive, up to `size` of those already waiting, with the first one's number.
 
     Raises:
-        DataError: standard input cannot be read any further.
+        DataError: standard input cannot be read.
     """
-    # a stream is read on whatever waits, for a stop may come behind it
+    # a stream is read ahead without limit: a stop command may follow
     waiting: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=0 if streamed else 4 * size)
     failed: list[OSError] = []
 
     def read() -> None:
-        asked = 0
+        count = 0
         try:
-            if sys.stdin is None:  # closed: descriptor 0 may be another file's by now
+            if sys.stdin is None:  # closed: descriptor 0 may belong to another file
                 return
-            # not sys.stdin: this thread would hold its lock, without which the interpreter cannot leave
+            # not sys.stdin: this thread would hold its lock, which the interpreter needs to exit
             stream = open(0, "rb", closefd=False)  # noqa: SIM115
             for number, line in enumerate(stream, start=1):
                 if _stops(line):
-                    stop.before = asked
+                    stop.before = count
                 elif line.strip():
                     waiting.put((f"stdin:{number}", line))
-                    asked += 1
+                    count += 1
         except OSError as error:
             failed.append(error)
         finally:

@@ -1,4 +1,4 @@
-"""A conversation: questions with pictures, who answered what, and the whole as Markdown."""
+"""A conversation: questions with images, the answers by model, and the whole as Markdown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Answer:
 
 @dataclass
 class Exchange:
-    """One question and its answers. `source`: the adapter that was on."""
+    """One question and its answers. `source`: the adapter that was loaded."""
 
     text: str
     images: list[str]
@@ -38,7 +38,7 @@ class Exchange:
     done: bool = False
 
     def answer(self, model: str) -> Answer:
-        """A model's answer, made on its first piece."""
+        """A model's answer, created with its first piece."""
         return self.answers.setdefault(model, Answer(model))
 
     def take(self, event: dict[str, Any]) -> None:
@@ -57,20 +57,20 @@ class Exchange:
 
 
 def history(exchanges: list[Exchange], source: str) -> list[dict[str, Any]]:
-    """The earlier exchanges as the child wants them, with what each model said in full.
+    """The earlier exchanges in the child's format, with each model's complete answers.
 
-    Answers of other adapters than `source` are nobody's own now, and are left out.
+    Answers of other adapters than `source` are left out: none of the present models gave them.
     """
-    found: list[dict[str, Any]] = []
+    turns: list[dict[str, Any]] = []
     for exchange in exchanges:
-        said = {
+        answers = {
             name: answer.text
             for name, answer in exchange.answers.items()
             if answer.done and (name in SAME_WEIGHTS or exchange.source == source)
         }
-        if said and not exchange.error:
-            found.append({"text": exchange.text, "answers": said, "image": exchange.images})
-    return found
+        if answers and not exchange.error:
+            turns.append({"text": exchange.text, "answers": answers, "image": exchange.images})
+    return turns
 
 
 def markdown(exchanges: list[Exchange], title: str) -> str:
@@ -92,7 +92,7 @@ def markdown(exchanges: list[Exchange], title: str) -> str:
 
 
 def save(exchanges: list[Exchange], title: str, folder: Path) -> Path:
-    """Write the conversation as Markdown; returns where."""
+    """Write the conversation as Markdown and return the path."""
     name = re.sub(r"[^\w-]+", "-", title).strip("-").lower() or "chat"
     path = (folder / f"{name}-{time.strftime('%H%M%S')}.md").resolve()
     with atomic_write(path) as stream:

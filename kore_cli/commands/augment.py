@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kore_cli.options import DryRun, Json, ProfileName, Quiet, Restart, Seed, Set
+from kore_cli.options import DryRun, Json, ProfileName, Quiet, Restart, Seed, data_option
+from kore_cli.schema_options import with_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,23 @@ if TYPE_CHECKING:
     from kore_cli.output import Output
 
 
+@with_settings(
+    "augment.teacher",
+    "augment.base_url",
+    "augment.images",
+    "augment.encoder",
+    "augment.strategy",
+    "augment.copies",
+    "augment.negatives",
+    "augment.grounding",
+    "augment.judge",
+    "augment.forest",
+    "augment.templates",
+    "augment.concurrency",
+    "augment.max_cost",
+)
 def augment(
+    settings: dict[str, Any],
     items: Annotated[
         str,
         typer.Argument(
@@ -28,83 +45,39 @@ def augment(
     ],
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Where to write; - streams samples to stdout."),
+        data_option("--out", "-o", metavar="DIR", help="Output folder; - streams samples to stdout."),
     ] = None,
     profile: ProfileName = "",
-    teacher: Annotated[
-        str | None,
-        typer.Option(help="openai:MODEL (key in OPENAI_API_KEY), hf:PATH, offline or replay:FILE."),
-    ] = None,
-    base_url: Annotated[
-        str | None, typer.Option(help="Any OpenAI-compatible server, e.g. http://localhost:11434/v1.")
-    ] = None,
-    images: Annotated[str | None, typer.Option(help="local:DIR, commons, http or none.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="classic, clip:MODEL/TAG or clip:MODEL/FILE.")] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="kore, none, text-aware, text-agnostic, image-aware or image-agnostic.")
-    ] = None,
-    copies: Annotated[
-        int | None, typer.Option(help="Wordings per branch, or samples per item of a plain strategy.")
-    ] = None,
-    negatives: Annotated[
-        float | None,
-        typer.Option(metavar="P", help="Share of items with a recognition question answered No."),
-    ] = None,
-    grounding: Annotated[
-        str | None, typer.Option(help="drop, flag or off: what to do with unsupported answers.")
-    ] = None,
-    judge: Annotated[
-        str | None, typer.Option(help="A teacher asked whether the text supports an answer.")
-    ] = None,
-    forest: Annotated[
-        bool | None, typer.Option("--forest", help="Link items that share names; ask across two of them.")
-    ] = None,
-    templates: Annotated[
-        Path | None, typer.Option(help="A TOML file with your own wordings and prompts.")
-    ] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Calls in flight.")] = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(
-            help="Exit 6 before more is spent on the folder, by all runs into it (with -o -: by this one); "
-            "priced by augment.price_in, price_out."
-        ),
-    ] = None,
     image_root: Annotated[
-        Path | None, typer.Option(help="Folder that relative picture paths start from.")
+        Path | None, data_option(help="Folder that relative image paths start from.")
     ] = None,
-    format: Annotated[str, typer.Option(help="items, evoke, or auto to detect.")] = "auto",
+    format: Annotated[str, data_option(help="items, evoke, or auto (detected).")] = "auto",
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts; kore combine joins them.")
+        str | None,
+        data_option(metavar="I/N", help="Only part I of N; kore combine joins the parts."),
     ] = None,
     keep_going: Annotated[
         bool,
-        typer.Option(
-            "--keep-going", help="Leave bad lines and pictures, and calls that a teacher cannot take, out."
-        ),
+        data_option("--keep-going", help="Skip bad lines, broken images and failed calls."),
     ] = False,
     seed: Seed = None,
-    set_: Set = None,
     dry_run: DryRun = False,
     restart: Restart = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Grow items into knowledge trees: dialogues, recognition, captions and visual questions."""
+    """Turn items into knowledge trees: dialogues, recognition, captions and visual questions.
+
+    Example: kore augment items.jsonl --teacher offline -o tree
+    """
     from kore.data.evoke import read_items
     from kore.errors import DataError, UsageError
     from kore.io.files import check_place
-    from kore_cli.options import given, resolve
+    from kore_cli.options import resolve
     from kore_cli.output import Output
 
     output = Output(json_mode=json_, quiet=quiet)
-    flags: dict[str, Any] = {
-        "teacher": teacher, "base_url": base_url, "images": images, "encoder": encoder, "strategy": strategy,
-        "copies": copies, "negatives": negatives, "grounding": grounding, "judge": judge, "forest": forest,
-        "templates": str(templates) if templates else None, "concurrency": concurrency, "max_cost": max_cost,
-    }  # fmt: skip
-    overrides = given(set_, {f"augment.{key}": value for key, value in flags.items()})
-    settings = resolve(output, profile, overrides, "augment.teacher").profile.augment
+    chosen = resolve(output, profile, settings, "augment.teacher").profile.augment
     if format not in ("auto", "items", "evoke"):
         raise UsageError(f"no such format: {format}", hint="--format items, evoke or auto")
     if out is None and not dry_run:
@@ -126,20 +99,20 @@ def augment(
         found = [item for item in found if _has_pictures(item, note_bad)]
     if not found:
         raise DataError("no item could be read", where=items)
-    if settings.teacher == "offline" and settings.strategy == "kore":
+    if chosen.teacher == "offline" and chosen.strategy == "kore":
         from kore.augment.teachers.offline import NOTE
 
         output.note(f"note: {NOTE}")
-    chosen = _shard(shard)
+    part = _shard(shard)
     if dry_run:
         from kore.augment.cost_estimate import estimate
 
-        _show_estimate(output, estimate(found, settings, seed or 0, chosen), settings)
+        _show_estimate(output, estimate(found, chosen, seed or 0, part), chosen)
         return
     if out == "-":
-        _stream(found, settings, seed or 0, chosen, keep_going, output)
+        _stream(found, chosen, seed or 0, part, keep_going, output)
         return
-    _write(Path(str(out)), items, found, settings, seed or 0, chosen, restart, keep_going, output, len(bad))
+    _write(Path(str(out)), items, found, chosen, seed or 0, part, restart, keep_going, output, len(bad))
 
 
 def _has_pictures(item: KnowledgeItem, note_bad: Callable[[DataError], None]) -> bool:
@@ -169,14 +142,7 @@ def _write(
 ) -> None:
     from kore.augment import grow
 
-    with output.progress("augment", len(found)) as advance:
-        last = 0
-
-        def progress(stage: str, done: int, total: int | None = None, note: str = "") -> None:
-            nonlocal last
-            advance(done - last, note)
-            last = done
-
+    with output.steps("augment") as progress:
         report = grow(
             found,
             settings,

@@ -21,8 +21,8 @@ def combine(
     """Sum covariances and say what came out."""
     from kore.nullspace.combine import combine as sum_up
 
-    with output.progress("combine") as advance:
-        made = sum_up(folders, out, weights=weights, restart=restart, on_layer=lambda done, total: advance(1))
+    with output.steps("combine") as progress:
+        made = sum_up(folders, out, weights=weights, restart=restart, progress=progress)
     if left := made.manifest.facts.get("left_out"):
         output.warn(f"{len(left)} sites are not in all of them and are left out (first {left[0]})")
     output.result(

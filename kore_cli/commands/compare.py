@@ -31,6 +31,7 @@ def compare(
     from kore.evaluation.compare import all_flips, open_side
     from kore.evaluation.compare import compare as differences
     from kore_cli.output import Output
+    from kore_cli.render.scores import difference_rows
 
     output = Output(json_mode=json_, quiet=quiet)
     named = results if len(results) > 1 else [f"{results[0]}:base", results[0]]
@@ -61,7 +62,7 @@ def compare(
                 }
             )
             continue
-        output.table(rows, columns, title=f"{first.name} (first) and {other.name} (second)")
+        output.table(difference_rows(rows), columns, title=f"{first.name} (first) and {other.name} (second)")
         for name, several in found.items():
             for flip in several:
                 word = "learned" if flip.gained else "forgotten"

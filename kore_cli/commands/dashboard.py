@@ -46,10 +46,10 @@ def dashboard(
     """
     import sys
 
-    from kore.artifacts.run import locate
+    from kore.artifacts.run import locate, run_named
     from kore_cli.output import Output
 
-    folders = [locate(name) for name in runs or []]
+    folders = [run.folder if (run := run_named(name)) else locate(name) for name in runs or []]
     if once or json or not sys.stdout.isatty():
         from kore.telemetry import Monitor
         from kore_cli.dashboard.snapshot import snapshot_json
@@ -83,7 +83,7 @@ def open_dashboard(folders: list[Path], *, theme: str, images: str) -> None:
         app = KoreApp(
             RunSource(folders[0] if folders else None, probe=probe),
             tuple(RunSource(f) for f in folders[1:]),
-            images=images,  # type: ignore[arg-type]
+            images=images,
             theme=theme,
             choose=len(live) > 1,
             new_source=lambda folder: RunSource(folder, probe=probe),

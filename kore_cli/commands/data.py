@@ -103,20 +103,19 @@ def fetch(
             )
     limits = Limits(size=int(max_size * GIB), private=allow_private)
 
-    def told(name: str):  # type: ignore[no-untyped-def]
-        output.note(f"fetching {name}")
-        state = {"shown": 0}
+    shown: dict[str, int] = {}
 
-        def progress(have: int, total: int | None) -> None:
-            step = 64 << 20
-            if output.live and have - state["shown"] >= step:
-                state["shown"] = have
-                output.note(f"  {have / GIB:.2f} GiB" + (f" of {total / GIB:.2f}" if total else ""))
-
-        return progress
+    def progress(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        if stage not in shown:
+            output.note(f"fetching {stage}")
+        elif not output.live or done - shown[stage] < 64 << 20:
+            return
+        else:
+            output.note(f"  {done / GIB:.2f} GiB" + (f" of {total / GIB:.2f}" if total else ""))
+        shown[stage] = done
 
     data = data_dir or data_root()
-    fetcher = library.Fetcher(data, limits, told, server or SERVER, (hub or library.HUB).rstrip("/"))
+    fetcher = library.Fetcher(data, limits, progress, server or SERVER, (hub or library.HUB).rstrip("/"))
     for name in names:
         for path in fetcher.fetch(name):
             output.record({"name": name, "path": str(path)}) if not output.human else output.line(str(path))

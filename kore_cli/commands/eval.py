@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -94,7 +93,9 @@ def eval(
 
     Example: kore eval runs/demo --suite demo,eval.jsonl -o results
     """
-    from kore.evaluation.run_eval import Request, carry_out, plan
+    from kore.api.evaluate import evaluate_requested
+    from kore.distributed import launched
+    from kore.evaluation.run_eval import Request, plan
     from kore_cli.output import Output
 
     request = Request(
@@ -106,7 +107,7 @@ def eval(
         base=base, rag=rag, rescore=rescore, fail_under=fail_under or [], export=export, html=html,
         download=download, restart=restart,
     )  # fmt: skip
-    output = Output(json_mode=json_, quiet=quiet or os.environ.get("RANK", "0") != "0")
+    output = Output(json_mode=json_, quiet=quiet or not launched().first)
     planned = plan(request)
     if dry_run:
         output.result(planned.to_json())
@@ -116,26 +117,23 @@ def eval(
             output.record(row)
         return
     with output.progress("eval", total=planned.answers) as advance:
-        current, done = "", 0
+        current, before = "", 0
 
-        def progress(name: str, count: int, total: int) -> None:
-            nonlocal current, done
-            done = done if name == current and count >= done else 0
-            advance(count - done, note=f"{name} {count}/{total}")
-            current, done = name, count
+        def progress(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+            nonlocal current, before
+            before = before if stage == current and done >= before else 0
+            advance(done - before, note=f"{stage} {done}/{total}")
+            current, before = stage, done
 
-        result = carry_out(request, progress, planned)
-    for warning in result.warnings:
-        output.warn(warning)
+        result = evaluate_requested(request, planned, progress=progress)
     if result.rank:
         return
+    for warning in result.warnings:
+        output.warn(warning)
     if output.human:
-        from kore.evaluation import report
+        from kore_cli.render.evaluation import print_summary
 
-        output.table(report.table_rows(result.summary), report.table_columns(result.summary))
-        output.table(report.suite_rows(result.summary), report.SUITE_COLUMNS)
-        for line in [*report.item_words(result.summary), *report.table_notes(result.summary)]:
-            output.line(line)
+        print_summary(output, result.summary)
     else:
         output.record(result.summary)
     output.note(f"written to {result.out}")

@@ -18,8 +18,11 @@ def export(
     out: options.Out = None,
     model: options.Model = None,
     dtype: Annotated[
-        str, typer.Option("--dtype", help="Type of merged weights: float32, bfloat16, float16.")
-    ] = "float32",
+        str,
+        typer.Option(
+            "--dtype", help="Type of merged weights: auto (as the base), float32, bfloat16, float16."
+        ),
+    ] = "auto",
     restart: options.Restart = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -30,21 +33,18 @@ def export(
     """
     from typing import cast
 
+    from kore.api.export import export as export_run
     from kore.artifacts.run import locate
     from kore.errors import UsageError
-    from kore.workflows.export_run import export_run
     from kore_cli.output import Output
 
     if to not in ("peft", "merged", "vllm"):
         raise UsageError(f"--to {to}: one of peft, merged, vllm")
     form = cast("Literal['peft', 'merged', 'vllm']", to)
     output = Output(json_mode=as_json, quiet=quiet)
-    value = export_run(locate(run), form, out, model=model, dtype=dtype, restart=restart)
-    check = value["check"]
+    made = export_run(locate(run), form, out, model=model, dtype=dtype, restart=restart)
     output.note(
-        f"checked on {check['prompts']} prompts: logits differ by up to {check['error']:.2g}, "
-        f"the adapter moves them by up to {check['moved']:.2g}"
+        f"checked on {made.prompts} prompts: logits differ by up to {made.error:.2g}, "
+        f"the adapter moves them by up to {made.moved:.2g}"
     )
-    if to == "vllm":
-        output.note("made to vLLM's documented rules; not run in vLLM here")
-    output.result(value, text=f"{value['form']} in {value['out']}")
+    output.result(made.facts, text=f"{made.form} in {made.folder}")

@@ -7,56 +7,53 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kore_cli.options import (
-    DryRun,
-    Json,
-    Model,
-    Out,
-    ProfileName,
-    Quiet,
-    Restart,
-    Seed,
-    Set,
-    given,
-    names,
-    resolve,
-)
+from kore_cli.options import DryRun, Json, Out, ProfileName, Quiet, Restart, data_option, names, resolve
+from kore_cli.schema_options import with_settings
 
 if TYPE_CHECKING:
     from kore.config.resolve import Profile
 
+NAMED = 20  # items that a dry run names
 
+
+@with_settings(
+    "model.id=--model",
+    "augment.teacher",
+    "augment.images",
+    "calibrate.samples",
+    "train.method=--method -m",
+    "train.lr",
+    "train.epochs",
+    "train.max_steps",
+    "train.seed",
+)
 def inject(
-    items: Annotated[str, typer.Argument(help="KnowledgeItem records (JSONL), - for stdin.")],
+    settings: dict[str, Any],
+    items: Annotated[str, typer.Argument(help="Knowledge items (JSONL), or - for stdin.")],
     profile: ProfileName = "",
     out: Out = None,
-    model: Model = None,
     suites: Annotated[
         list[str] | None,
         typer.Option(
             "--suite",
-            help="Suites of old knowledge, with commas, as in kore eval; agreement: like the untouched base, "
-            "for want of any. Default: the profile's.",
+            help="Suites of old knowledge, as in kore eval; agreement compares with the answers of the base.",
         ),
-    ] = None,
-    samples: Annotated[
-        list[str] | None, typer.Option("--samples", help="Old samples to protect, as for kore calibrate.")
     ] = None,
     after: Annotated[
         Path | None,
-        typer.Option(
+        data_option(
             "--after",
-            help="A finished run (folder or name): teach these items after its own, protecting those too.",
+            help="Finished run (folder or name): teach these items on top, and protect its items too.",
         ),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", envvar="KORE_DATA", help="Where benchmark files lie.")
+        Path | None,
+        data_option("--data-dir", envvar="KORE_DATA", help="Folder of benchmark files."),
     ] = None,
     image_root: Annotated[
-        Path | None, typer.Option("--image-root", help="Folder of relative picture paths.")
+        Path | None,
+        data_option("--image-root", help="Folder that relative image paths start from."),
     ] = None,
-    set_: Set = None,
-    seed: Seed = None,
     restart: Restart = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -75,15 +72,13 @@ def inject(
     from kore_cli.render.progress_display import story
 
     output = Output(json_mode=json, quiet=quiet)
-    flags: dict[str, Any] = {
-        "model.id": model,
-        "train.seed": seed,
-        "calibrate.seed": seed,
-        "calibrate.samples": samples,
-    }
+    if "train.seed" in settings:
+        settings.setdefault("calibrate.seed", settings["train.seed"])
     after = locate(after) if after else None
     keys = ("augment.teacher", "adapter.rank", "train.lr")
-    resolved = resolve(output, profile, given(set_, flags), *keys, after=after)
+    resolved = resolve(output, profile, settings, *keys, after=after)
+    if resolved.profile.augment.names is None:
+        resolved = resolved.changed("augment.names", True)
     request = Request(
         items=items,
         resolved=resolved,
@@ -100,6 +95,12 @@ def inject(
     if dry_run:
         value = planned.rehearse()
         output.result(value, _rehearsed(value))
+        if output.human:
+            from kore.models.linear_table import LinearRow, linear_lines
+
+            names = LinearRow.__dataclass_fields__
+            rows = [LinearRow(**{k: v for k, v in row.items() if k in names}) for row in value["linears"]]
+            output.line("\n".join(linear_lines(rows)))
         return
     with story(output) as progress:
         outcome = run_inject(planned, progress)
@@ -107,7 +108,9 @@ def inject(
 
 
 def _rehearsed(value: dict[str, Any]) -> str:
-    """What a dry run found, in words."""
+    """The result of a dry run as text."""
+    from kore.augment.fit import FitReport
+
     asked, drawn = value["augment"], value["samples_drawn"]
     told = {
         "items": f"{value['items']}, taught by {value['method']} to {value['model']}",
@@ -117,7 +120,13 @@ def _rehearsed(value: dict[str, Any]) -> str:
         "after": ", ".join(str(batch.get("run")) for batch in value["after"]),
         "folder": value["folder"],
     }
-    return "\n".join(f"{name:<12} {text}" for name, text in told.items() if text)
+    fit = FitReport.from_json(asked["fit"])
+    told["fits"] = fit.summary() or f"every sample has at most {fit.max_length} tokens"
+    lines = [f"{name:<12} {text}" for name, text in told.items() if text]
+    lines += [f"  {item}: {parts} samples" for item, parts in list(fit.split.items())[:NAMED]]
+    lines += [f"  {one}" for one in fit.left_out[:NAMED]]
+    lines += [f"  not taught: {item}" for item in fit.not_taught[:NAMED]]
+    return "\n".join(lines)
 
 
 def _old(named: list[str] | None, profile: Profile) -> list[str]:

@@ -14,9 +14,18 @@ SHOWN = "it shows items, trees, samples, covariances, adapters, runs and evaluat
 
 def show(
     path: Annotated[
-        Path,
-        typer.Argument(metavar="PATH", help="A folder or file that KORE made or reads, or a run's name."),
-    ],
+        Path | None,
+        typer.Argument(metavar="PATH", help="A folder or file that KORE wrote or reads, or a run's name."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="Instead of PATH: show which linears of a model are adapted. A folder, a hub id in the "
+            "cache, or a shipped architecture; only its config.json is read.",
+        ),
+    ] = None,
     id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="One item, sample or question of it.")
     ] = None,
@@ -29,17 +38,29 @@ def show(
     json_: Json = False,
 ) -> None:
     """Tell what any artefact is: items, tree, samples, covariance, adapter, run, result."""
-    from kore.artifacts.run import locate, run_at
-    from kore.errors import DataError, MissingArtefact
+    from kore.artifacts.run import locate, runs_in
+    from kore.errors import DataError, MissingArtefact, UsageError
     from kore_cli.output import Output
 
     output = Output(json_mode=json_)
+    if path is None or model is not None:
+        if path is not None or model is None:
+            raise UsageError("kore show takes a PATH, or --model MODEL")
+        from kore_cli.render.linears import show_model
+
+        show_model(model, output)
+        return
     path = locate(path)
     if not path.exists():
         raise MissingArtefact(f"no such file or folder: {path}")
     kind = kind_of(path)
-    if kind is None and (run := run_at(path)) is not None:
-        path, kind = run.folder, "run"
+    if kind is None and len(found := runs_in(path)) > 1:
+        from kore_cli.render.runs import list_runs, print_runs
+
+        print_runs(output, list_runs(found))
+        return
+    if kind is None and found:
+        path, kind = found[0].folder, "run"
     match kind:
         case "tree":
             from kore_cli.render.tree import show_tree
@@ -94,4 +115,6 @@ def kind_of(path: Path) -> str | None:
         return read_manifest(path).kind
     if (path / ADAPTER).exists():
         return "adapter"
+    if (path / "summary.json").exists():  # an injection's own evaluation
+        return "eval"
     return None

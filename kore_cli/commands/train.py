@@ -3,123 +3,99 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kore_cli import options
+from kore_cli.options import data_option
+from kore_cli.schema_options import with_settings
 
 if TYPE_CHECKING:
-    from kore.config.resolve import Resolved
     from kore.workflows.train_run import TrainRequest
 
 
+@with_settings(
+    "model.id=--model",
+    "train.method=--method -m",
+    "adapter.rank",
+    "adapter.budget",
+    "adapter.keep=--keep-energy",
+    "adapter.contrast",
+    "adapter.solver",
+    "train.lr",
+    "train.epochs",
+    "train.max_steps",
+    "train.thaw_a",
+    "train.keep",
+    "train.seed",
+    "train.constraint=--no-constraint",
+)
 def train(
+    settings: dict[str, Any],
     data: Annotated[
         str | None,
-        typer.Option("--data", "-d", help="Samples: JSONL, a JSON list, or - for standard input."),
-    ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option("--method", "-m", help="kore lora full replay ewc lwf moelora olora sefe cia."),
+        data_option("--data", "-d", help="Samples: JSONL, a JSON list, or - for stdin."),
     ] = None,
     profile: options.ProfileName = "",
     covariance: Annotated[
-        Path | None, typer.Option("--covariance", "-c", help="Folder made by kore calibrate.")
+        Path | None,
+        data_option("--covariance", "-c", help="Folder written by kore calibrate."),
     ] = None,
     new_covariance: Annotated[
-        Path | None, typer.Option("--new-covariance", help="Of the new samples, for --contrast.")
+        Path | None,
+        data_option("--new-covariance", help="Covariance of the new samples, for --contrast."),
     ] = None,
     old: Annotated[
-        Path | None, typer.Option("--old", help="Old samples, for methods that use them and for probes.")
+        Path | None,
+        data_option("--old", help="Old samples, for methods that train on them and for probes."),
     ] = None,
     after: Annotated[
         Path | None,
-        typer.Option("--after", help="An earlier run (folder or name): train on its model and keep both."),
+        data_option(
+            "--after", help="Earlier run (folder or name): continue on its model and keep its knowledge."
+        ),
     ] = None,
     out: options.Out = None,
-    model: options.Model = None,
-    rank: Annotated[str | None, typer.Option("--rank", help="KORE's rank, or auto.")] = None,
-    budget: Annotated[
-        str | None, typer.Option("--budget", help="Trainable parameters instead of a rank, e.g. 340M.")
-    ] = None,
-    keep_energy: Annotated[
-        float | None,
-        typer.Option("--keep-energy", help="Share of old-input energy to leave untouched, per layer: 0.95."),
-    ] = None,
-    contrast: Annotated[
-        float | None,
-        typer.Option("--contrast", help="Lean to directions that new samples use: 0 the paper's, 1 theirs."),
-    ] = None,
-    solver: Annotated[
-        str | None, typer.Option("--solver", help="Eigen-solver: exact, fast or auto (by size and device).")
-    ] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate of the adapter.")] = None,
-    epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the data.")] = None,
-    max_steps: Annotated[int | None, typer.Option("--max-steps", help="Stop after so many steps.")] = None,
-    no_constraint: Annotated[
-        bool,
-        typer.Option("--no-constraint", help="Ablation: plain LoRA's random A instead of the null space."),
-    ] = False,
-    thaw_a: Annotated[bool, typer.Option("--thaw-a", help="Ablation: train A too.")] = False,
-    probes: Annotated[Path | None, typer.Option("--probes", help="Questions to ask while training.")] = None,
-    keep: Annotated[
-        float | None,
-        typer.Option("--keep", help="Alarm below this share of the base's old probes, e.g. 0.95."),
+    probes: Annotated[
+        Path | None,
+        data_option("--probes", help="Questions to evaluate while training (JSONL)."),
     ] = None,
     image_root: Annotated[
-        Path | None, typer.Option("--image-root", help="Where relative picture paths start.")
+        Path | None,
+        data_option("--image-root", help="Folder that relative image paths start from."),
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Follow the run in the dashboard (KORE_THEME, KORE_IMAGES).")
     ] = False,
-    seed: options.Seed = None,
-    setting: options.Set = None,
     download: options.Download = False,
     restart: options.Restart = False,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train one adapter; the same command goes on with a run that was stopped.
+    """Train one adapter. The same command resumes a run that was stopped.
 
     Example: kore train --data samples.jsonl --covariance covariance/ -o runs/mine
     """
     import sys
 
+    from kore.api.train import train_request, train_requested
     from kore.artifacts.run import locate
-    from kore.workflows.launch import place
-    from kore.workflows.train_run import TrainRequest, run_training
+    from kore.distributed import launched
     from kore_cli.output import Output
 
-    output = Output(json_mode=as_json, quiet=quiet or not place().first)
-    after = locate(after) if after else None
+    output = Output(json_mode=as_json, quiet=quiet or not launched().first)
     command = [argument for argument in sys.argv[1:] if argument != "--watch"]
-    flags = {
-        "train.method": method,
-        "model.id": model,
-        "adapter.rank": rank,
-        "adapter.budget": budget,
-        "adapter.keep": keep_energy,
-        "adapter.basis": None if contrast is None else "contrast" if contrast else "paper",
-        "adapter.contrast": contrast,
-        "adapter.solver": solver,
-        "train.lr": lr,
-        "train.epochs": epochs,
-        "train.max_steps": max_steps,
-        "train.constraint": False if no_constraint else None,
-        "train.thaw_a": True if thaw_a else None,
-        "train.keep": keep,
-        "train.seed": seed,
-    }
-    settings = options.given(setting, flags)
+    if "adapter.contrast" in settings:
+        settings.setdefault("adapter.basis", "contrast" if settings["adapter.contrast"] else "paper")
+    after = locate(after) if after else None
     resolved = options.resolve(
         output, profile, settings, "adapter.rank", "train.lr", after=after, download=download
     )
-    _refuse_idle(resolved, new_covariance)
-    request = TrainRequest(
-        resolved=resolved,
-        data=data,
+    request = train_request(
+        data,
+        resolved,
         covariance=covariance,
         new_covariance=new_covariance,
         old=old,
@@ -140,16 +116,12 @@ def train(
     if watch:
         raise typer.Exit(_watched(request, command))
     with output.steps(f"train {request.profile.train.method}") as progress:
-        result = run_training(
-            request,
-            progress=lambda _, done, total=None, note="": progress(done, total, note),
-            note=output.note,
-        )
-    if not place().first:
+        run = train_requested(request, progress=progress, on_note=output.note)
+    if not launched().first:
         return
     output.result(
-        result,
-        f"adapter: {result['adapter']}\nnext: kore chat {result['run']} --compare; kore eval {result['run']}",
+        {"run": str(run.folder), "method": run.method, **run.facts},
+        f"adapter: {run.adapter}\nnext: kore chat {run.folder} --compare; kore eval {run.folder}",
     )
 
 
@@ -172,25 +144,3 @@ def _watched(request: TrainRequest, command: list[str]) -> int:
     if request.out is None:
         os.execv(sys.executable, [*kore, "--watch", "--out", str(folder)])
     return watch([*kore, "--quiet"], folder)
-
-
-def _refuse_idle(resolved: Resolved, new_covariance: Path | None) -> None:
-    """Refuse options of the command line that the other settings leave without any effect.
-
-    Raises:
-        UsageError: names the option and what it needs.
-    """
-    from kore.errors import UsageError
-
-    adapter = resolved.profile.adapter
-    if resolved.origin["adapter.rank"] == "flag" and adapter.rank != "auto":
-        for name, option in (("keep", "--keep-energy"), ("budget", "--budget")):
-            if getattr(adapter, name) is not None:
-                raise UsageError(
-                    f"--rank {adapter.rank} has no effect beside {option}, which chooses the rank",
-                    hint=f"leave one of them out, or --set adapter.{name}=none",
-                )
-    if new_covariance is not None and adapter.basis != "contrast":
-        raise UsageError(
-            "--new-covariance has no effect on the paper's basis", hint="add --contrast S, for example 0.5"
-        )

@@ -1,4 +1,4 @@
-"""What the dashboard and the chat have in common: messages shown as they are written, errors told as any."""
+"""The base of the dashboard and the chat: plain messages, and errors reported as by any command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from textual.worker import WorkerFailed
 
 
 class PlainApp(App[None]):
-    """An app that tells what users and models wrote: brackets in a message are brackets, never markup."""
+    """An app that shows text by users and models: brackets in a message are no markup."""
 
     def notify(
         self,
@@ -19,14 +19,14 @@ class PlainApp(App[None]):
         timeout: float | None = None,
         markup: bool = False,
     ) -> None:
-        """Show a message as it is; widgets pass `markup` on whether it was asked for or not."""
+        """Show a message as it is; `markup` is ignored, since widgets always pass it."""
         super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
 
     def until_left(self, *, mouse: bool = True) -> None:
         """Run until the user leaves.
 
         Raises:
-            Exception: what ended it before, for the command to tell of.
+            Exception: the error that ended the app, for the command to report.
         """
         self.run(mouse=mouse)
         if self._exception is not None:

@@ -1,4 +1,4 @@
-"""Reads a run's events: the newest at once, the long past piece by piece."""
+"""Reads a run's events: the newest at once, the older ones piece by piece."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class EventReader:
     """Events of a run folder: the newest at once, the older ones piece by piece.
 
     Attributes:
-        state: what is known so far; after a fast open it lacks the past until `history` is None.
+        state: the state so far; it lacks older events until `history` is None.
     """
 
     folder: Path
@@ -30,7 +30,7 @@ class EventReader:
     state: DashboardState = field(default_factory=DashboardState)
     bad_lines: int = 0
     _offsets: dict[str, int] = field(default_factory=dict)
-    _known: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    _heads: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     _past: DashboardState = field(default_factory=DashboardState)
     _todo: list[tuple[Path, int, int]] = field(default_factory=list)
     _todo_bytes: int = 0
@@ -38,14 +38,14 @@ class EventReader:
 
     @property
     def history(self) -> float | None:
-        """Share of the past that has been read, None when nothing is left."""
+        """Share of the older events that has been read, None when nothing is left."""
         if not self._todo:
             return None
         left = sum(stop - start for _, start, stop in self._todo)
         return 1 - left / max(1, self._todo_bytes)
 
     def open(self) -> None:
-        """Read the newest events; what lies before them is left for `look_back`."""
+        """Read the newest events and leave those before them to `look_back`."""
         paths = segments(self.folder)
         room = self.tail
         fresh: list[tuple[Path, int]] = []
@@ -64,24 +64,24 @@ class EventReader:
 
     @property
     def replaced(self) -> bool:
-        """Whether what was read is no longer there: a run was started anew in the same folder."""
-        return any(self._is_other(self.folder / name, *known) for name, known in self._known.items())
+        """Whether the files that were read are gone: a run was restarted in the same folder."""
+        return any(self._is_another(self.folder / name, *head) for name, head in self._heads.items())
 
-    def _is_other(self, path: Path, inode: int, head: bytes) -> bool:
+    def _is_another(self, path: Path, inode: int, head: bytes) -> bool:
         try:
             stat = path.stat()
-            # the number of a file that was removed may be given to the next one
-            other = stat.st_ino != inode or not _head(path).startswith(head)
+            # an inode number may be reused after a file is removed
+            another = stat.st_ino != inode or not _head(path).startswith(head)
         except FileNotFoundError:
             return True
-        return other or stat.st_size < self._offsets.get(path.name, 0)
+        return another or stat.st_size < self._offsets.get(path.name, 0)
 
     def follow(self) -> bool:
         """Read what was appended; returns whether anything was."""
         batch: list[dict[str, Any]] = []
         for path in segments(self.folder):
-            if len(self._known.get(path.name, (0, b""))[1]) < HEAD:
-                self._known[path.name] = (path.stat().st_ino, _head(path))
+            if len(self._heads.get(path.name, (0, b""))[1]) < HEAD:
+                self._heads[path.name] = (path.stat().st_ino, _head(path))
             offset = self._offsets.get(path.name, 0)
             size = path.stat().st_size
             while offset < size:
@@ -101,7 +101,7 @@ class EventReader:
         return True
 
     def look_back(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> bool:
-        """Spend up to `seconds` on the past; returns whether anything was read."""
+        """Spend up to `seconds` on older events; returns whether anything was read."""
         if not self._todo:
             return False
         end = clock() + seconds
@@ -134,7 +134,7 @@ class EventReader:
             data = stream.read(stop - start)
             whole = data.rfind(b"\n") + 1
             if not whole and len(data) == stop - start:
-                # one line longer than a piece: take it whole
+                # a line longer than a piece: read all of it
                 data += stream.readline()
                 whole = len(data) if data.endswith(b"\n") else 0
         return list(self._parse(data[:whole], past)), start + whole
@@ -144,7 +144,7 @@ class EventReader:
             if not line:
                 continue
             if past and (b'"kind": "gpu"' in line or b'"kind": "heartbeat"' in line):
-                yield {"kind": "past"}  # old readings of the machine say nothing about now, but count
+                yield {"kind": "past"}  # old readings are of no use now, but count
                 continue
             try:
                 event = json.loads(line)
@@ -158,6 +158,6 @@ class EventReader:
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of a file, which tell the time at which it was begun."""
+    """The first bytes of a file, which hold the time of its first event."""
     with path.open("rb") as stream:
         return stream.read(HEAD)

@@ -1,4 +1,4 @@
-"""Events in, the dashboard's state out: a pure reducer. No Textual, no torch, no clock."""
+"""Folds events into the dashboard's state: a pure reducer. No Textual, no torch, no clock."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from kore_cli.dashboard.store import (
 )
 from kore_cli.widgets.curve import Curve
 
-ASKING, SAVING = "asking questions", "saving"
-BESIDE = ("gpu", "heartbeat")  # written by a thread of their own, also while the work hangs
+PROBING, SAVING = "asking questions", "saving"
+BACKGROUND = ("gpu", "heartbeat")  # written by another thread, also while the work hangs
 
 
 @dataclass
 class _Draft:
-    """The state while one batch of events is folded in; what is not touched is shared."""
+    """The state while one batch of events is folded in; untouched parts are shared."""
 
     old: DashboardState
     values: dict[str, Any] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class _Draft:
 def reduce(state: DashboardState, events: Iterable[Event]) -> DashboardState:
     """Fold a batch of events, oldest first, into the state.
 
-    Unknown kinds and fields are passed over, so that a newer writer does not break an older reader.
+    Unknown kinds and fields are ignored, so that a newer writer does not break an older reader.
     """
     draft = _Draft(state, top=state.step if state.curves else -1)
     draft.times.extend(state.recent)
@@ -66,7 +66,7 @@ def reduce(state: DashboardState, events: Iterable[Event]) -> DashboardState:
         t = t if t is not None and 0 <= t < LATEST else None
         if t is not None:
             draft.values["last_t"] = t
-            if event.get("kind") not in BESIDE:
+            if event.get("kind") not in BACKGROUND:
                 draft.values["progress_t"] = t
         handler = _HANDLERS.get(str(event.get("kind")))
         if handler is not None:
@@ -110,7 +110,7 @@ def _step(draft: _Draft, event: Event, t: float) -> None:
     if step <= draft.top:
         draft.marks.append(Mark(step, "resumed", f"resumed at step {step:,.0f}", t))
         draft.times.clear()
-        draft.values["held_out"] = ()  # questions asked again are a round of their own
+        draft.values["held_out"] = ()  # repeated questions are a new round
         draft.story.append((t, f"resumed at step {step:,.0f}"))
     draft.top = step
     draft.times.append(t)
@@ -140,18 +140,18 @@ def _step(draft: _Draft, event: Event, t: float) -> None:
 
 
 def _gpu(draft: _Draft, event: Event, t: float) -> None:
-    told = _numbers(event)
-    told["devices"] = [_numbers(raw) for raw in event.get("devices") or ()]
-    draft.readings.append((t, Telemetry.read(told)))
+    values = _numbers(event)
+    values["devices"] = [_numbers(raw) for raw in event.get("devices") or ()]
+    draft.readings.append((t, Telemetry.read(values)))
 
 
 def _numbers(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """What is no number becomes None, but for the words among them."""
+    """Replace what is not a number by None, except for the text fields."""
     plain = {name: value if number(value) is not None else None for name, value in raw.items()}
-    words = {name: str(raw[name]) for name in ("name", "why") if raw.get(name)}
+    texts = {name: str(raw[name]) for name in ("name", "why") if raw.get(name)}
     if not isinstance(raw.get("index"), int):
         plain.pop("index", None)
-    return plain | words
+    return plain | texts
 
 
 def _probe(draft: _Draft, event: Event, t: float) -> None:
@@ -164,20 +164,20 @@ def _probe(draft: _Draft, event: Event, t: float) -> None:
     if event.get("tuned") is not None:
         history = (*history, Tuned(step, str(event["tuned"]), event.get("tuned_right")))[-PROBE_HISTORY:]
     _held_out(draft, event, step)
-    if draft.get("phase").name == ASKING:  # all answers of a round come at its end
+    if draft.get("phase").name == PROBING:  # the answers of a round come at its end
         draft.values["phase"] = Phase("train", t=t)
-    known = event.get("answer_known", old.known if old else None)
+    expected = event.get("answer_known", old.expected if old else None)
     base = event.get("base")
     draft.probes[name] = ProbeView(
         id=name,
         kind=_probe_kind(event) or (old.kind if old else "new"),
         question=str(event.get("question") or (old.question if old else "")),
         image=str(event.get("image") or "") or (old.image if old else None),
-        known=None
-        if known is None
-        else " | ".join(map(str, known))
-        if isinstance(known, list)
-        else str(known),
+        expected=None
+        if expected is None
+        else " | ".join(map(str, expected))
+        if isinstance(expected, list)
+        else str(expected),
         base=str(base) if base is not None else (old.base if old else ""),
         base_right=event.get("base_right", old.base_right if old else None),
         history=history,
@@ -185,7 +185,7 @@ def _probe(draft: _Draft, event: Event, t: float) -> None:
 
 
 def _held_out(draft: _Draft, event: Event, step: int) -> None:
-    """The mean loss of the new probes asked at a step is a point of the held-out curve."""
+    """The mean loss of the new probes at a step is a point of the held-out curve."""
     loss = number(event.get("loss"))
     if loss is None or _probe_kind(event) != "new":
         return
@@ -194,12 +194,12 @@ def _held_out(draft: _Draft, event: Event, step: int) -> None:
     draft.values["held_out"] = (step, *losses)
     mean = sum(losses) / len(losses)
     draft.values["now"] = {**draft.get("now"), "held_out_loss": mean}
-    # a point at the same step takes the place of the one before
+    # a point at the same step replaces the one before
     draft.points.setdefault("held_out_loss", []).append((step, mean))
 
 
 def _probe_kind(event: Event) -> str | None:
-    # "kind" itself names the event, so the writer tells new from old under another key
+    # "kind" names the event, so new and old stand under another key
     for name in ("probe_kind", "knowledge", "probe", "group"):
         if event.get(name) in ("new", "old"):
             return str(event[name])
@@ -215,7 +215,7 @@ def _checkpoint(draft: _Draft, event: Event, t: float) -> None:
         draft.values["phase"] = Phase("train", t=t)
     if event.get("best"):
         draft.values["best"] = mark
-    best = ", the best so far" if event.get("best") else ""
+    best = ", the best probe score so far" if event.get("best") else ""
     draft.story.append((t, f"step {step:,.0f}: checkpoint written{best}"))
 
 
@@ -285,7 +285,7 @@ def joined(past: DashboardState, recent: DashboardState) -> DashboardState:
                 base_right=probe.base_right if probe.base_right is not None else old.base_right,
             )
         probes[key] = probe
-    if not recent.recent:  # no step: it may hold nothing but answers or readings
+    if not recent.recent:  # no step: only answers or readings
         held_out = recent.held_out or past.held_out
         recent = replace(
             recent, step=past.step, recent=past.recent, nonfinite=past.nonfinite, held_out=held_out

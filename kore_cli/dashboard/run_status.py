@@ -1,4 +1,4 @@
-"""How a run is, in words a person can act on, with the next command to run."""
+"""A run's condition in words that a person can act on, with the next command to run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 from kore.artifacts.run import RunState
-from kore_cli.dashboard.reducer import ASKING, SAVING
+from kore_cli.dashboard.reducer import PROBING, SAVING
 from kore_cli.dashboard.store import DashboardState, Phase
 from kore_cli.widgets.formatting import duration
 
 Name = Literal["waiting", "starting", "running", "stalled", "dead", "finished", "failed", "interrupted"]
 SILENCE = 60.0
-LONG = 1800.0  # for a model to load, for many questions, for a checkpoint
+LONG = 1800.0  # for loading a model, many questions or a checkpoint
 
 SIGNS: dict[Name, str] = {
     "waiting": "◌",
@@ -49,21 +49,22 @@ class Liveness:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more is to be expected without a person's doing."""
+        """Whether nothing more happens until a person acts."""
         return self.name in ("dead", "finished", "failed", "interrupted")
 
 
 def judge(
     folder: Path | None, run: RunState | None, state: DashboardState, *, alive: bool | None, now: float
 ) -> Liveness:
-    """Tell a run's condition.
+    """Judge a run's condition.
+
+    A live process has stalled when its work logs nothing for long: a background thread logs the machine
+    even while the training loop hangs.
 
     Args:
-        folder: the run's folder; None while it is not known which run to watch.
-        run: what run.json says, None when there is none.
-        alive: whether the run's process lives; None when it cannot be known from here. One that lives has
-            stalled when its work tells nothing for long: readings of the machine go on beside a loop that
-            hangs.
+        folder: the run's folder; None before there is a run to watch.
+        run: the content of run.json, None where there is none.
+        alive: whether the run's process is alive; None if that cannot be determined from this host.
         now: Unix time.
     """
     if run is None:
@@ -80,41 +81,45 @@ def judge(
     again, follow = run.again, f"tail -f {place}/log.txt"
     if run.status == "finished":
         if alive and state.phase.name == "eval":
-            return Liveness("running", _words(state.phase), follow, age)
+            return Liveness("running", _describe(state.phase), follow, age)
         took = f" in {duration(run.ended - run.started)}" if run.ended else ""
         return Liveness("finished", f"finished{took}", f"kore chat {place} --compare", age)
     if run.status == "failed":
         return Liveness("failed", f"failed: {run.message or 'see the log'}", again, age)
     if run.status == "interrupted":
         where = f" at step {state.step:,}" if state.step else ""
-        return Liveness("interrupted", f"interrupted{where}; it goes on from its last checkpoint", again, age)
+        return Liveness("interrupted", f"interrupted{where}; resumes from its last checkpoint", again, age)
     if alive is False:
         return Liveness(
-            "dead", f"stopped {duration(age)} ago without saying why (killed, or a reboot)", again, age
+            "dead", f"stopped {duration(age)} ago without an error (killed, or a reboot)", again, age
         )
-    began = run.started - 0.001  # the times of events are rounded
-    phase = state.phase if state.phase.t >= began else Phase("load")
-    stepped = bool(state.recent) and state.recent[-1] >= began
+    start = run.started - 0.001  # event times are rounded
+    phase = state.phase if state.phase.t >= start else Phase("load")
+    stepped = bool(state.recent) and state.recent[-1] >= start
     idle = max(0.0, now - max(state.progress_t or 0.0, run.started))
-    steady = stepped and state.step_seconds is not None and phase.name not in ("load", ASKING, SAVING)
+    steady = stepped and state.step_seconds is not None and phase.name not in ("load", PROBING, SAVING)
     limit = max(SILENCE, 5 * (state.step_seconds or 0.0))
     if idle > (limit if steady or (alive is None and age > SILENCE) else LONG):
-        where = "; its process lives" if alive else f" (on {run.host}: only its age can be told from here)"
+        where = (
+            "; its process is alive"
+            if alive
+            else f" (on {run.host}: its process cannot be checked from here)"
+        )
         words = f"no progress for {duration(idle)}{where}"
         return Liveness("stalled", words, f"tail -n 50 {place}/log.txt", age)
     if not stepped:
-        return Liveness("starting", _words(phase), follow, age)
-    return Liveness("running", "running" if phase.name in ("", "train") else _words(phase), follow, age)
+        return Liveness("starting", _describe(phase), follow, age)
+    return Liveness("running", "running" if phase.name in ("", "train") else _describe(phase), follow, age)
 
 
-def _words(phase: Phase) -> str:
-    words = {
+def _describe(phase: Phase) -> str:
+    name = {
         "load": "starting",
         "calibrate": "calibrating",
         "augment": "growing trees",
         "eval": "evaluating",
     }.get(phase.name, phase.name)
-    parts = [words, phase.text]
+    parts = [name, phase.text]
     if phase.done is not None:
         total = f" of {phase.total:,.0f}" if phase.total else ""
         parts.append(f"{phase.done:,.0f}{total}")

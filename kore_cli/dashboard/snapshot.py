@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from kore_cli.dashboard.store import Mark
 from kore_cli.dashboard.watcher import Snapshot
 
 
 def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
-    """What the dashboard would show, with stable keys."""
+    """The dashboard's content, with stable keys."""
     state, live, run = snapshot.state, snapshot.liveness, snapshot.run
-    adapted, new, kept, old = state.tally()
+    tally = state.tally()
     return {
         "v": 1,
         "run": str(snapshot.folder) if snapshot.folder else None,
@@ -26,9 +27,16 @@ def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
         "eta_s": state.eta_s,
         "metrics": dict(state.now),
         "phase": asdict(state.phase),
-        "checkpoint": _mark(state.checkpoint),
-        "best": _mark(state.best),
-        "probes": {"adapted": adapted, "new": new, "kept": kept, "old": old, "forgotten": old - kept},
+        "checkpoint": None if state.checkpoint is None else _mark(state.checkpoint),
+        "best": None if state.best is None else {**_mark(state.best), "by": "probe score"},
+        "probes": {
+            "adapted": tally.adapted,
+            "new": tally.new,
+            "known_before": tally.known,
+            "kept": tally.kept,
+            "old": tally.old,
+            "forgotten": tally.forgotten,
+        },
         "results": [asdict(row) for row in (*snapshot.results, *state.evals.values())],
         "machine": snapshot.readings[-1][1].values() if snapshot.readings else None,
         "warnings": [{"step": w.step, "text": w.text} for w in state.warnings[-20:]],
@@ -38,5 +46,5 @@ def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _mark(mark: Any) -> dict[str, Any] | None:
-    return None if mark is None else {"step": mark.step, "path": mark.text, "t": mark.t}
+def _mark(mark: Mark) -> dict[str, Any]:
+    return {"step": mark.step, "path": mark.text, "t": mark.t}

@@ -1,4 +1,4 @@
-"""Eigenvalue curves as the dashboard shows them: reads spectra.json, knows nothing of covariances."""
+"""Reads eigenvalue curves from spectra.json, without the code for covariances."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from kore_cli.dashboard.store import number
 
 @dataclass(frozen=True)
 class Site:
-    """One input whose covariance was taken.
+    """One input with its covariance's spectrum.
 
     Attributes:
-        layer, site: where it sits, e.g. 3 and "attn.qkv".
-        index: ranks (from 1) of the eigenvalues kept for plotting. eigenvalues: descending.
-        rank: how many of the smallest directions the adapter lives in.
+        layer, site: its place, e.g. 3 and "attn.qkv".
+        index: ranks (from 1) of the eigenvalues stored for plotting. eigenvalues: descending.
+        rank: the number of smallest directions that the adapter uses.
         energy_left: share of old-input energy in those directions. held_out: the same on samples
-            that were not in the covariance. heatmap: 32 rows of 32 values.
+            that are not in the covariance. heatmap: 32 rows of 32 values.
     """
 
     name: str
@@ -53,19 +53,19 @@ class SpectrumSet:
 
 
 def distinct(sets: Iterable[SpectrumSet]) -> tuple[SpectrumSet, ...]:
-    """Without those that only repeat an earlier one: a run keeps its covariance's curves, rank added."""
-    kept: dict[tuple[object, ...], SpectrumSet] = {}
+    """Drop those that repeat an earlier one: a run stores its covariance's curves, with the rank added."""
+    unique: dict[tuple[object, ...], SpectrumSet] = {}
     for spectra in sets:
         key = tuple((s.name, s.trace, s.eigenvalues[:4]) for s in spectra.sites)
-        kept.setdefault(key, spectra)
-    return tuple(kept.values())
+        unique.setdefault(key, spectra)
+    return tuple(unique.values())
 
 
 def read_spectra(path: Path) -> SpectrumSet:
     """Read one spectra.json.
 
     Raises:
-        DataError: not readable as JSON. ValueError: a site's ranks and eigenvalues do not go together.
+        DataError: not readable as JSON. ValueError: a site's ranks and eigenvalues differ in number.
     """
     value = read_json(path)
     if not isinstance(value, dict):

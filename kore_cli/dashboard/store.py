@@ -1,7 +1,8 @@
-"""What the dashboard shows, as one frozen value. No Textual, no torch, no clock."""
+"""The dashboard's state as one frozen value. No Textual, no torch, no clock."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,12 +11,12 @@ from kore.telemetry import Telemetry
 from kore_cli.widgets.curve import Curve
 
 Event = Mapping[str, Any]
-# training tells the held-out loss with each probe, other writers with a step
+# training logs the held-out loss with each probe, other writers with a step
 METRICS = ("loss", "held_out_loss", "lr", "grad_norm", "tokens_per_s", "samples_per_s")
-LARGEST = 1e100  # the sums and differences of such numbers are numbers too
+LARGEST = 1e100  # sums and differences of such numbers are finite too
 MARKS, PROBE_HISTORY, WARNINGS, READINGS, STORY = 400, 400, 200, 60, 200
 
-Verdict = Literal["adapted", "not yet", "kept", "forgotten", "gained", "unknown"]
+Verdict = Literal["adapted", "known before", "not yet", "kept", "forgotten", "gained", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What the injected model said at one checkpoint."""
+    """The injected model's answer at one checkpoint."""
 
     step: int
     answer: str
@@ -39,13 +40,17 @@ class Tuned:
 
 @dataclass(frozen=True)
 class ProbeView:
-    """A fixed question, the base's answer and the injected model's answers so far."""
+    """A probe question, the base's answer and the injected model's answers so far.
+
+    Attributes:
+        kind: "new" or "old" knowledge. expected: the right answer.
+    """
 
     id: str
     kind: str
     question: str
     image: str | None
-    known: str | None
+    expected: str | None
     base: str
     base_right: bool | None
     history: tuple[Tuned, ...] = ()
@@ -56,15 +61,17 @@ class ProbeView:
         return past[-1] if past else None
 
     def verdict(self, step: int | None = None) -> Verdict:
-        """Where this question stands: what was learnt, what was kept, what was lost."""
+        """Where this question stands. The base already knew some new questions: those are not adapted."""
         tuned = self.at(step)
         if tuned is None or tuned.right is None:
             return "unknown"
+        if self.base_right and not tuned.right:
+            return "forgotten"
         if self.kind == "new":
-            return "adapted" if tuned.right else "not yet"
+            return "known before" if self.base_right else "adapted" if tuned.right else "not yet"
         if tuned.right:
             return "kept" if self.base_right else "gained"
-        return "forgotten" if self.base_right else "unknown"
+        return "unknown"
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class EvalRow:
 
 @dataclass(frozen=True)
 class Phase:
-    """What a stage is doing, since when."""
+    """What a stage is doing, and since when."""
 
     name: str = ""
     text: str = ""
@@ -93,12 +100,35 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class DashboardState:
-    """Everything that the events of a run say, bounded in size however many they were.
+class Tally:
+    """How many probe questions stand where.
 
     Attributes:
-        odd: events that were not as any version writes them.
-        last_t: when the last event came. progress_t: the last one that the work itself wrote.
+        adapted, new: right answers among the questions that the base did not know.
+        known: new questions that the base already knew, and the injected model still knows.
+        kept, old: right answers among the old questions that the base knew, with new ones forgotten since.
+    """
+
+    adapted: int
+    new: int
+    known: int
+    kept: int
+    old: int
+
+    @property
+    def forgotten(self) -> int:
+        """Questions that the base knew and the injected model does not."""
+        return self.old - self.kept
+
+
+@dataclass(frozen=True)
+class DashboardState:
+    """Everything that a run's events report, bounded in size whatever their number.
+
+    Attributes:
+        odd: events in a format that no version writes.
+        last_t: time of the last event. progress_t: of the last one that the work itself wrote.
+        best: the checkpoint with the best probe score, which is the mean of new and old probes.
     """
 
     events: int = 0
@@ -126,27 +156,28 @@ class DashboardState:
     held_out: tuple[float, ...] = ()
 
     def curve(self, name: str) -> Curve:
-        """A metric's curve, empty if it was never told."""
+        """A metric's curve, empty if the run does not log it."""
         return self.curves.get(name, Curve())
 
-    def counts(self, step: int | None = None) -> dict[Verdict, int]:
-        """How many probes stand where."""
-        found: dict[Verdict, int] = {}
-        for probe in self.probes.values():
-            verdict = probe.verdict(step)
-            found[verdict] = found.get(verdict, 0) + 1
-        return found
+    def counts(self, step: int | None = None) -> Counter[Verdict]:
+        """The number of probes by verdict."""
+        return Counter(probe.verdict(step) for probe in self.probes.values())
 
-    def tally(self, step: int | None = None) -> tuple[int, int, int, int]:
-        """Adapted, of how many new; kept, of how many old that the base knew."""
-        found = self.counts(step)
-        adapted, missing = found.get("adapted", 0), found.get("not yet", 0)
-        kept, lost = found.get("kept", 0), found.get("forgotten", 0)
-        return adapted, adapted + missing, kept, kept + lost
+    def tally(self, step: int | None = None) -> Tally:
+        """The number of probes by verdict, summed up."""
+        counts = self.counts(step)
+        adapted, kept = counts["adapted"], counts["kept"]
+        return Tally(
+            adapted=adapted,
+            new=adapted + counts["not yet"],
+            known=counts["known before"],
+            kept=kept,
+            old=kept + counts["forgotten"],
+        )
 
 
 def number(value: object) -> float | None:
-    """A number that can be drawn as float, None for anything else."""
+    """A number that can be drawn, as a float; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if abs(value) <= LARGEST else None

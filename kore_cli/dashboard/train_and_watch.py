@@ -15,16 +15,16 @@ from pathlib import Path
 from kore.errors import Interrupted, UsageError
 from kore_cli.dashboard.watcher import tail_lines
 
-SHARE = 0.005  # of a core: a training on all cores waits on each for what its dashboard takes of one
-YIELDING = 10  # how much lower than the training's the dashboard's priority is
+SHARE = 0.005  # of a core: training on all cores waits for each core that the dashboard takes time from
+NICE = 10  # how much lower the dashboard's priority is than the training's
 
 
 @dataclass(frozen=True)
 class Child:
-    """A training process and the file that takes what it prints."""
+    """A training process and the file with its output."""
 
     process: subprocess.Popen[bytes]
-    words: Path
+    output: Path
 
     def complaint(self) -> str | None:
         """Why it ended, if it ended badly."""
@@ -32,23 +32,23 @@ class Child:
         if not code:
             return None
         how = f"training ended with exit code {code}" if code > 0 else f"training was ended by signal {-code}"
-        with contextlib.suppress(OSError):  # what lies among temporary files may be cleared away
-            return "\n".join([how, *tail_lines(self.words, 6)])
+        with contextlib.suppress(OSError):  # temporary files may be deleted
+            return "\n".join([how, *tail_lines(self.output, 6)])
         return how
 
 
 def start(argv: Sequence[str]) -> Child:
-    """Start the child in a session of its own, so that neither Ctrl-C nor a closed terminal reaches it."""
+    """Start the child in its own session, so that neither Ctrl-C nor a closed terminal reaches it."""
     handle, name = tempfile.mkstemp(prefix="kore-train-", suffix=".log")
-    with os.fdopen(handle, "wb") as words:
+    with os.fdopen(handle, "wb") as output:
         process = subprocess.Popen(
-            list(argv), stdin=subprocess.DEVNULL, stdout=words, stderr=words, start_new_session=True
+            list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
     return Child(process, Path(name))
 
 
 def need_terminal() -> None:
-    """Refuse what only a terminal can show.
+    """Refuse to run without a terminal.
 
     Raises:
         UsageError: not on a terminal.
@@ -63,7 +63,7 @@ def watch(argv: Sequence[str], folder: Path, *, theme: str = "kore-dark", images
     """Run `argv` and show its run folder until the user leaves.
 
     Returns:
-        The child's exit code if it has ended, 0 if it goes on.
+        The child's exit code if it has ended, 0 if it still runs.
 
     Raises:
         UsageError: not on a terminal.
@@ -77,19 +77,19 @@ def watch(argv: Sequence[str], folder: Path, *, theme: str = "kore-dark", images
     from kore_cli.dashboard.watcher import RunSource
 
     child = start(argv)
-    # training comes first: this process, and not the child that runs already, takes what is left
+    # training comes first: this process, and not the running child, gets the lower priority
     with contextlib.suppress(OSError):
-        os.nice(YIELDING)
+        os.nice(NICE)
     probe = Monitor(child.process.pid)
 
-    def source(of: Path) -> RunSource:
-        own = of.resolve() == folder.resolve()
-        return RunSource(of, probe=probe, complaint=child.complaint if own else lambda: None)
+    def source(run: Path) -> RunSource:
+        own = run.resolve() == folder.resolve()
+        return RunSource(run, probe=probe, complaint=child.complaint if own else lambda: None)
 
     try:
         KoreApp(
             source(folder),
-            images=images,  # type: ignore[arg-type]
+            images=images,
             theme=theme,
             share=SHARE,
             new_source=source,
@@ -101,21 +101,21 @@ def watch(argv: Sequence[str], folder: Path, *, theme: str = "kore-dark", images
 
 
 def farewell(child: Child, folder: Path) -> int:
-    """Say how training stands on leaving; what it said is kept unless it ended well."""
+    """Report the state of training on leaving; keep its output unless it succeeded."""
     from kore_cli.output import Output
 
     output = Output()
     code = child.process.poll()
     if code is None:
         seen = f"kore dashboard {shlex.quote(str(folder))}"
-        output.note(f"training goes on (process {child.process.pid}); see it with: {seen}")
+        output.note(f"training continues (process {child.process.pid}); watch it with: {seen}")
         output.note(f"stop it after its step with: kill -INT {child.process.pid}")
-        output.note(f"what it says goes to {child.words}")
+        output.note(f"its output goes to {child.output}")
         return 0
     if complaint := child.complaint():
         output.note(complaint)
     if code in (0, Interrupted.exit_code):
-        child.words.unlink(missing_ok=True)
+        child.output.unlink(missing_ok=True)
     else:
-        output.note(f"all that it said: {child.words}")
+        output.note(f"its full output: {child.output}")
     return code if code >= 0 else 128 - code

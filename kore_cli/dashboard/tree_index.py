@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 TREES, REJECTED = "tree.jsonl", "rejected.jsonl"
-SEAM = 64  # bytes at either end of what was read, by which a file is known again
+SEAM = 64  # bytes at either end of the part read, to recognise the file again
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a record lies, and enough of it to list and filter."""
+    """A record's place, and enough of it to list and filter."""
 
     path: Path
     offset: int
@@ -24,11 +24,11 @@ class Entry:
 
 
 def tree_folder(inputs: dict[str, dict[str, str]], run: Path) -> Path | None:
-    """The augment output that a run was made from, by its inputs or beside it."""
+    """The augment output that a run uses, by its inputs or beside it."""
     candidates: list[Path] = []
     for name in ("tree", "samples", "items", *inputs):
-        if told := inputs.get(name, {}).get("path"):
-            path = Path(told)
+        if given := inputs.get(name, {}).get("path"):
+            path = Path(given)
             candidates += [path, path.parent]
     candidates += [run, run / "tree", run / "augment"]
     return next((p for p in candidates if (p / TREES).is_file()), None)
@@ -39,8 +39,8 @@ class Index:
     """The records of a JSONL file, as far as it was read.
 
     Attributes:
-        end: where reading goes on. seams: the first and the last bytes before that.
-        odd: lines that hold no record.
+        end: where reading continues. seams: the first and the last bytes before that.
+        odd: lines without a record.
     """
 
     path: Path
@@ -50,26 +50,26 @@ class Index:
     seams: tuple[bytes, bytes] = (b"", b"")
     odd: int = 0
 
-    def grown(self, wanted: Callable[[], bool] = lambda: True) -> Index:
-        """With what was appended since, or read from its start if it was written anew.
+    def grown(self, keep_reading: Callable[[], bool] = lambda: True) -> Index:
+        """Add what was appended since; read from the start if the file was rewritten.
 
         Args:
-            wanted: asked at each line whether to go on; if not, what is known is given back.
+            keep_reading: called at each line; False stops and returns this index.
         """
         if not self.path.is_file():
             return Index(self.path, self.rejected)
         with self.path.open("rb") as stream:
-            known = self if _seams(stream, self.end) == self.seams else Index(self.path, self.rejected)
-            entries, end, odd = list(known.entries), known.end, known.odd
+            index = self if _seams(stream, self.end) == self.seams else Index(self.path, self.rejected)
+            entries, end, odd = list(index.entries), index.end, index.odd
             stream.seek(end)
             for line in stream:
-                if not wanted():
+                if not keep_reading():
                     return self
                 record = _record(line)
                 if record is not None:
                     entries.append(Entry(self.path, end, *_name(record), self.rejected))
                 elif not line.endswith(b"\n"):
-                    break  # the rest of it is yet to come
+                    break  # still being written
                 elif line.strip():
                     odd += 1
                 end += len(line)
@@ -103,7 +103,7 @@ def read(entry: Entry) -> dict[str, Any]:
     """One record, whole.
 
     Raises:
-        OSError, ValueError: the file is gone, or it was rewritten and the record is elsewhere.
+        OSError, ValueError: the file is gone, or it was rewritten and the record moved.
     """
     with entry.path.open("rb") as stream:
         stream.seek(entry.offset)
@@ -115,7 +115,7 @@ def read(entry: Entry) -> dict[str, Any]:
 
 
 def image_of(record: dict[str, Any], folder: Path) -> str | None:
-    """The record's first picture as a path that can be opened from here."""
+    """The record's first image as a path that can be opened from here."""
     holder = record.get("item") if isinstance(record.get("item"), dict) else record
     image = (holder or {}).get("image") or record.get("image")
     if isinstance(image, list):

@@ -1,6 +1,6 @@
-"""Watches a run folder and tells what changed: newest events first, the long past in the background.
+"""Polls a run folder: newest events first, older ones in the background.
 
-Knows no Textual; `RunSource.poll` is called by a thread of the app (or once, for a snapshot).
+Imports no Textual; a thread of the app calls `RunSource.poll` (a snapshot calls it once).
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from kore_cli.dashboard.event_reader import EventReader
 from kore_cli.dashboard.run_status import Liveness, judge
 from kore_cli.dashboard.spectra_reader import SpectrumSet, distinct, read_spectra
 from kore_cli.dashboard.store import DashboardState, EvalRow
-from kore_cli.render.summaries import found, read_summaries
+from kore_cli.render.summaries import read_summaries, score_files
 
 LOG_LINES = 200
 PROBE_EVERY = 2.0
 NEWEST_EVERY = 2.0
-SELDOM = 4
+RESULTS_EVERY = 4  # polls
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that the screens show, at one moment.
+    """Everything that the screens show, at one moment.
 
     Attributes:
-        history: share of the older events read so far; None when all are.
-        readings: (time, machine) pairs of the last minute. source: where they come from, in words.
+        history: share of the older events read so far; None when all are read.
+        readings: (time, machine) pairs of the last minute. source: where they come from.
     """
 
     folder: Path | None
@@ -54,7 +54,7 @@ class Snapshot:
 
 
 def memory_of(pid: int) -> int | None:
-    """The bytes that a process holds; None if it is gone or cannot be asked."""
+    """The resident memory of a process in bytes; None if it cannot be read."""
     try:
         import psutil
     except ImportError:
@@ -69,11 +69,11 @@ class RunSource:
     """A run folder as a stream of snapshots.
 
     Args:
-        folder: the run to watch, there already or not; None for the newest that appears.
-        probe: asked about the machine when the run's process is on this host; None asks nobody.
+        folder: the run to watch, which need not exist yet; None for the newest that appears.
+        probe: reads the machine when the run's process is on this host; None reads nothing.
         clock: Unix time, replaced in tests.
-        complaint: asked for what else went wrong (a child process that ended badly).
-        memory: bytes that a process of this host holds.
+        complaint: returns what else went wrong (a child process that failed).
+        memory: resident bytes of a process of this host.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class RunSource:
         self._problems: dict[Path, str] = {}
 
     def poll(self, *, look_back: float = 0.1) -> Snapshot:
-        """Look at the folder once.
+        """Read what changed since the last call.
 
         Args:
             look_back: seconds to spend on older events, if some are unread.
@@ -111,7 +111,7 @@ class RunSource:
         now = self._clock()
         if self._newest and now >= self._look_at:
             with contextlib.suppress(KoreError, OSError):
-                self._turn_to_newest(now)
+                self._switch_to_newest(now)
         if self.folder is not None:
             try:
                 self._enter(self.folder)
@@ -140,7 +140,7 @@ class RunSource:
         )
 
     def whole(self) -> Snapshot:
-        """Look at the folder with all of its past, or as much of it as can be read."""
+        """Read the folder with all of its readable events."""
         snapshot, read = self.poll(), -1.0
         while snapshot.history is not None and snapshot.history > read:
             read = snapshot.history
@@ -148,35 +148,35 @@ class RunSource:
         return snapshot
 
     def _enter(self, folder: Path) -> None:
-        """Turn to the run inside the folder of a ``kore inject``, as soon as it has begun."""
+        """Switch to the run inside the folder of a ``kore inject``, as soon as it exists."""
         inside = runs.run_at(folder) if self._run is None else None
         if inside is not None and inside.folder != folder:
             self.folder = inside.folder
-            self._start_anew()
+            self._reset()
 
-    def _turn_to_newest(self, now: float) -> None:
-        """Take up the newest run; leave the present one only when it is over and another works."""
+    def _switch_to_newest(self, now: float) -> None:
+        """Switch to the newest run; leave the present one only when it is over and another is working."""
         self._look_at = now + NEWEST_EVERY
         working = self._run is not None and self._run.working
         over = not working or (self._run is not None and self._alive(self._run) is False)
-        found = runs.all_runs() if over else []
-        if not found or found[0].folder == self.folder:
+        newest = next(iter(runs.all_runs()), None) if over else None
+        if newest is None or newest.folder == self.folder:
             return
-        if self.folder is not None and not found[0].state().working:
+        if self.folder is not None and not newest.state().working:
             return
-        self.folder = found[0].folder
-        self._start_anew()
+        self.folder = newest.folder
+        self._reset()
 
-    def _start_anew(self) -> None:
-        """Forget everything that was read."""
+    def _reset(self) -> None:
+        """Drop everything that was read."""
         self._reader, self._run, self._turn = None, None, 0
-        for kept in (self._stamps, self._sets, self._rows, self._problems):
-            kept.clear()
+        for cache in (self._stamps, self._sets, self._rows, self._problems):
+            cache.clear()
         self._log, self._spectra, self._results = (), (), ()
 
     def _read(self, run: Run, look_back: float) -> None:
         if self._reader is not None and self._reader.replaced:
-            self._start_anew()
+            self._reset()
         self._take(run.folder / runs.NAME, lambda _: self._read_state(run))
         fresh = self._turn == 0 or (self._reader is None and self._run is not None)
         if self._reader is None and (self._run or segments(run.folder)):
@@ -188,18 +188,18 @@ class RunSource:
             self._reader.look_back(look_back)
         self._take(run.log, self._read_log)
         self._turn += 1
-        if fresh or self._turn % SELDOM == 0:
+        if fresh or self._turn % RESULTS_EVERY == 0:
             self._read_results(run)
 
     def _read_results(self, run: Run) -> None:
-        """What changes seldom: spectra and scores."""
+        """Read what changes rarely: spectra and scores."""
         spectra = [run.spectra, *self._covariances()]
         if any([self._take(p, self._read_spectra) for p in spectra]):
             self._spectra = distinct(self._sets[p] for p in spectra if p in self._sets)
-        scores = found(run.folder)
+        scores = score_files(run.folder)
         if any([self._take(p, self._read_scores) for p in scores]):
-            told = [r for p in scores for r in self._rows.get(p, [])]
-            self._results = tuple({(r.suite, r.label, r.dimension): r for r in told}.values())
+            rows = [r for p in scores for r in self._rows.get(p, [])]
+            self._results = tuple({(r.suite, r.label, r.dimension): r for r in rows}.values())
 
     def _read_state(self, run: Run) -> None:
         self._run = run.state()
@@ -214,7 +214,7 @@ class RunSource:
         self._rows[path] = read_summaries(path)
 
     def _take(self, path: Path, read: Callable[[Path], None]) -> bool:
-        """Read a file that changed; one that cannot be read is told until it can. Whether it was read."""
+        """Read a file if it changed; returns whether. One that cannot be read is a problem until it can."""
         if not path.exists():
             self._problems.pop(path, None)
         if not self._changed(path):
@@ -232,10 +232,10 @@ class RunSource:
         return False
 
     def _covariances(self) -> list[Path]:
-        """Spectra of the covariances that the run was made with."""
+        """Spectra of the covariances that the run uses."""
         if self._run is None:
             return []
-        folders = [Path(told["path"]) for told in self._run.inputs.values() if "path" in told]
+        folders = [Path(value["path"]) for value in self._run.inputs.values() if "path" in value]
         own = (self.folder or Path()) / SPECTRA
         return [p / SPECTRA for p in folders if p / SPECTRA != own]
 
@@ -253,28 +253,28 @@ class RunSource:
     def _machine(
         self, state: DashboardState, live: Liveness, now: float
     ) -> tuple[tuple[tuple[float, Telemetry], ...], str]:
-        """Readings of the last minute: the run's own if it tells them, else asked here, else why not."""
-        told = tuple(r for r in state.readings if r[0] >= now - 60)
-        if told:
-            return told, "told by the run"
+        """Readings of the last minute: the run's own if it logs them, else read here, else why not."""
+        logged = tuple(r for r in state.readings if r[0] >= now - 60)
+        if logged:
+            return logged, "logged by the run"
         if live.over and state.readings:
-            return state.readings, "as the run left it"
+            return state.readings, "at the run's end"
         if self._probe is None:
             return (), ""
         if live.over:
-            return ((now, Telemetry(why="no readings: the run told none")),), ""
+            return ((now, Telemetry(why="no readings: the run logged none")),), ""
         if self._run is not None and self._run.host != socket.gethostname():
             return ((now, Telemetry(why=f"no readings from {self._run.host}, another machine")),), ""
         if not self._local or now - self._local[-1][0] >= PROBE_EVERY:
-            kept = tuple(r for r in self._local if r[0] >= now - 60)
-            # what is asked tells of its own process at best
-            held = self._memory(self._run.pid) if self._run else None
-            self._local = (*kept, (now, replace(self._probe.sample(), rss=held)))
+            recent = tuple(r for r in self._local if r[0] >= now - 60)
+            # the probe reads the memory of its own process
+            memory = self._memory(self._run.pid) if self._run else None
+            self._local = (*recent, (now, replace(self._probe.sample(), rss=memory)))
         return self._local, "this machine"
 
 
 def same(one: Path | None, other: Path | None) -> bool:
-    """Whether two spellings mean one folder."""
+    """Whether two paths name one folder."""
     return one is not None and other is not None and one.resolve() == other.resolve()
 
 

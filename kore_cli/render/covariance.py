@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from kore_cli.output import Output
+from kore_cli.output import Output
 
 _COLUMNS = (
     "site",
@@ -22,11 +20,11 @@ _COLUMNS = (
 
 
 def show(folder: Path, output: Output, rank: int | None = None) -> None:
-    """Tell what a covariance folder holds.
+    """Print a covariance folder: one row a site, warnings, interference on held-out samples.
 
     Args:
-        rank: how many of the smallest directions to count the energy of; default: a sixteenth of
-            each width, or what the folder's spectra were drawn for.
+        rank: the number of smallest directions whose energy is summed; default: a sixteenth of each
+            width, or the rank of the folder's spectra.
     """
     from kore.nullspace.report import report
 

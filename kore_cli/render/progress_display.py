@@ -1,30 +1,31 @@
-"""The story that the terminal tells: one line per stage, growing while the stage runs."""
+"""Progress of the stages: a bar each on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from kore.progress import Progress, each_line
+
 if TYPE_CHECKING:
-    from kore.progress import Progress
     from kore_cli.output import Output
-
-
-EVERY = 30.0  # seconds without a word, where no bar is drawn
 
 
 @contextmanager
 def story(out: Output) -> Iterator[Progress]:
-    """Yield a Progress that draws bars on a terminal and prints lines elsewhere: how far a long
-    stage is, and each that is finished."""
-    yield from (_live() if out.live else _lines(out))
+    """Yield a Progress that draws bars on a terminal; elsewhere it prints a line for each finished stage, and
+    for a long one how far it is."""
+    if out.live:
+        yield from _live()
+    else:
+        yield each_line(out.note)
 
 
 def _live() -> Iterator[Progress]:
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 
     columns = (
         SpinnerColumn(finished_text="[green]✓"),
@@ -33,35 +34,14 @@ def _live() -> Iterator[Progress]:
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("[dim]{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bars:
+    with rich_progress.Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bars:
         tasks: dict[str, Any] = {}
 
-        def tell(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total, note=note)
             bars.update(tasks[stage], completed=done, total=total, note=note)
             if total is not None and done >= total:
                 bars.stop_task(tasks[stage])
 
-        yield tell
-
-
-def _lines(out: Output) -> Iterator[Progress]:
-    started: dict[str, float] = {}
-    finished: set[str] = set()
-    told = time.monotonic()
-
-    def tell(stage: str, done: int, total: int | None = None, note: str = "") -> None:
-        nonlocal told
-        now = time.monotonic()
-        begun = started.setdefault(stage, now)
-        tail = f": {note}" if note else ""
-        if total is not None and done >= total and stage not in finished:
-            finished.add(stage)
-            out.note(f"{stage} ({now - begun:.0f} s){tail}")
-            told = now
-        elif now - told >= EVERY and stage not in finished:
-            out.note(f"{stage} {done}{f' of {total}' if total else ''}{tail}")
-            told = now
-
-    yield tell
+        yield report

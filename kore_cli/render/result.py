@@ -1,29 +1,47 @@
-"""Runs, adapters, evaluations and other folders: what made them and what came out."""
+"""Runs, adapters, evaluations and exports: what created them and what came out."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from kore.artifacts.manifest import NAME, read_manifest
+from kore.artifacts.run import ADAPTER, FACTS, Run
+from kore.io.files import read_json
 from kore_cli.output import Output
+from kore_cli.render.evaluation import print_summary
+from kore_cli.render.runs import summary_files
+
+# what the numbers of a run's result are, where the name alone is ambiguous
+RESULT_NAMES = {
+    "loss": "loss, mean of the last 20 steps",
+    "best": "best checkpoint, by probe score",
+    "scores": "probe scores",
+}
+ADAPTER_KEYS = ("r", "lora_alpha", "peft_type", "base_model_name_or_path", "target_modules")
 
 
 def show_result(path: Path, kind: str, output: Output) -> None:
     """Print a folder's state and numbers, from its run.json, manifest or adapter files."""
     value = {"v": 1, "folder": str(path), "kind": kind, **_facts(path, kind)}
-    output.result(
-        value, "\n".join(f"{k}: {_plain(v)}" for k, v in value.items() if k != "v" and v is not None)
-    )
+    if not output.human:
+        output.record(value)
+        return
+    summary = value.pop("summary", None)
+    if summary is not None:
+        value = {k: v for k, v in value.items() if k not in ("settings", "inputs")}
+    elif kind == "run" and (files := summary_files(path)):
+        summary = read_json(files[-1])
+    if result := value.get("result"):
+        value["result"] = {RESULT_NAMES.get(k, k): v for k, v in result.items()}
+    output.facts(value)
+    if summary is not None:
+        output.line("")
+        print_summary(output, summary)
 
 
 def _facts(path: Path, kind: str) -> dict[str, Any]:
-    from kore.artifacts.manifest import NAME, read_manifest
-    from kore.artifacts.run import ADAPTER, FACTS
-    from kore.io.files import read_json
-
     if kind == "run":
-        from kore.artifacts.run import Run
-
         state = Run(path).state()
         return {
             "status": "dead" if state.dead else state.status,
@@ -33,10 +51,10 @@ def _facts(path: Path, kind: str) -> dict[str, Any]:
             "inputs": {k: v.get("path") or v.get("hash") for k, v in state.inputs.items()},
             "result": state.result,
         }
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     if (path / NAME).exists():
         manifest = read_manifest(path)
-        found = {
+        facts = {
             "status": manifest.status,
             "fingerprint": manifest.fingerprint,
             "settings": manifest.settings,
@@ -46,20 +64,9 @@ def _facts(path: Path, kind: str) -> dict[str, Any]:
     for name in (FACTS, ADAPTER, "summary.json", "result.json"):
         if (path / name).exists():
             value = read_json(path / name)
-            found[name.removesuffix(".json")] = _short(value) if name == ADAPTER else value
-    return found
+            facts[name.removesuffix(".json")] = _shortened(value) if name == ADAPTER else value
+    return facts
 
 
-def _short(config: Any) -> Any:
-    keys = ("r", "lora_alpha", "peft_type", "base_model_name_or_path", "target_modules")
-    return {k: config[k] for k in keys if k in config} if isinstance(config, dict) else config
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, dict):
-        return "".join(f"\n  {k}: {_inner(v)}" for k, v in value.items() if v not in (None, {}, []))
-    return str(value)
-
-
-def _inner(value: object) -> str:
-    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+def _shortened(config: Any) -> Any:
+    return {k: config[k] for k in ADAPTER_KEYS if k in config} if isinstance(config, dict) else config

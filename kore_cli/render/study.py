@@ -1,39 +1,40 @@
-"""A study: its command, how far it is, and its first table in short."""
+"""A study: its command, its state and its first table."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from kore.artifacts.manifest import read_manifest
+from kore.io.files import read_json
 from kore_cli.output import Output
+from kore_cli.render.scores import BASE, print_present, score_row
 
 COLUMNS = ("label", "params", "k_a", "k_r", "avg")
 
 
 def show_study(folder: Path, output: Output) -> None:
-    """Print what a study's manifest and report say."""
-    from kore.artifacts.manifest import read_manifest
-    from kore.io.files import read_json
+    """Print a study's manifest and the table of its report."""
     from kore.studies.method_study.report import FOLDER
 
     manifest = read_manifest(folder)
     path = folder / FOLDER / "study.json"
-    found = read_json(path) if path.is_file() else {}
-    rows = [{name: row.get(name) for name in COLUMNS} for row in found.get("table", [])]
-    told = {
+    report = read_json(path) if path.is_file() else {}
+    rows = [{name: row.get(name) for name in COLUMNS} for row in report.get("table", [])]
+    value = {
         "v": 1,
         "folder": str(folder),
         "kind": "study",
         "status": manifest.status,
         "command": manifest.facts.get("command"),
-        "report": str(path.with_suffix(".md")) if found else None,
-        "missing": list(found.get("missing", [])),
+        "report": str(path.with_suffix(".md")) if report else None,
+        "missing": list(report.get("missing", [])),
     }
     if not output.human:
-        output.record({**told, "table": rows})
+        output.record({**value, "table": rows})
         return
-    for name in ("folder", "kind", "status", "command", "report"):
-        if told[name] is not None:
-            output.line(f"{name}: {told[name]}")
-    if told["missing"]:
-        output.line(f"missing: {', '.join(found['missing'])}")
-    output.table(rows, COLUMNS)
+    output.facts(value)
+    output.line("")
+    base = next((row for row in rows if row["label"] == BASE), None)
+    print_present(
+        output, [{"method": r["label"], "trained": r["params"], **score_row(r, base)} for r in rows]
+    )

@@ -8,19 +8,13 @@ from typing import Any
 
 from kore.io.files import read_json
 from kore_cli.dashboard.store import EvalRow, number
+from kore_cli.render.scores import SCORES
 
 OVERALL = "overall"
-_FIGURES = (
-    ("k_a", "K.A learned"),
-    ("k_r", "K.R kept"),
-    ("k_r_near", "K.R near kin"),
-    ("avg", "Avg"),
-    ("hars", "HARS"),
-)
 
 
-def found(run: Path) -> list[Path]:
-    """The result files of a run: its own evaluations, and those of a demo or study around it."""
+def score_files(run: Path) -> list[Path]:
+    """The score files of a run: its own evaluations, and those of a demo or study around it."""
     folders = [run / "eval", run.parent / "eval"]
     return [
         path
@@ -56,11 +50,11 @@ def read_summaries(path: Path) -> list[EvalRow]:
 def _overall(table: object) -> Iterator[EvalRow]:
     for raw in table if isinstance(table, list) else ():
         label = str(raw.get("method", "?"))
-        for key, words in _FIGURES:
+        for key, name in SCORES.items():
             score = number(raw.get(key))
             if score is not None:
-                metric = "K.R is the mean over suites that both were scored on"
-                yield EvalRow(OVERALL, label, words, metric, score, None, None, None)
+                metric = "K.R: mean over the suites that both models were scored on"
+                yield EvalRow(OVERALL, label, name, metric, score, None, None, None)
 
 
 def _suite(name: str, label: str, raw: object) -> Iterator[EvalRow]:

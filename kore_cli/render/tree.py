@@ -1,15 +1,17 @@
-"""A folder of knowledge trees: its statistics beside KORE-74K's, or one tree drawn."""
+"""A folder of knowledge trees: its statistics beside those of KORE-74K, or one tree drawn."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kore.artifacts.manifest import read_manifest
+from kore.data.records import Branch, KnowledgeTree, Origin, read_records
+from kore.errors import DataError, MissingArtefact
+from kore.io.files import read_json
 from kore_cli.output import Output
-
-if TYPE_CHECKING:
-    from kore.data.records import Branch, KnowledgeTree, Origin
 
 _ROWS = (
     ("items", "items"),
@@ -20,7 +22,7 @@ _ROWS = (
     ("visual questions", "vqa"),
     ("across items", "hop"),
     ("rounds of dialogue", "rounds"),
-    ("distinct pictures", "images"),
+    ("distinct images", "images"),
     ("words a question, mean", "question_words_mean"),
     ("words a question, most", "question_words_max"),
     ("words an answer, mean", "answer_words_mean"),
@@ -28,24 +30,20 @@ _ROWS = (
 )
 
 
-def show_tree(folder: Path, output: Output, wanted: str | None) -> None:
-    """Print the report, or with `wanted` the tree of that item.
+def show_tree(folder: Path, output: Output, record_id: str | None) -> None:
+    """Print the statistics, or with `record_id` the tree of that item.
 
     Raises:
         DataError: no such item. MissingArtefact: the folder is not finished.
     """
-    from kore.artifacts.manifest import read_manifest
-    from kore.errors import MissingArtefact
-    from kore.io.files import read_json
-
     manifest = read_manifest(folder)
     if manifest.status != "done":
         raise MissingArtefact(
             f"{folder} is not finished",
-            hint="the kore augment command that began it goes on from where it stopped",
+            hint="repeat the kore augment command to resume it",
         )
-    if wanted is not None:
-        tree = find_tree(folder, wanted)
+    if record_id is not None:
+        tree = find_tree(folder, record_id)
         if output.human:
             draw(output, tree, folder)
         else:
@@ -58,28 +56,25 @@ def show_tree(folder: Path, output: Output, wanted: str | None) -> None:
     report_table(output, values)
 
 
-def find_tree(folder: Path, wanted: str) -> KnowledgeTree:
+def find_tree(folder: Path, record_id: str) -> KnowledgeTree:
     """The tree of an item, by its id.
 
     Raises:
-        DataError: there is none; names the nearest ids.
+        DataError: no such item; the hint names the nearest ids.
     """
-    import difflib
-
-    from kore.data.records import KnowledgeTree, read_records
-    from kore.errors import DataError
-
     names = []
     for tree in read_records(KnowledgeTree, folder / "tree.jsonl"):
-        if tree.item.id == wanted:
+        if tree.item.id == record_id:
             return tree
         names.append(tree.item.id)
-    close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.3) or names[:3]
-    raise DataError(f"no item {wanted!r} here", where=str(folder), hint=f"there are: {', '.join(close)}, ...")
+    close = difflib.get_close_matches(record_id, names, n=3, cutoff=0.3) or names[:3]
+    raise DataError(
+        f"no item {record_id!r} here", where=str(folder), hint=f"there are: {', '.join(close)}, ..."
+    )
 
 
 def report_table(output: Output, values: Mapping[str, Any]) -> None:
-    """The statistics beside KORE-74K's, and what was thrown away."""
+    """The statistics beside those of KORE-74K, and what was rejected."""
     ours, theirs = values["statistics"], values["kore_74k"]
     rows = [
         {
@@ -95,17 +90,20 @@ def report_table(output: Output, values: Mapping[str, Any]) -> None:
     output.table(
         rows,
         ["", "here", "share", "KORE-74K", "share "],
-        title=f"made by {values['teacher']}, strategy {values['strategy']}",
+        title=f"teacher {values['teacher']}, strategy {values['strategy']}",
     )
-    thrown = values["grounding"]
-    if thrown["generated"]:
+    grounding = values["grounding"]
+    if grounding["generated"]:
         output.note(
-            f"grounding: {thrown['rejected']} of {thrown['generated']} answers rejected (rejected.jsonl)"
+            f"grounding: {grounding['rejected']} of {grounding['generated']} answers rejected"
+            " (rejected.jsonl)"
         )
     yes = values["recognition"]
     if yes["yes_rate"] == 1.0:
         output.note("recognition: every answer is Yes; --negatives 0.5 adds hard ones answered No")
-    output.note(f"evaluation questions: {values['evaluation']['questions']}, in wordings that no sample has")
+    output.note(
+        f"evaluation questions: {values['evaluation']['questions']}, in phrasings that no sample uses"
+    )
 
 
 def _share(shares: Mapping[str, float], key: str) -> str:
@@ -113,7 +111,7 @@ def _share(shares: Mapping[str, float], key: str) -> str:
 
 
 def draw(output: Output, tree: KnowledgeTree, folder: Path) -> None:
-    """One tree in the terminal: trunk and branches, with pictures and verdicts."""
+    """One tree in the terminal: trunk and branches, with images and verdicts."""
     from rich.text import Text
     from rich.tree import Tree
 

@@ -1,13 +1,14 @@
-"""A capture study as tables, or as one object."""
+"""A truncation study as tables, or as one object."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from kore_cli.output import Output
+from kore.errors import MissingArtefact
+from kore.io.files import read_json
+from kore_cli.output import Output
 
 
 def print_capture(value: Mapping[str, Any], output: Output) -> None:
@@ -23,18 +24,16 @@ def print_capture(value: Mapping[str, Any], output: Output) -> None:
 
 
 def show_capture(folder: Path, output: Output) -> None:
-    """Tell what a finished study found.
+    """Print the result of a finished study.
 
     Raises:
         MissingArtefact: it is not finished.
     """
-    from kore.errors import MissingArtefact
-    from kore.io.files import read_json
     from kore.studies.truncation_study.report import RESULT
 
     if not (folder / RESULT).is_file():
         raise MissingArtefact(
             f"the capture study {folder} is not finished",
-            hint="the kore analyze capture that began it goes on",
+            hint="repeat the kore analyze capture command to resume it",
         )
     print_capture({**read_json(folder / RESULT), "out": str(folder)}, output)

@@ -1,10 +1,10 @@
-"""The Answers screen: fixed questions, the base's answer beside the injected model's, over time."""
+"""The Answers screen: probe questions, the base's answer beside the injected model's, over time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual import on
 from textual.binding import BindingType
@@ -14,6 +14,8 @@ from textual.widget import Widget
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from kore_cli.dashboard.store import DashboardState, ProbeView, Tuned
+from kore_cli.dashboard.watcher import Snapshot
 from kore_cli.screens.parts import Box
 from kore_cli.screens.verdicts import SIGNS
 from kore_cli.screens.view import View
@@ -22,16 +24,12 @@ from kore_cli.widgets.image import Picture
 from kore_cli.widgets.keys import ANSWERS, bindings
 from kore_cli.widgets.word_diff import marked
 
-if TYPE_CHECKING:
-    from kore_cli.dashboard.store import DashboardState, ProbeView, Tuned
-    from kore_cli.dashboard.watcher import Snapshot
-
 
 class AnswersScreen(View):
-    """What the model said before, and what it says now."""
+    """The model's answers before and after."""
 
     NAME = "answers"
-    FILTERS = "questions, answers, or: adapted kept forgotten"
+    FILTERS = "questions, answers, or: adapted known kept forgotten"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings(ANSWERS)]
 
     def __init__(self) -> None:
@@ -46,10 +44,12 @@ class AnswersScreen(View):
         answers = Horizontal(
             Static(id="base", classes="panel"), Static(id="tuned", classes="panel"), id="pair"
         )
-        asked = Horizontal(Picture(id="picture"), Static(id="question"), id="asked")
+        question = Horizontal(Picture(id="picture"), Static(id="question"), id="about-row")
         history = Box(Static(id="history"), id="history-box", classes="panel")
         yield Static(id="tally")
-        yield Horizontal(OptionList(id="probes"), Vertical(asked, answers, history, id="right"), id="columns")
+        yield Horizontal(
+            OptionList(id="probes"), Vertical(question, answers, history, id="right"), id="columns"
+        )
         yield Static(id="nothing", markup=False)
 
     def depends(self, snapshot: Snapshot) -> object:
@@ -65,7 +65,9 @@ class AnswersScreen(View):
         nothing.display = not state.probes
         self.query_one("#columns").display = bool(state.probes)
         if not state.probes:
-            nothing.update("no probe questions yet: training asks them before step 1 and at each checkpoint")
+            nothing.update(
+                "no probe questions yet: training evaluates them before step 1 and at each checkpoint"
+            )
             self.query_one("#tally", Static).update("")
             return
         self._tally(state)
@@ -79,12 +81,12 @@ class AnswersScreen(View):
             self._show_probe(probe)
 
     def _visible(self, state: DashboardState) -> list[ProbeView]:
-        wanted = self.wanted
+        filter_text = self.filter_text
 
         def matches(probe: ProbeView) -> bool:
-            said = probe.at(self._step)
-            parts = (probe.question, probe.known, probe.base, said.answer if said else "", probe.kind)
-            return wanted in f"{parts} {probe.verdict(self._step)}".lower()
+            tuned = probe.at(self._step)
+            parts = (probe.question, probe.expected, probe.base, tuned.answer if tuned else "", probe.kind)
+            return filter_text in f"{parts} {probe.verdict(self._step)}".lower()
 
         return [p for p in state.probes.values() if matches(p)]
 
@@ -107,54 +109,59 @@ class AnswersScreen(View):
 
     def _row(self, probe: ProbeView, width: int) -> Content:
         sign, tone = SIGNS[probe.verdict(self._step)]
-        label = f"{probe.known} · {probe.question}" if probe.known else probe.question
+        label = f"{probe.expected} · {probe.question}" if probe.expected else probe.question
         return Content.assemble(
             (f"{sign} ", f"{tone} bold"), (f"{probe.kind} ", "$foreground 45%"), fit(label, width)
         )
 
     def _tally(self, state: DashboardState) -> None:
-        adapted, new, kept, old = state.tally(self._step)
+        tally = state.tally(self._step)
         at = "now" if self._step is None else f"at step {self._step:,}"
         if self.has_class("-narrow"):
-            short = f"{adapted}/{new} adapted  {kept}/{old} kept  {old - kept} lost"
+            short = f"{tally.adapted}/{tally.new} adapted  {tally.kept}/{tally.old} kept"
+            short += f"  {tally.forgotten} lost"
             line = Content(f" {short}  {at.removeprefix('at ')}")
             self.query_one("#tally", Static).update(line.truncate(self.size.width, ellipsis=True))
             return
         parts: list[Content | str] = [
             " ",
-            Content.assemble((f"{adapted}", "bold $success"), f" of {new} adapted"),
+            Content.assemble((f"{tally.adapted}", "bold $success"), f" of {tally.new} adapted"),
             "   ",
-            Content.assemble((f"{kept}", "bold $success"), f" of {old} kept"),
+            Content.assemble((f"{tally.kept}", "bold $success"), f" of {tally.old} kept"),
             "   ",
-            Content.assemble((f"{old - kept}", "bold $error" if old > kept else "bold"), " forgotten"),
+            Content.assemble(
+                (f"{tally.forgotten}", "bold $error" if tally.forgotten else "bold"), " forgotten"
+            ),
         ]
+        if tally.known:
+            parts += ["   ", Content.assemble((f"{tally.known}", "bold"), " known before")]
         parts += ["   ", Content.styled(at, "$accent")]
         self.query_one("#tally", Static).update(Content.assemble(*parts))
 
     def _show_probe(self, probe: ProbeView) -> None:
         self.query_one("#picture", Picture).show(probe.image)
-        known = (
-            Content.assemble(("\n\nknown answer  ", "$foreground 55%"), (probe.known, "bold"))
-            if probe.known
+        expected = (
+            Content.assemble(("\n\nexpected  ", "$foreground 55%"), (probe.expected, "bold"))
+            if probe.expected
             else Content("")
         )
         kind = "new knowledge" if probe.kind == "new" else "old knowledge"
         sign, tone = SIGNS[probe.verdict(self._step)]
         verdict = Content.assemble("\n", (f"{sign} {probe.verdict(self._step)}", f"{tone} bold"))
         self.query_one("#question", Static).update(
-            Content.assemble((kind, "$accent"), "\n", (probe.question, "bold"), known, verdict)
+            Content.assemble((kind, "$accent"), "\n", (probe.question, "bold"), expected, verdict)
         )
-        said = probe.at(self._step)
+        answer = probe.at(self._step)
         base, tuned = self.query_one("#base", Static), self.query_one("#tuned", Static)
         base.border_title = Content.assemble("base ", _right(probe.base_right))
-        base.update(Content(probe.base or "not asked yet"))
-        if said is None:
+        base.update(Content(probe.base or "no answer yet"))
+        if answer is None:
             tuned.border_title = Content(self._label())
             tuned.update(Content.styled("no answer yet", "$foreground 50%"))
         else:
-            step = "" if self.has_class("-narrow") else f", step {said.step:,}"
-            tuned.border_title = Content.assemble(f"{self._label()}{step} ", _right(said.right))
-            tuned.update(marked(probe.base, said.answer, f"bold {_tone(said.right)}"))
+            step = "" if self.has_class("-narrow") else f", step {answer.step:,}"
+            tuned.border_title = Content.assemble(f"{self._label()}{step} ", _right(answer.right))
+            tuned.update(marked(probe.base, answer.answer, f"bold {_tone(answer.right)}"))
         self._history(probe)
 
     def _label(self) -> str:
@@ -209,15 +216,15 @@ class AnswersScreen(View):
         self.fill()
 
     def action_earlier(self) -> None:
-        """The checkpoint before."""
+        """Go to the checkpoint before."""
         self._walk(-1)
 
     def action_later(self) -> None:
-        """The checkpoint after; past the last one it follows the run again."""
+        """Go to the checkpoint after; past the last one, follow the run again."""
         self._walk(1)
 
     def action_next_change(self) -> None:
-        """The next question whose answer is not the base's."""
+        """Go to the next question whose answer differs from the base's."""
         state = self.kore.shown.state if self.kore.shown else None
         if state is None:
             return
@@ -225,8 +232,8 @@ class AnswersScreen(View):
         names = [p.id for p in probes]
         start = names.index(self._probe) + 1 if self._probe in names else 0
         for probe in [*probes[start:], *probes[:start]]:
-            said = probe.at(self._step)
-            if said is not None and said.answer.strip() != probe.base.strip():
+            tuned = probe.at(self._step)
+            if tuned is not None and tuned.answer.strip() != probe.base.strip():
                 self.query_one("#probes", OptionList).highlighted = names.index(probe.id)
                 return
 
@@ -236,14 +243,14 @@ class AnswersScreen(View):
         probe = state.probes.get(self._probe or "") if state else None
         if probe is None:
             return super().copied()
-        said = probe.at(self._step)
-        return f"{probe.question}\nbase: {probe.base}\n{self._label()}: {said.answer if said else '-'}"
+        tuned = probe.at(self._step)
+        return f"{probe.question}\nbase: {probe.base}\n{self._label()}: {tuned.answer if tuned else '-'}"
 
     def table(self) -> tuple[list[str], list[list[object]]]:
         """Every answer at every checkpoint."""
         state = self.kore.shown.state if self.kore.shown else None
         rows: list[list[object]] = [
-            [p.id, p.kind, p.question, p.image, p.known, p.base, p.base_right, h.step, h.answer, h.right]
+            [p.id, p.kind, p.question, p.image, p.expected, p.base, p.base_right, h.step, h.answer, h.right]
             for p in (state.probes.values() if state else ())
             for h in p.history
         ]
@@ -252,7 +259,7 @@ class AnswersScreen(View):
             "kind",
             "question",
             "image",
-            "known",
+            "expected",
             "base",
             "base_right",
             "step",

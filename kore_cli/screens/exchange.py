@@ -15,10 +15,10 @@ BASE = "base"
 
 
 class ExchangeView(Vertical):
-    """Shows an exchange as it grows.
+    """Shows an exchange while its answers stream in.
 
     Args:
-        pictured: whether to show the pictures too; they need no repeating while they stay the same.
+        pictured: show the images too, where they differ from those of the exchange before.
     """
 
     def __init__(self, exchange: Exchange, *, pictured: bool = True) -> None:
@@ -46,7 +46,7 @@ class ExchangeView(Vertical):
         self.show()
 
     def show(self) -> None:
-        """Bring the answers up to date."""
+        """Update the answers."""
         exchange = self._exchange
         state = (
             exchange.error,
@@ -59,7 +59,7 @@ class ExchangeView(Vertical):
         row = self.query_one(".answers")
         boxes = list(row.query(Static))
         answers = list(exchange.answers.values())
-        rest = exchange.error is not None or not answers  # a box for what no model has said
+        rest = exchange.error is not None or not answers  # a box for text that is no answer
         while len(boxes) < len(answers) + rest:
             box = Static(classes="answer")
             row.mount(box)
@@ -96,10 +96,10 @@ class ExchangeView(Vertical):
 
 
 class Talk(VerticalScroll):
-    """The conversation, which follows what is said until its reader scrolls back."""
+    """The conversation; it follows new answers until the reader scrolls back."""
 
     def page_on(self) -> None:
-        """A page on; from the end it follows again."""
+        """Scroll one page on; at the end, follow again."""
         if self.scroll_y + self.size.height >= self.max_scroll_y:
             self.anchor()
         else:

@@ -33,7 +33,7 @@ class HelpScreen(ModalScreen[None]):
                     continue
                 yield Static(Content.styled(place, "bold $accent"), classes="help-place")
                 for key in keys:
-                    # two columns, so that a long text goes on under its own beginning
+                    # two columns, so that a long text wraps under its own start
                     with Horizontal(classes="help-row"):
                         yield Static(Content.styled(key.shown, "bold $primary"), classes="help-key")
                         yield Static(Content.assemble(f"{key.words}: ", (key.about, "$foreground 70%")))

@@ -1,11 +1,11 @@
-"""The Knowledge screen: the items, what grew out of them, and what was rejected and why."""
+"""The Knowledge screen: items, their trees, and rejected records with the reasons."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from rich.cells import cell_len
 from textual import on, work
@@ -18,20 +18,18 @@ from textual.widgets.option_list import Option
 from textual.worker import Worker, get_current_worker
 
 from kore_cli.dashboard.tree_index import REJECTED, TREES, Entry, Index, image_of, read, tree_folder
+from kore_cli.dashboard.watcher import Snapshot
 from kore_cli.screens.parts import Box
 from kore_cli.screens.view import View
 from kore_cli.widgets.formatting import fit, padded
 from kore_cli.widgets.image import Picture
 from kore_cli.widgets.keys import KNOWLEDGE, bindings
 
-if TYPE_CHECKING:
-    from kore_cli.dashboard.watcher import Snapshot
-
 LISTED = 2000
 
 
 class KnowledgeScreen(View):
-    """Browse knowledge trees with their pictures."""
+    """Browse knowledge trees with their images."""
 
     NAME = "knowledge"
     FILTERS = "titles and types"
@@ -41,10 +39,10 @@ class KnowledgeScreen(View):
         super().__init__()
         self._worker: Worker[None] | None = None
         self._rejected = False
-        self._turn_to(None)
+        self._open(None)
 
-    def _turn_to(self, folder: Path | None) -> None:
-        """Take up a folder of trees, or none; forget the former one."""
+    def _open(self, folder: Path | None) -> None:
+        """Open a folder of trees, or none, and drop the former one."""
         self._folder = folder
         self._stamp: object = None
         self._indices: tuple[Index, ...] = ()
@@ -54,44 +52,42 @@ class KnowledgeScreen(View):
         self._drawn: object = None
 
     def body(self) -> Iterable[Widget]:
-        """Items to the left; picture and tree to the right."""
-        top = Horizontal(Picture(id="picture"), Static(id="item"), id="asked")
+        """Items to the left; image and tree to the right."""
+        top = Horizontal(Picture(id="picture"), Static(id="item"), id="about-row")
         tree = Box(Static(id="tree"), id="tree-box", classes="panel")
         yield Horizontal(OptionList(id="items"), Vertical(top, tree, id="right"), id="columns")
         yield Static(id="nothing", markup=False)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Read the index when the files changed; list what the filter leaves."""
+        """Read the index when the files change; list what matches the filter."""
         folder = tree_folder(snapshot.run.inputs if snapshot.run else {}, snapshot.folder or Path())
         if folder != self._folder:
-            self._turn_to(folder)
+            self._open(folder)
         nothing = self.query_one("#nothing", Static)
         nothing.display = folder is None
         self.query_one("#columns").display = folder is not None
         if folder is None:
-            nothing.update(
-                "no knowledge trees found: this run does not point to any (kore augment makes them)"
-            )
+            nothing.update("no knowledge trees: this run does not name any (kore augment writes them)")
             return
         stamp = _stamps(folder)
-        # while trees grow each index is read to its end before the next
+        # while files grow, finish one index before the next
         if stamp != self._stamp and (self._worker is None or self._worker.is_finished):
             files = tuple(Index(folder / name, name == REJECTED) for name in (TREES, REJECTED))
-            known = files if self._stamp is None else self._indices
-            self._stamp, self._worker = stamp, self._index(folder, known or files)
+            indices = files if self._stamp is None else self._indices
+            self._stamp, self._worker = stamp, self._index(folder, indices or files)
         self._list()
         self._show_chosen()
 
     @work(thread=True, group="index")
-    def _index(self, folder: Path, known: tuple[Index, ...]) -> None:
+    def _index(self, folder: Path, indices: tuple[Index, ...]) -> None:
         worker = get_current_worker()
-        found = []
-        for index in known:
-            with contextlib.suppress(OSError):  # gone since: the next look tells
+        grown = []
+        for index in indices:
+            with contextlib.suppress(OSError):  # deleted meanwhile: the next poll shows it
                 index = index.grown(lambda: not worker.is_cancelled and folder == self._folder)
-            found.append(index)
+            grown.append(index)
         if not worker.is_cancelled:
-            self.app.call_from_thread(self._indexed, folder, tuple(found))
+            self.app.call_from_thread(self._indexed, folder, tuple(grown))
 
     def _indexed(self, folder: Path, indices: tuple[Index, ...]) -> None:
         if folder != self._folder:
@@ -105,12 +101,12 @@ class KnowledgeScreen(View):
         return tuple(e for i in self._indices for e in i.entries)
 
     def _list(self) -> None:
-        wanted = self.wanted
+        filter_text = self.filter_text
         listed = [i for i in self._indices if i.rejected == self._rejected]
-        entries = [e for i in listed for e in i.entries if wanted in f"{e.title} {e.type}".lower()]
+        entries = [e for i in listed for e in i.entries if filter_text in f"{e.title} {e.type}".lower()]
         odd = sum(i.odd for i in listed)
         width = max(10, self.query_one("#items").content_size.width - 2)
-        key = (len(self._entries), odd, wanted, self._rejected, width)
+        key = (len(self._entries), odd, filter_text, self._rejected, width)
         if key == self._listed:
             return
         self._listed = key
@@ -119,17 +115,17 @@ class KnowledgeScreen(View):
         marked = self._shown[at] if at is not None and at < len(self._shown) else None
         self._shown = entries[:LISTED]
         options.border_title = "rejected" if self._rejected else "items"
-        told = [f"{len(entries):,}", f"{odd:,} lines unreadable" if odd else ""]
-        told += [f"first {LISTED:,} listed: / filters" if len(entries) > LISTED else ""]
-        options.border_subtitle = ", ".join(filter(None, told))
+        counts = [f"{len(entries):,}", f"{odd:,} lines unreadable" if odd else ""]
+        counts += [f"first {LISTED:,} listed: / filters" if len(entries) > LISTED else ""]
+        options.border_subtitle = ", ".join(filter(None, counts))
         options.clear_options()
         options.add_options([Option(row(e, width), id=f"{int(e.rejected)}:{e.offset}") for e in self._shown])
         if entries:
             options.highlighted = place(marked, self._shown)
         else:
             self._chosen = self._drawn = None
-            words = self.no_match if wanted else "nothing was rejected" if self._rejected else "no items"
-            self.query_one("#item", Static).update(Content.styled(words, "$foreground 50%"))
+            text = self.no_match if filter_text else "nothing was rejected" if self._rejected else "no items"
+            self.query_one("#item", Static).update(Content.styled(text, "$foreground 50%"))
             self.query_one("#tree-box").border_title = ""
             self.query_one("#tree", Static).update("")
             self.query_one("#picture", Picture).show(None)
@@ -146,8 +142,8 @@ class KnowledgeScreen(View):
             return
         try:
             record = read(entry)
-        except (OSError, ValueError):  # rewritten since
-            self._stamp = None  # and nothing that was read of it is where it was
+        except (OSError, ValueError):  # rewritten meanwhile: the offsets are wrong
+            self._stamp = None
             self.fill()
             return
         if self._chosen is None or self._chosen[0] != entry:
@@ -175,7 +171,7 @@ class KnowledgeScreen(View):
         self.query_one("#tree", Static).update(tree)
 
     def action_rejected(self) -> None:
-        """Items, or what was rejected."""
+        """Switch between items and rejected records."""
         self._rejected = not self._rejected
         self.fill()
 
@@ -192,7 +188,7 @@ class KnowledgeScreen(View):
 
 
 def place(marked: Entry | None, entries: Sequence[Entry]) -> int:
-    """Where a record is in another list: itself, else the first of its title, else the first of all."""
+    """A record's index in another list: its own, else that of its title, else 0."""
     if marked in entries:
         return entries.index(marked)
     return next((i for i, e in enumerate(entries) if marked and e.title == marked.title), 0)
@@ -211,10 +207,10 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def texts(record: dict[str, Any], entry: Entry, width: int) -> tuple[Content, Content]:
-    """What a record is, and what grew out of it or why it was rejected.
+    """An item and its tree, or a rejected record and the reasons.
 
     Raises:
-        TypeError, ValueError, AttributeError, RecursionError: the record is not as it should be.
+        TypeError, ValueError, AttributeError, RecursionError: the record is malformed.
     """
     if entry.rejected:
         return rejected_text(record, entry), rejection(record)
@@ -239,7 +235,7 @@ def item_text(item: dict[str, Any]) -> Content:
 
 
 def row(entry: Entry, width: int) -> Content:
-    """A line of the list: the title, and at its end the type if there is room."""
+    """A line of the list: the title, and the type if there is room."""
     if width < 24:
         return Content(fit(entry.title, width))
     kind = fit(entry.type, 12)
@@ -248,7 +244,7 @@ def row(entry: Entry, width: int) -> Content:
 
 
 def tree_text(record: dict[str, Any], width: int) -> Content:
-    """Trunk and branches, with who made each, wrapped to `width` columns."""
+    """Trunk and branches, each with its origin, wrapped to `width` columns."""
     rows = [Content.styled("trunk", "bold $accent")]
     rows += _turns(record.get("trunk") or [], "origin", width)
     rows += [Content(""), Content.styled("branches", "bold $accent")]
@@ -262,12 +258,12 @@ def _turns(turns: list[dict[str, Any]], tag: str, width: int) -> list[Content]:
         stem, rest = ("└─ ", "   ") if position == len(turns) - 1 else ("├─ ", "│  ")
         made = turn.get("made") or {}
         by = " · ".join(str(v) for v in (turn.get(tag), made.get("by"), made.get("verdict")) if v)
-        asked = _hung(str(turn.get("question", "")), "bold", stem, rest, width)
-        if by and asked[-1].cell_length + cell_len(by) + 2 <= width:
-            asked[-1] = Content.assemble(asked[-1], ("  " + by, "$foreground 45%"))
+        lines = _hung(str(turn.get("question", "")), "bold", stem, rest, width)
+        if by and lines[-1].cell_length + cell_len(by) + 2 <= width:
+            lines[-1] = Content.assemble(lines[-1], ("  " + by, "$foreground 45%"))
         elif by:
-            asked += _hung(by, "$foreground 45%", rest, rest, width)
-        rows += asked
+            lines += _hung(by, "$foreground 45%", rest, rest, width)
+        rows += lines
         rows += _hung(str(turn.get("answer", "")), "", rest, rest, width)
         if turn.get("evidence"):
             rows += _hung(f"“{turn['evidence']}”", "italic $foreground 55%", rest, rest, width)
@@ -285,7 +281,7 @@ def _hung(text: str, style: str, first: str, rest: str, width: int) -> list[Cont
 
 
 def rejected_text(record: dict[str, Any], entry: Entry) -> Content:
-    """What was rejected: where it belongs, what it asked and answered."""
+    """A rejected record: its item, its question and its answer."""
     rows = [Content.styled(entry.title, "bold"), Content.styled(entry.type, "$accent"), Content("")]
     rows += [Content(str(record[name])) for name in ("question", "answer", "text") if record.get(name)]
     return Content("\n").join(rows)
@@ -294,8 +290,8 @@ def rejected_text(record: dict[str, Any], entry: Entry) -> Content:
 def rejection(record: dict[str, Any]) -> Content:
     """The reasons first, then the record, field by field."""
     reasons = record.get("reasons") or record.get("reason") or record.get("why") or "no reason written"
-    told = reasons if isinstance(reasons, list) else [reasons]
-    rows = [Content.styled(f"✖ {reason}", "$error") for reason in told]
+    reasons = reasons if isinstance(reasons, list) else [reasons]
+    rows = [Content.styled(f"✖ {reason}", "$error") for reason in reasons]
     rows.append(Content(""))
     for name, value in record.items():
         if name not in ("reasons", "reason", "why"):

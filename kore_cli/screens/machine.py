@@ -13,8 +13,8 @@ Readings = tuple[tuple[float, Telemetry], ...]
 def machine(readings: Readings, width: int, height: int) -> Content:
     """The machine now and over the last minute, in lines of `width` columns.
 
-    Each device has a line for its use, memory, power and temperature where `height` lines are enough
-    for all of them; otherwise two lines, with the last two numbers beside its name.
+    Each device has a line each for use, memory, power and temperature where `height` lines suffice for
+    all devices; otherwise two lines, with power and temperature beside its name.
     """
     if not readings:
         return Content.styled("no readings", "$foreground 45%")
@@ -106,7 +106,7 @@ def _row(label: str, blocks: str, value: str, width: int, tone: str = "$primary"
 
 
 def compact_machine(readings: Readings, width: int) -> list[Content]:
-    """One line per GPU, or one that says why there is none."""
+    """One line per GPU, or one with the reason why there is none."""
     if not readings:
         return []
     last = readings[-1][1]

@@ -1,5 +1,5 @@
-"""Small widgets that screens share: texts that rest while they say the same, boxes that can be enlarged,
-a footer that names the way out first."""
+"""Small widgets that screens share: texts that redraw only on change, boxes that can be enlarged, a footer
+that shows help and leaving first."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Box(VerticalScroll):
 
 
 class Still(Static):
-    """A text that is drawn when it changes, and laid out when that changes its size."""
+    """A text that is redrawn when it changes, and laid out again when its size changes."""
 
     _titles: tuple[Content | str, Content | str] | None = None
 
     def update(self, content: VisualType = "", *, layout: bool = True) -> None:
-        """Say something; nothing happens if it is what is said already."""
-        said = self.content
-        if isinstance(content, Content) and isinstance(said, Content) and content.is_same(said):
+        """Show a text; the same text again does nothing."""
+        shown = self.content
+        if isinstance(content, Content) and isinstance(shown, Content) and content.is_same(shown):
             return
         before = self._extent()
         super().update(content, layout=False)
@@ -36,7 +36,7 @@ class Still(Static):
             self.refresh(layout=True)
 
     def _extent(self) -> tuple[int, int] | None:
-        """Columns and lines that the text decides on; None before there is any room."""
+        """The columns and lines that depend on the text; None before the widget has a size."""
         if not self.styles.auto_dimensions:
             return (0, 0)
         width = self.content_size.width
@@ -49,14 +49,14 @@ class Still(Static):
         )
 
     def entitle(self, title: Content | str, subtitle: Content | str = "") -> None:
-        """Write into the frame."""
+        """Set the frame's titles."""
         if (title, subtitle) != self._titles:
             self._titles = (title, subtitle)
             self.border_title, self.border_subtitle = title, subtitle
 
 
 class KeyBar(Footer):
-    """The footer; where not all keys have room, help and leaving come first."""
+    """The footer; where not all keys fit, help and leaving come first."""
 
     def __init__(self) -> None:
         super().__init__(show_command_palette=False, compact=True)
@@ -72,6 +72,6 @@ class KeyBar(Footer):
         yield from keys
 
     def on_resize(self, event: events.Resize) -> None:
-        """Another width may need another order."""
+        """Reorder the keys if the new width needs it."""
         if (self._needed > self.app.size.width) != self._narrow:
             self.call_after_refresh(self.recompose)

@@ -1,4 +1,4 @@
-"""Choosing a picture by its path, with completion and a preview."""
+"""Choose an image by its path, with completion and a preview."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from kore_cli.widgets.image import Picture
 
 
 class PathSuggester(Suggester):
-    """Completes the name of a folder or picture."""
+    """Completes the name of a folder or image."""
 
     def __init__(self) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
 
     async def get_suggestion(self, value: str) -> str | None:
-        """The first path that begins with what was typed."""
+        """The first path that starts with the typed text."""
         try:
             typed = Path(value).expanduser()
             folder, start = (typed, "") if value.endswith("/") else (typed.parent, typed.name)
@@ -41,7 +41,7 @@ class PathSuggester(Suggester):
 
 
 class PictureScreen(ModalScreen[str | None]):
-    """Asks for a picture; gives its path, an empty text for none, or None when left."""
+    """Returns an image's path, an empty text for none, or None when left."""
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape", "leave", "Leave")]
 
@@ -60,7 +60,7 @@ class PictureScreen(ModalScreen[str | None]):
             yield Picture(id="picker-preview")
 
     def on_mount(self) -> None:
-        """Show what is chosen now."""
+        """Show the current choice."""
         self.query_one("#picker-preview", Picture).show(self._path or None)
 
     @on(Input.Changed, "#picker-path")

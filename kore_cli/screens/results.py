@@ -1,10 +1,10 @@
-"""The Results screen: evaluation scores as they come, base against tuned."""
+"""The Results screen: evaluation scores as they arrive, each method against the base."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual.binding import BindingType
 from textual.content import Content
@@ -12,14 +12,12 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from kore_cli.dashboard.store import EvalRow
+from kore_cli.dashboard.watcher import Snapshot
 from kore_cli.render.summaries import OVERALL
 from kore_cli.screens.parts import Box
 from kore_cli.screens.view import View
 from kore_cli.widgets.formatting import bar, fit, padded
 from kore_cli.widgets.keys import RESULTS, bindings
-
-if TYPE_CHECKING:
-    from kore_cli.dashboard.watcher import Snapshot
 
 BASE = "base"
 NARROW = 60
@@ -47,15 +45,15 @@ class ResultsScreen(View):
 
     def show(self, snapshot: Snapshot) -> None:
         """Write the table."""
-        rows = gathered(snapshot)
+        rows = all_scores(snapshot)
         box = self.query_one("#results")
         box.border_title = "results"
         box.border_subtitle = "higher is better · ▲▼ against the base"
         nothing = self.query_one("#nothing", Static)
-        wanted = self.wanted
-        told = [r for r in rows if wanted in f"{r.suite} {r.dimension} {r.label}".lower()]
-        box.display, nothing.display = bool(told), not told
-        if rows and not told:
+        filter_text = self.filter_text
+        shown = [r for r in rows if filter_text in f"{r.suite} {r.dimension} {r.label}".lower()]
+        box.display, nothing.display = bool(shown), not shown
+        if rows and not shown:
             nothing.update(self.no_match)
             return
         if not rows:
@@ -63,7 +61,7 @@ class ResultsScreen(View):
             nothing.update(f"no results yet: kore eval {run} writes them, and so does kore demo")
             return
         width = max(30, box.content_size.width - 1)
-        self.query_one("#table", Static).update(written(told, width, dimensions=self._dimensions))
+        self.query_one("#table", Static).update(score_text(shown, width, dimensions=self._dimensions))
 
     def action_dimensions(self) -> None:
         """Show or hide the dimensions of each suite."""
@@ -72,20 +70,20 @@ class ResultsScreen(View):
 
     def table(self) -> tuple[list[str], list[list[object]]]:
         """The scores."""
-        rows = gathered(self.kore.shown) if self.kore.shown else []
+        rows = all_scores(self.kore.shown) if self.kore.shown else []
         return ["suite", "dimension", "label", "metric", "score", "n"], [
             [r.suite, r.dimension, r.label, r.metric, r.score, r.n] for r in rows
         ]
 
 
-def gathered(snapshot: Snapshot) -> list[EvalRow]:
-    """Finished summaries, and what the events tell besides."""
+def all_scores(snapshot: Snapshot) -> list[EvalRow]:
+    """The scores of finished summaries, and those of events that no summary has."""
     rows = {(r.suite, r.label, r.dimension): r for r in snapshot.results}
     rows.update({k: r for k, r in snapshot.state.evals.items() if k not in rows})
     return list(rows.values())
 
 
-def written(rows: list[EvalRow], width: int, *, dimensions: bool) -> Content:
+def score_text(rows: list[EvalRow], width: int, *, dimensions: bool) -> Content:
     """The table as text of `width` columns."""
     suites: dict[str, dict[str, list[EvalRow]]] = {}
     for row in sorted(rows, key=lambda r: (r.suite != OVERALL, "new knowledge" not in r.metric)):
@@ -108,7 +106,7 @@ def _group(dimension: str, group: list[EvalRow], width: int) -> list[Content]:
     group = sorted(group, key=lambda r: r.label != BASE)
     base = next((r.score for r in group if r.label == BASE), None)
     label = f"  {dimension}" if dimension else "all"
-    # a narrow table has the names above the bars
+    # in a narrow table names stand above the bars
     narrow = width < NARROW
     name_width = 9 if narrow else min(28, width // 3)
     out = [Content(fit(label.strip(), width))] if narrow and dimension else []
@@ -140,7 +138,7 @@ def _group(dimension: str, group: list[EvalRow], width: int) -> list[Content]:
 
 
 def _tone(change: float) -> str:
-    """The colour of a change in points: less than one is nothing to be glad or sorry about."""
+    """The colour of a change in points; less than one point is neutral."""
     return "$foreground 70%" if abs(change) < 1 else "$success" if change > 0 else "$error"
 
 

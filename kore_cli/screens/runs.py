@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,18 +15,21 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 from textual.worker import Worker, get_current_worker
 
-from kore.artifacts.run import Run, RunState, all_runs, home, title_of
-from kore.errors import KoreError
+from kore.artifacts.run import home
 from kore_cli.dashboard.watcher import same
+from kore_cli.dashboard.watching_app import WatchingApp
+from kore_cli.render.runs import UNREADABLE, RunSummary, list_runs
 from kore_cli.widgets.formatting import duration, fit, padded
 from kore_cli.widgets.keys import RUNS, bindings
+
+TONES = {"finished": "$success", "failed": "$error", "dead": "$error", "interrupted": "$warning"}
 
 
 class RunsScreen(ModalScreen[None]):
     """Runs, newest first."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*bindings(RUNS)]
-    _found: tuple[tuple[Run, RunState | None], ...] | None = None
+    _runs: list[RunSummary] | None = None
     _reading: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
@@ -53,78 +55,66 @@ class RunsScreen(ModalScreen[None]):
 
     @work(thread=True, group="runs")
     def _read(self) -> None:
-        found = tuple((run, _state(run)) for run in all_runs())
+        runs = list_runs()
         if not get_current_worker().is_cancelled:
-            self.app.call_from_thread(self._take, found)
+            self.app.call_from_thread(self._take, runs)
 
-    def _take(self, found: tuple[tuple[Run, RunState | None], ...]) -> None:
-        self._found = found
+    def _take(self, runs: list[RunSummary]) -> None:
+        self._runs = runs
         self.call_after_refresh(self._show)
 
     def _show(self) -> None:
-        if self._found is None or not self.is_attached:
+        if self._runs is None or not self.is_attached:
             return
-        runs = [run for run, _ in self._found]
+        runs = self._runs
         options = self.query_one(OptionList)
         at = options.highlighted
         marked = None if at is None else options.get_option_at_index(at).id
-        names = [str(run.folder) for run in runs]
+        names = [run.folder for run in runs]
         width = options.content_size.width - 2
         options.clear_options()
-        options.add_options([Option(self._row(*told, width), id=str(told[0].folder)) for told in self._found])
+        options.add_options([Option(self._row(run, width), id=run.folder) for run in runs])
         options.highlighted = names.index(marked) if marked in names else 0 if runs else None
         none = self.query_one("#runs-none", Static)
         none.display = not runs
         none.update(f"no run in {home()} yet · start one with: kore demo")
         options.display = bool(runs)
 
-    def _row(self, run: Run, state: RunState | None, width: int) -> Content:
-        from kore_cli.dashboard.app import KoreApp
-
-        assert isinstance(self.app, KoreApp)
-        drawn = any(same(o.folder, run.folder) for o in self.app.others)
-        watched = same(self.app.source.folder, run.folder)
+    def _row(self, run: RunSummary, width: int) -> Content:
+        assert isinstance(self.app, WatchingApp)
+        folder = Path(run.folder)
+        drawn = any(same(o.folder, folder) for o in self.app.others)
+        watched = same(self.app.source.folder, folder)
         mark = "▶" if watched else "+" if drawn else " "
-        if state is None:
-            return Content.assemble(f"{mark} {title_of(run.folder)}  ", ("unreadable", "$error"))
-        words = "dead" if state.dead else state.status
-        tone = {"finished": "$success", "failed": "$error", "dead": "$error", "interrupted": "$warning"}.get(
-            words, "$primary"
-        )
-        age = duration(time.time() - state.started)
-        told = [
-            (f"{words:<12}", tone),
-            (f"{fit(state.method, 8):<9}", ""),
-            (f"started {age} ago", "$foreground 55%"),
+        if run.state == UNREADABLE:
+            return Content.assemble(f"{mark} {run.name}  ", (UNREADABLE, "$error"))
+        columns = [
+            (f"{run.state:<12}", TONES.get(run.state, "$primary")),
+            (f"{fit(run.method or '', 8):<9}", ""),
+            (f"started {duration(run.age_s)} ago", "$foreground 55%"),
         ]
-        while len(told) > 1 and width - 3 - sum(len(part) for part, _ in told) < 12:
-            told.pop()
-        room = max(4, min(30, width - 3 - sum(len(part) for part, _ in told)))
-        name = (f"{padded(title_of(run.folder), room)} ", "bold")
-        return Content.assemble((f"{mark} ", "$accent"), name, *told)
+        if run.k_a is not None or run.k_r is not None:
+            columns.append((f"  K.A {_score(run.k_a)}  K.R {_score(run.k_r)}", "bold"))
+        while len(columns) > 1 and width - 3 - sum(len(part) for part, _ in columns) < 12:
+            columns.pop()
+        room = max(4, min(30, width - 3 - sum(len(part) for part, _ in columns)))
+        return Content.assemble((f"{mark} ", "$accent"), (f"{padded(run.name, room)} ", "bold"), *columns)
 
     @on(OptionList.OptionSelected)
     def _picked(self, event: OptionList.OptionSelected) -> None:
-        from kore_cli.dashboard.app import KoreApp
-
-        assert isinstance(self.app, KoreApp) and event.option.id is not None
+        assert isinstance(self.app, WatchingApp) and event.option.id is not None
         self.dismiss()
         self.app.watch_run(Path(event.option.id))
 
     def action_over(self) -> None:
         """Draw the marked run over the one watched."""
-        from kore_cli.dashboard.app import KoreApp
-
         options = self.query_one(OptionList)
-        if options.highlighted is not None and isinstance(self.app, KoreApp):
+        if options.highlighted is not None and isinstance(self.app, WatchingApp):
             name = options.get_option_at_index(options.highlighted).id
             if name and not same(self.app.source.folder, Path(name)):
                 self.app.toggle_overlay(Path(name))
                 self._show()
 
 
-def _state(run: Run) -> RunState | None:
-    try:
-        return run.state()
-    except (KoreError, OSError):
-        return None
+def _score(score: float | None) -> str:
+    return "-" if score is None else f"{score:.1f}"

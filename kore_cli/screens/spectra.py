@@ -1,9 +1,9 @@
-"""The Spectra screen: what old knowledge uses of each input, and the directions left to the adapter."""
+"""The Spectra screen: the directions that old inputs use, and those left to the adapter."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -15,6 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Static, Tree
 
 from kore_cli.dashboard.spectra_reader import Site, SpectrumSet
+from kore_cli.dashboard.watcher import Snapshot
 from kore_cli.screens.view import View
 from kore_cli.widgets.chart import Chart, Line
 from kore_cli.widgets.curve import Curve
@@ -22,9 +23,6 @@ from kore_cli.widgets.formatting import fit, short
 from kore_cli.widgets.heatmap import HeatMap
 from kore_cli.widgets.keys import SPECTRA, bindings
 from kore_cli.widgets.themes import palette, styled
-
-if TYPE_CHECKING:
-    from kore_cli.dashboard.watcher import Snapshot
 
 
 class SiteTree(Tree[str], inherit_bindings=False):
@@ -85,10 +83,10 @@ class SpectraScreen(View):
         if not sets:
             nothing.update("no spectra yet: calibration writes them (kore calibrate, or kore demo)")
             return
-        sites = [s for s in sets[0].sites if self.wanted in s.name.lower()]
+        sites = [s for s in sets[0].sites if self.filter_text in s.name.lower()]
         if not sites:
             nothing.display, self.query_one("#columns").display = True, False
-            nothing.update(self.no_match if self.wanted else "no site in these spectra")
+            nothing.update(self.no_match if self.filter_text else "no site in these spectra")
             return
         if self._site not in [s.name for s in sites]:
             self._site = sites[0].name
@@ -108,7 +106,7 @@ class SpectraScreen(View):
         layers: dict[int | None, list[Site]] = {}
         for site in sites:
             layers.setdefault(site.layer, []).append(site)
-        many = len(sites) > 40 and not self.wanted
+        many = len(sites) > 40 and not self.filter_text
         for layer, members in layers.items():
             if layer is None:
                 for site in members:
@@ -123,14 +121,14 @@ class SpectraScreen(View):
         """Put the tree's cursor onto the site that is drawn."""
         tree = self.query_one("#sites", SiteTree)
         if self._marked == self._site:
-            return  # where it is, or on its way past a layer
+            return  # already there, or moving past a layer
         self._marked = self._site
         leaves = [*tree.root.children, *(leaf for layer in tree.root.children for leaf in layer.children)]
         for leaf in leaves:
             if leaf.data == self._site:
                 if leaf.parent is not None and not leaf.parent.is_expanded:
                     leaf.parent.expand()
-                if tree.last_line >= 0:  # asking numbers the lines
+                if tree.last_line >= 0:  # reading it numbers the lines
                     tree.move_cursor(leaf)
 
     def _label(self, site: Site) -> Text:
@@ -182,7 +180,7 @@ class SpectraScreen(View):
 
     def jump(self, name: str) -> None:
         """Show one site, also one that the filter hides."""
-        if self.wanted not in name.lower():
+        if self.filter_text not in name.lower():
             self.clear_filter()
         self._site = name
         self.fill()
@@ -193,7 +191,7 @@ class SpectraScreen(View):
         heat.display = not heat.display
 
     def action_overlay(self) -> None:
-        """All covariances together, or one after the other."""
+        """Show all covariances together, or the next one alone."""
         count = len(self.kore.shown.spectra) if self.kore.shown else 0
         if count:
             self._only = 0 if self._only is None else None if self._only + 1 >= count else self._only + 1
@@ -214,29 +212,31 @@ class SpectraScreen(View):
 
 
 def facts(sites: list[tuple[str, Site]], width: int) -> Content:
-    """What a site's covariances are like: a column each, or one below the other where that is too wide."""
+    """A site's covariances in numbers: side by side, or one below the other where there is no room."""
     if not sites:
         return Content("no such site in this covariance")
-    told = [(label, numbers(site)) for label, site in sites]
-    names = list(told[0][1])
+    values_by_label = [(label, numbers(site)) for label, site in sites]
+    names = list(values_by_label[0][1])
     first = 1 + max(map(len, names))
-    heads = [fit(label, 16) for label, _ in told]
+    heads = [fit(label, 16) for label, _ in values_by_label]
     columns = [
         2 + max(cell_len(head), *map(len, values.values()))
-        for head, (_, values) in zip(heads, told, strict=True)
+        for head, (_, values) in zip(heads, values_by_label, strict=True)
     ]
     rows: list[Content] = []
-    if len(told) > 1 and first + sum(columns) <= width:
+    if len(sites) > 1 and first + sum(columns) <= width:
         head = "".join(
             " " * (room - cell_len(head)) + head for head, room in zip(heads, columns, strict=True)
         )
         rows.append(Content.styled(" " * first + head, "bold $accent"))
         for name in names:
-            line = "".join(f"{values[name]:>{room}}" for (_, values), room in zip(told, columns, strict=True))
+            line = "".join(
+                f"{values[name]:>{room}}" for (_, values), room in zip(values_by_label, columns, strict=True)
+            )
             rows.append(Content.assemble((f"{name:<{first}}", "$foreground 55%"), (line, "bold")))
     else:
-        for label, values in told:
-            if len(told) > 1:
+        for label, values in values_by_label:
+            if len(sites) > 1:
                 rows.append(Content.styled(fit(label, width), "bold $accent"))
             rows += [fact(name, value, width) for name, value in values.items() if value != "-"]
     if any(site.tokens is not None and site.tokens < site.d_in for _, site in sites):
@@ -245,7 +245,7 @@ def facts(sites: list[tuple[str, Site]], width: int) -> Content:
 
 
 def numbers(site: Site) -> dict[str, str]:
-    """A site's numbers as they are read."""
+    """A site's numbers as text."""
     share = f" ({site.rank / site.d_in:.1%})" if site.rank and site.d_in else ""
     return {
         "tokens": "-" if site.tokens is None else f"{site.tokens:,.0f}",
@@ -258,7 +258,7 @@ def numbers(site: Site) -> dict[str, str]:
 
 
 def fact(name: str, value: str, width: int) -> Content:
-    """A name and its value, the value never cut; what it has in brackets goes first."""
+    """A name and its value; where there is no room, the part in brackets goes, then the end of the name."""
     if len(name) + 1 + len(value) > width:
         value = value.partition(" (")[0]
     room = min(20, max(4, width - len(value) - 1))

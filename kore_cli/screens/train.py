@@ -1,10 +1,10 @@
-"""The Train screen: the loss and its neighbours, the machine, the live counts, the log's end."""
+"""The Train screen: loss and other metrics, the machine, probe counts, the end of the log."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
@@ -12,6 +12,8 @@ from textual.content import Content
 from textual.widget import Widget
 
 from kore.artifacts.run import title_of
+from kore_cli.dashboard.store import DashboardState
+from kore_cli.dashboard.watcher import Snapshot
 from kore_cli.screens.machine import compact_machine, machine
 from kore_cli.screens.parts import Still
 from kore_cli.screens.verdicts import counts
@@ -21,10 +23,6 @@ from kore_cli.widgets.curve import Curve
 from kore_cli.widgets.formatting import duration, fit, fit_ends, short, spark
 from kore_cli.widgets.keys import TRAIN, bindings
 from kore_cli.widgets.themes import palette, styled
-
-if TYPE_CHECKING:
-    from kore_cli.dashboard.store import DashboardState
-    from kore_cli.dashboard.watcher import Snapshot
 
 METRICS = (
     ("loss", "loss"),
@@ -40,12 +38,12 @@ SETTINGS = (
     ("batch", "train.batch"),
     ("epochs", "train.epochs"),
 )
-PATIENCE = 15.0
+REDRAW_EVERY = 15.0  # seconds
 SMOOTHING = (0.01, 0.04, 0.0)
 
 
 class TrainScreen(View):
-    """What training does now and did so far."""
+    """Training so far and now."""
 
     NAME = "train"
     FILTERS = "the log"
@@ -77,11 +75,11 @@ class TrainScreen(View):
         return self.has_class("-short") or (self.has_class("-narrow") and not self.has_class("-tall"))
 
     @property
-    def _names_next(self) -> bool:
+    def _shows_next(self) -> bool:
         return self.has_class("-medium") or self.has_class("-narrow") or self._lines_only
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Without a chart its keys do nothing, and the footer has room for others."""
+        """Without a chart its keys do nothing and leave the footer."""
         return not (self._lines_only and action in ("log_axis", "smooth", "metric"))
 
     def show(self, snapshot: Snapshot) -> None:
@@ -95,7 +93,7 @@ class TrainScreen(View):
             self._tile(snapshot.state, index, name, title)
         panel = self.query_one("#machine", Still)
         panel.entitle("machine", snapshot.source)
-        # its own height follows what is written, up to this much of the column
+        # its height follows its text, up to this share of the column
         tall = self.has_class("-tall")
         height = self.query_one("#side").size.height * 6 // 10 - 2 if tall else panel.content_size.height
         panel.update(machine(snapshot.readings, max(12, panel.content_size.width), height))
@@ -105,22 +103,22 @@ class TrainScreen(View):
 
     def _about(self, snapshot: Snapshot) -> None:
         panel = self.query_one("#about", Still)
-        panel.entitle("run", "y copies next" if asks(snapshot) else "")
+        panel.entitle("run", "y copies next" if next_among_facts(snapshot) else "")
         panel.update(about(snapshot, max(12, panel.content_size.width)))
 
     def _chart(self, snapshot: Snapshot) -> None:
         state = snapshot.state
         name, title = METRICS[self.metric]
         chart = self.query_one("#chart", Chart)
-        if not self._worth_drawing(snapshot, chart):
+        if not self._changed(snapshot, chart):
             return
         chart.show(self._lines(state, name), notches(state))
         chart.border_title = title + (" · log" if chart.log_y else "")
         chart.border_subtitle = self._legend(snapshot, name)
         if not state.curve(name):
-            chart.border_subtitle = "no step yet" if name == "loss" else "not told by this run"
+            chart.border_subtitle = "no step yet" if name == "loss" else "not logged by this run"
 
-    def _worth_drawing(self, snapshot: Snapshot, chart: Chart) -> bool:
+    def _changed(self, snapshot: Snapshot, chart: Chart) -> bool:
         """Whether the chart would look different: a long curve grows by less than a dot a step."""
         state = snapshot.state
         curve = state.curve(METRICS[self.metric][0])
@@ -132,7 +130,7 @@ class TrainScreen(View):
         newest = curve.x[-1] if curve else 0.0
         before, drawn_to, at = self._drawn
         dot = (newest - curve.x[0]) / max(1, 2 * chart.size.width) if curve else 0.0
-        if look == before and 0 <= newest - drawn_to < dot and 0 <= snapshot.now - at < PATIENCE:
+        if look == before and 0 <= newest - drawn_to < dot and 0 <= snapshot.now - at < REDRAW_EVERY:
             return False
         self._drawn = (look, newest, snapshot.now)
         return True
@@ -173,9 +171,9 @@ class TrainScreen(View):
         if any(m.kind == "checkpoint" for m in state.marks):
             parts.append(Content.assemble(("◆ ", "$success"), "checkpoint"))
         if state.best:
-            parts.append(Content.assemble(("★ ", "$warning"), "best"))
+            parts.append(Content.assemble(("★ ", "$warning"), "best probe score"))
         if snapshot.history is not None:
-            parts.append(Content.styled(f"reading the past {100 * snapshot.history:.0f}%", "$warning"))
+            parts.append(Content.styled(f"reading older events {100 * snapshot.history:.0f}%", "$warning"))
         text, room = Content(""), max(10, self.query_one("#chart").size.width - 4)
         for part in parts:
             longer = Content("  ").join([text, part]) if text else part
@@ -206,13 +204,15 @@ class TrainScreen(View):
 
     def _log(self, snapshot: Snapshot) -> None:
         panel = self.query_one("#log", Still)
-        panel.entitle(Content(f"log · {self.wanted}" if self.wanted else "log"))
-        lines = [line for line in log_lines(snapshot) if self.wanted in line.lower()]
+        panel.entitle(Content(f"log · {self.filter_text}" if self.filter_text else "log"))
+        lines = [line for line in log_lines(snapshot) if self.filter_text in line.lower()]
         height = max(1, panel.content_size.height)
         width = max(10, panel.content_size.width)
         if not lines:
             panel.update(
-                Content.styled(self.no_match if self.wanted else "nothing printed yet", "$foreground 45%")
+                Content.styled(
+                    self.no_match if self.filter_text else "nothing printed yet", "$foreground 45%"
+                )
             )
             return
         shown = [log_style(fit(line, width)) for line in lines[-height:]]
@@ -247,7 +247,7 @@ class TrainScreen(View):
             rows.append(Content.styled(fit(times, width - 2), "$foreground 75%"))
         if state.probes:
             rows.append(counts(state, width - 2, one_line=True))
-        lines = [line for line in log_lines(snapshot) if self.wanted in line.lower()]
+        lines = [line for line in log_lines(snapshot) if self.filter_text in line.lower()]
         room = max(0, self.query_one("#compact").size.height - len(rows))
         rows += [Content.styled(fit(line, width - 2), "$foreground 55%") for line in lines[-room:] if room]
         return Content("\n").join(rows)
@@ -290,7 +290,7 @@ class TrainScreen(View):
 
 
 def _times(snapshot: Snapshot) -> str:
-    """What the header has no room for: how long it takes, and how old the last checkpoint is."""
+    """What a narrow header has no room for: ETA and age of the last checkpoint."""
     state = snapshot.state
     if snapshot.liveness.over:
         return ""
@@ -302,27 +302,27 @@ def _times(snapshot: Snapshot) -> str:
 
 def notches(state: DashboardState) -> list[Notch]:
     """Checkpoints, warnings and resumes as signs on the axis."""
-    found = [Notch(m.step, "◆", "good") for m in state.marks if m.kind == "checkpoint"]
-    found += [Notch(m.step, "↻", "dim", tall=True) for m in state.marks if m.kind == "resumed"]
+    signs = [Notch(m.step, "◆", "good") for m in state.marks if m.kind == "checkpoint"]
+    signs += [Notch(m.step, "↻", "dim", tall=True) for m in state.marks if m.kind == "resumed"]
     if state.best:
-        found.append(Notch(state.best.step, "★", "warn"))
-    found += [Notch(m.step, "▲", "warn", tall=True) for m in state.marks if m.kind == "warning"]
-    return found
+        signs.append(Notch(state.best.step, "★", "warn"))
+    signs += [Notch(m.step, "▲", "warn", tall=True) for m in state.marks if m.kind == "warning"]
+    return signs
 
 
-def asks(snapshot: Snapshot) -> bool:
-    """Whether the next command is told among the facts: in other states the banner tells it."""
+def next_among_facts(snapshot: Snapshot) -> bool:
+    """Whether the next command stands among the facts; in other states the banner shows it."""
     return snapshot.liveness.name in ("starting", "running")
 
 
 def about(snapshot: Snapshot, width: int) -> Content:
-    """Which run this is: method, model and the settings that decide most."""
+    """The run: method, model and the most important settings."""
     run, state = snapshot.run, snapshot.state
     if run is None:
         return Content.styled("not started", "$foreground 45%")
     values = _flat(run.profile)
     facts = [
-        *((("next", snapshot.liveness.command),) if asks(snapshot) else ()),
+        *((("next", snapshot.liveness.command),) if next_among_facts(snapshot) else ()),
         ("method", run.method),
         *((label, values[key]) for label, key in SETTINGS if values.get(key) is not None),
     ]
@@ -347,17 +347,17 @@ def about(snapshot: Snapshot, width: int) -> Content:
 
 
 def _flat(profile: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in profile.items():
         if isinstance(value, Mapping):
-            found.update(_flat(value, f"{prefix}{key}."))
+            flat.update(_flat(value, f"{prefix}{key}."))
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def trend(curve: Curve) -> str:
-    """Where the last tenth went, against the tenth before."""
+    """The change of the last tenth against the tenth before."""
     n = len(curve) // 10
     if n < 2:
         return ""
@@ -369,11 +369,11 @@ def trend(curve: Curve) -> str:
 
 
 def log_lines(snapshot: Snapshot) -> list[str]:
-    """The log's end with the latest warnings; without a log, what the events tell."""
+    """The end of the log with the latest warnings; without a log, the story of the events."""
     state = snapshot.state
     if not snapshot.log:
         return [_at(t, text) for t, text in state.story]
-    # what the stages print ends where training begins: the events go on from there
+    # the stages print until training starts; from there the events continue
     newest = {(m.t, f"▲ step {m.step:,.0f}: {m.text}") for m in state.warnings[-3:]}
     newest.update(state.story[-4:])
     return [*snapshot.log, *(_at(t, text) for t, text in sorted(newest))]

@@ -1,4 +1,4 @@
-"""How many probe questions were adapted, kept and forgotten, and the signs for each."""
+"""Counts of adapted, kept and forgotten probe questions, and a sign for each verdict."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from kore_cli.widgets.formatting import bar
 
 SIGNS: dict[Verdict, tuple[str, str]] = {
     "adapted": ("✔", "$success"),
+    "known before": ("◆", "$foreground 70%"),
     "kept": ("●", "$success"),
     "gained": ("+", "$success"),
     "not yet": ("○", "$foreground 55%"),
@@ -18,29 +19,34 @@ SIGNS: dict[Verdict, tuple[str, str]] = {
 
 
 def counts(state: DashboardState, width: int, *, one_line: bool = False, step: int | None = None) -> Content:
-    """Adapted, kept and forgotten, live."""
+    """The counts, live."""
     if not state.probes:
         return Content.styled("no probe questions yet", "$foreground 45%")
-    adapted, new, kept, old = state.tally(step)
+    tally = state.tally(step)
     if one_line:
         parts = [
             ("probes ", "$foreground 55%"),
-            (f"{adapted}/{new}", "bold"),
-            (" new  ", "$foreground 55%"),
-            (f"{kept}/{old}", "bold"),
+            (f"{tally.adapted}/{tally.new}", "bold"),
+            (" adapted  ", "$foreground 55%"),
+            (f"{tally.kept}/{tally.old}", "bold"),
             (" kept", "$foreground 55%"),
         ]
-        if old > kept:
-            parts.append((f"  {old - kept} lost", "$error bold"))
+        if tally.forgotten:
+            parts.append((f"  {tally.forgotten} lost", "$error bold"))
         return Content.assemble(*parts)
-    rows = [_share("adapted", adapted, new, "$primary", width), _share("kept", kept, old, "$success", width)]
-    lost = old - kept
-    if not old:
-        rows[1] = Content.styled("nothing old is asked", "$foreground 55%")
-    elif lost:
-        rows.append(Content.styled(f"{lost} forgotten", "$error bold"))
-    else:
-        rows.append(Content.styled("nothing forgotten", "$foreground 55%"))
+    rows = [
+        _share("adapted", tally.adapted, tally.new, "$primary", width),
+        _share("kept", tally.kept, tally.old, "$success", width),
+    ]
+    if not tally.old:
+        rows[1] = Content.styled("no old questions", "$foreground 55%")
+    known = f"{tally.known} known before" if tally.known else ""
+    forgotten = f"{tally.forgotten or 'nothing'} forgotten" if tally.old else ""
+    line = ", ".join(filter(None, (forgotten, known)))
+    if len(line) > width:
+        line = forgotten if tally.forgotten else known
+    if line:
+        rows.append(Content.styled(line, "$error bold" if tally.forgotten else "$foreground 55%"))
     return Content("\n").join(rows)
 
 

@@ -1,9 +1,9 @@
-"""What all screens of the dashboard share: header, tabs, banner, the one-line form, footer."""
+"""The base of the dashboard's screens: header, tabs, banner, one-line form, footer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -16,13 +16,11 @@ from textual.widgets import Input
 
 from kore.artifacts.run import title_of
 from kore_cli.dashboard.run_status import Liveness
+from kore_cli.dashboard.watcher import Snapshot
+from kore_cli.dashboard.watching_app import WatchingApp
 from kore_cli.screens.parts import KeyBar, Still
 from kore_cli.widgets.chart import Chart
 from kore_cli.widgets.formatting import bar, duration, fit, fit_ends, short
-
-if TYPE_CHECKING:
-    from kore_cli.dashboard.app import KoreApp
-    from kore_cli.dashboard.watcher import Snapshot
 
 TABS = (
     ("train", "Train"),
@@ -48,14 +46,14 @@ class View(Screen[None]):
 
     NAME: ClassVar[str] = ""
     FILTERS: ClassVar[str] = ""
-    # a chart's keys work wherever the focus is, if they mean nothing there
+    # a chart's keys work wherever the focus is, unless the focused widget has them
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(b.key, f"chart('{b.action}')", b.description, show=False)
         for b in Chart.BINDINGS
         if isinstance(b, Binding)
     ]
     _sizes: object = None
-    _told: object = None
+    _depended: object = None
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (40, "-narrow"), (80, "-normal"), (120, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (10, "-short"), (20, "-medium"), (34, "-tall")]  # noqa: RUF012
 
@@ -70,7 +68,7 @@ class View(Screen[None]):
         yield KeyBar()
 
     async def action_chart(self, name: str) -> None:
-        """Let the screen's chart do something."""
+        """Run an action of the visible chart."""
         for chart in self.query(Chart):
             if chart.is_on_screen:
                 await chart.run_action(name)
@@ -83,24 +81,25 @@ class View(Screen[None]):
         """Fill the widgets; called only while this screen is seen."""
 
     @property
-    def kore(self) -> KoreApp:
+    def kore(self) -> WatchingApp:
         """The app, by its own type."""
-        from kore_cli.dashboard.app import KoreApp
-
-        assert isinstance(self.app, KoreApp)
+        assert isinstance(self.app, WatchingApp)
         return self.app
 
+    def jump(self, name: str) -> None:
+        """Show something by its name, where the screen has such things."""
+
     @property
-    def wanted(self) -> str:
-        """What the filter asks for, in lower case."""
+    def filter_text(self) -> str:
+        """The filter's text in lower case."""
         return self.query_one("#filter", Input).value.strip().lower()
 
     def on_screen_resume(self) -> None:
-        """Show the newest at once on coming here."""
+        """Show the newest snapshot at once."""
         self.fill()
 
     def on_mount(self) -> None:
-        """Watch the sizes of what is inside: another width needs other lines."""
+        """Fill again when a widget's size changes: lines depend on widths."""
         self.query_one("#tabs", Still).update(tabs(self.NAME))
         self.screen_layout_refresh_signal.subscribe(self, self._laid_out)
 
@@ -112,7 +111,7 @@ class View(Screen[None]):
             self.call_next(self.fill)
 
     def depends(self, snapshot: Snapshot) -> object:
-        """What of a snapshot this screen shows; None if all of it, also the time that passes."""
+        """The part of a snapshot that this screen shows; None if it also shows the time."""
         return None
 
     @property
@@ -120,8 +119,8 @@ class View(Screen[None]):
         return self.has_class("-tiny") or self.has_class("-flat")
 
     @property
-    def _names_next(self) -> bool:
-        """Whether the banner tells the next command of a run that goes on."""
+    def _shows_next(self) -> bool:
+        """Whether the banner shows the next command while the run is working."""
         return False
 
     def fill(self) -> None:
@@ -132,23 +131,23 @@ class View(Screen[None]):
         self.show_header(snapshot)
         if not self._tiny:
             shown = self.kore.shown or snapshot
-            self._told = self.depends(shown)
+            self._depended = self.depends(shown)
             self.show(shown)
 
     def fresh(self, snapshot: Snapshot) -> None:
-        """A snapshot came: show it, if it says anything new here."""
-        told = self.depends(snapshot)
-        if told is None or told != self._told:
+        """Show a new snapshot if it differs in what this screen shows."""
+        content = self.depends(snapshot)
+        if content is None or content != self._depended:
             self.fill()
         else:
             self.show_header(snapshot)
 
     def show_header(self, snapshot: Snapshot) -> None:
-        """Update what keeps moving even while the view is paused."""
+        """Update the header and banner, also while paused."""
         width = self.size.width
         self.query_one("#header", Still).update(header(snapshot, width, paused=self.kore.paused))
         banner = self.query_one("#banner", Still)
-        text = banner_text(snapshot, width, low=self.has_class("-short"), going=self._names_next)
+        text = banner_text(snapshot, width, low=self.has_class("-short"), working=self._shows_next)
         banner.display = text is not None and not self._tiny
         if text is not None:
             banner.update(text)
@@ -158,8 +157,8 @@ class View(Screen[None]):
 
     @property
     def no_match(self) -> str:
-        """What is said when the filter leaves nothing."""
-        return f"nothing matches {self.wanted!r} · Escape clears"
+        """The text shown when nothing matches the filter."""
+        return f"nothing matches {self.filter_text!r} · Escape clears"
 
     @on(Input.Changed, "#filter")
     def _filtered(self) -> None:
@@ -167,7 +166,7 @@ class View(Screen[None]):
 
     @on(Input.Submitted, "#filter")
     def _filter_kept(self) -> None:
-        if not self.wanted:
+        if not self.filter_text:
             self.query_one("#filter", Input).styles.display = "none"
         self.set_focus(None)
 
@@ -191,14 +190,14 @@ class View(Screen[None]):
         self.set_focus(None)
 
     def copied(self) -> str:
-        """What `y` puts on the clipboard."""
+        """The text that `y` copies."""
         snapshot = self.kore.snapshot
         if snapshot is None:
             return ""
         return snapshot.liveness.command or str(snapshot.folder or "")
 
     def table(self) -> tuple[list[str], list[list[object]]]:
-        """What `e` writes as CSV: column names and rows."""
+        """The CSV that `e` writes: column names and rows."""
         return [], []
 
 
@@ -208,7 +207,7 @@ def sign(live: Liveness) -> Content:
 
 
 def header(snapshot: Snapshot, width: int, *, paused: bool) -> Content:
-    """Name, condition, and how far it is."""
+    """Name, condition and progress."""
     live = snapshot.liveness
     name = title_of(snapshot.folder) if snapshot.folder else "no run yet"
     words = live.words if live.name in ("starting", "running") else live.name
@@ -229,7 +228,7 @@ def header(snapshot: Snapshot, width: int, *, paused: bool) -> Content:
 
 
 def progress(snapshot: Snapshot, room: int) -> Content:
-    """Step, bar, ETA and the last checkpoint's age: as much as there is room for."""
+    """Step, bar, ETA and the last checkpoint's age, as far as there is room."""
     state, live = snapshot.state, snapshot.liveness
     if not state.step:
         return Content("")
@@ -270,15 +269,17 @@ def tabs(active: str) -> Content:
     return Content(" ").join(parts)
 
 
-def banner_text(snapshot: Snapshot, width: int, *, low: bool = False, going: bool = False) -> Content | None:
-    """What is out of the ordinary, and the next command; None where there is nothing to tell.
+def banner_text(
+    snapshot: Snapshot, width: int, *, low: bool = False, working: bool = False
+) -> Content | None:
+    """Problems and the next command; None where there is neither.
 
     Args:
-        low: two lines are seen at most. going: the next command is told also while the run goes on.
+        low: there are two lines at most. working: show the next command also while the run works.
     """
     live, bad, run = snapshot.liveness, snapshot.state.nonfinite, snapshot.run
     if bad is not None and run is not None and bad.t < run.started:
-        bad = None  # it was resumed since
+        bad = None  # resumed since
     well = live.name in ("running", "starting")
     lines: list[Content] = []
     if bad is not None and (well or not low):
@@ -286,7 +287,7 @@ def banner_text(snapshot: Snapshot, width: int, *, low: bool = False, going: boo
     if not well:
         words = bad.text if bad is not None and low else live.words
         lines.append(Content.assemble(sign(live), " ", (words, TONES[live.name])))
-    if live.command and (going or not well):
+    if live.command and (working or not well):
         lines.append(next_line(live.command, width - 2))
     if snapshot.problem:
         lines += [Content.styled(line, "$error") for line in f"▲ {snapshot.problem}".splitlines()]

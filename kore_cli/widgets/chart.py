@@ -1,6 +1,6 @@
-"""Line charts of curves: finite points only, thinned to what can be seen, log axes, marks and shading.
+"""Line charts of curves: finite points only, thinned to what is visible, log axes, marks and shading.
 
-Wraps textual-plot, so that another plotting widget could take its place; nothing else imports it.
+The only module that imports textual-plot.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from kore_cli.widgets.curve import Curve, finite
 from kore_cli.widgets.formatting import short
 from kore_cli.widgets.themes import palette
 
-# the braille pattern's bit of each of a cell's 4 x 2 dots
-NARROWEST, WIDEST = 1e-6, 10.0  # how wide a window may be, as a multiple of what is drawn
-FLAT = 2e-6  # how wide the plot's own window on a flat line is
+NARROWEST, WIDEST = 1e-6, 10.0  # limits of a window's width, as a multiple of the curves' width
+FLAT = 2e-6  # the width of textual-plot's window on a flat line
+# the bit of each of a cell's 4 x 2 dots in a braille pattern
 DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype=np.uint8)
 
 
@@ -88,7 +88,7 @@ class PlainFormatter(NumericAxisFormatter):
 
 
 def power(exponent: float) -> float:
-    """10 to a power, as far as there are such numbers."""
+    """10 to a power, within the range of floats."""
     return float(10.0 ** min(300.0, max(-300.0, exponent)))
 
 
@@ -106,7 +106,7 @@ def dots(line: NDArray[np.float64], size: NDArray[np.int64]) -> NDArray[np.int64
         line: `[M, 2]`, in dots.
     """
     start, step = line[:-1], np.diff(line, axis=0)
-    slope = np.where(step == 0, 1e-300, step)  # a level line meets the window's sides far away
+    slope = np.where(step == 0, 1e-300, step)  # avoids a division by zero for a level line
     one, other = -start / slope, (size - start) / slope
     enter = np.minimum(one, other).max(axis=1, initial=0.0)
     leave = np.maximum(one, other).min(axis=1, initial=1.0)
@@ -116,14 +116,14 @@ def dots(line: NDArray[np.float64], size: NDArray[np.int64]) -> NDArray[np.int64
     segment = np.repeat(np.arange(len(counts)), counts)
     within = np.arange(len(segment)) - np.repeat(np.cumsum(counts) - counts, counts)
     along = enter[segment] + span[segment] * within / (counts[segment] - 1)
-    found: NDArray[np.int64] = np.floor(start[segment] + along[:, None] * step[segment]).astype(np.int64)
-    return found[((found >= 0) & (found < size)).all(axis=1)]
+    cells: NDArray[np.int64] = np.floor(start[segment] + along[:, None] * step[segment]).astype(np.int64)
+    return cells[((cells >= 0) & (cells < size)).all(axis=1)]
 
 
 class Chart(PlotWidget, inherit_bindings=False):
-    """A framed chart that redraws only when something visible changed.
+    """A framed chart that redraws only on a visible change.
 
-    Its keys zoom and pan; `r` goes back to the whole.
+    Its keys zoom and pan; `r` shows the whole again.
     """
 
     DEFAULT_CSS = """
@@ -176,36 +176,36 @@ class Chart(PlotWidget, inherit_bindings=False):
         self.set_y_formatter(PowerFormatter() if self.log_y else PlainFormatter())
 
     def watch_log_y(self) -> None:
-        """Another axis shows other numbers: the zoom is forgotten."""
+        """Reset the zoom: another axis shows other numbers."""
         self._set_formats()
         self.action_reset_scales()
         self.redraw()
 
     def _zoom(self, center_x: float, center_y: float, factor: float, zoom_x: bool, zoom_y: bool) -> None:
-        """Zoom as far as there is something to see."""
+        """Zoom within the limits."""
         points = [p for line in self._lines for p in self._points(line.curve, self.size.width, None)]
         xs, ys = [p[0] for p in points] or [0.0], [p[1] for p in points] or [0.0]
 
-        def bears(window: float, drawn: float) -> bool:
+        def allowed(window: float, drawn: float) -> bool:
             drawn = drawn or FLAT
             return window > NARROWEST * drawn if factor > 0 else window < WIDEST * drawn
 
-        zoom_x = zoom_x and bears(self._x_max - self._x_min, max(xs) - min(xs))
-        zoom_y = zoom_y and bears(self._y_max - self._y_min, max(ys) - min(ys))
+        zoom_x = zoom_x and allowed(self._x_max - self._x_min, max(xs) - min(xs))
+        zoom_y = zoom_y and allowed(self._y_max - self._y_min, max(ys) - min(ys))
         if zoom_x or zoom_y:
             super()._zoom(center_x, center_y, factor, zoom_x, zoom_y)
 
     def on_resize(self) -> None:
-        """More room shows more points."""
+        """Redraw: more room shows more points."""
         self.redraw()
 
     def on_plot_widget_scale_changed(self) -> None:
-        """Another part is looked at: it has points of its own."""
+        """Redraw: another part of the curve has its own points."""
         self.redraw()
 
     @property
     def zoomed(self) -> bool:
-        """Whether a part is shown."""
+        """Whether only a part is shown."""
         return not (self._auto_x_min and self._auto_y_min)
 
     def show(
@@ -216,7 +216,7 @@ class Chart(PlotWidget, inherit_bindings=False):
         self.redraw()
 
     def redraw(self) -> None:
-        """Draw again if what can be seen has changed."""
+        """Draw again if anything visible has changed."""
         width, height = self.size.width, self.size.height
         if not self.is_mounted or width < 12 or height < 4:
             return
@@ -250,7 +250,7 @@ class Chart(PlotWidget, inherit_bindings=False):
                     else:
                         self.plot(xs, ys, line_style=style, hires_mode=HiResMode.BRAILLE)
             if not self._needs_canvas_resize:
-                self.render()  # now, and not while the screen is drawn: that would draw it twice
+                self.render()  # now: during the screen's own refresh it would be drawn twice
 
     def _points(
         self, curve: Curve, width: int, window: tuple[float, float] | None
@@ -269,7 +269,7 @@ class Chart(PlotWidget, inherit_bindings=False):
     def _seen(
         self, ready: Sequence[tuple[Line, list[tuple[float, float]]]], width: int, height: int
     ) -> object:
-        """The dots that the lines would light: equal for two states that look the same."""
+        """A key that is equal for two states that look the same: the dots of each line."""
         everything = [p for _, points in ready for p in points]
         if not everything:
             return ()
@@ -291,10 +291,10 @@ class Chart(PlotWidget, inherit_bindings=False):
         if canvas._canvas_size is None or canvas.size.width < 4 or canvas.size.height < 3:
             return
         if not self._datasets:
-            canvas.reset()  # axes around nothing say nothing
-            words = "nothing to draw yet"
-            left = max(0, (canvas.size.width - len(words)) // 2)
-            canvas.write_text(left, canvas.size.height // 2, f"[dim]{words}[/dim]")
+            canvas.reset()  # no axes without curves
+            text = "nothing to draw yet"
+            left = max(0, (canvas.size.width - len(text)) // 2)
+            canvas.write_text(left, canvas.size.height // 2, f"[dim]{text}[/dim]")
             return
         super()._render_plot()
         right, bottom = self._scale_rectangle.right, self._scale_rectangle.bottom
@@ -307,7 +307,7 @@ class Chart(PlotWidget, inherit_bindings=False):
         self._paint_notches(canvas, bottom)
 
     def _render_line_plot(self, dataset: LinePlot) -> None:
-        """Light the line's dots, all segments at once; textual-plot sets them one by one."""
+        """Draw all segments at once; textual-plot sets their dots one by one."""
         region = self._scale_rectangle
         low, high = (self._x_min, self._y_max), (self._x_max, self._y_min)
         size = np.array([2 * region.width, 4 * region.height])

@@ -1,8 +1,9 @@
-"""A curve that stays small however long the run: extremes survive, the rest is thinned out."""
+"""A curve of bounded size: extremes are kept, the rest is thinned out."""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +15,7 @@ LIMIT = 4096
 class Curve:
     """Points with rising x; at most `LIMIT` of them.
 
-    Older parts are thinned to the lowest and highest of each group, so that spikes are never lost.
+    Older parts are thinned to the lowest and highest point of each group, so that spikes stay.
     """
 
     x: tuple[float, ...] = ()
@@ -24,7 +25,7 @@ class Curve:
         return len(self.x)
 
     def extended(self, points: Sequence[tuple[float, float]]) -> Curve:
-        """With newer points added; a point at or before known ones replaces them (a resumed run)."""
+        """Add newer points; a point at or before existing ones replaces them (a resumed run)."""
         if not points:
             return self
         xs, ys = list(self.x), list(self.y)
@@ -56,9 +57,9 @@ class Curve:
         return Curve(tuple(xs), tuple(ys))
 
     def smoothed(self, share: float) -> Curve:
-        """An exponential average over `share` of the curve's width, to both sides, so that it lags nowhere.
+        """An exponential average over `share` of the curve's width, to both sides, so that it does not lag.
 
-        Distances in x count, not numbers of points: thinned parts are smoothed like full ones.
+        Weights depend on distances in x, so that thinned parts are smoothed like full ones.
         """
         if len(self.x) < 3 or share <= 0:
             return self
@@ -76,7 +77,7 @@ class Curve:
 
 
 def _swept(values: Sequence[float], keeps: Sequence[float]) -> list[tuple[float, float]]:
-    """Decaying sums of the values and of their weights, so that the ends need no guess."""
+    """Decaying sums of the values and of their weights."""
     total, weight = values[0], 1.0
     out = [(total, weight)]
     for keep, value in zip(keeps, values[1:], strict=True):
@@ -107,11 +108,9 @@ def thin(xs: Sequence[float], ys: Sequence[float], count: int) -> tuple[list[flo
 
 
 def _first_not_below(xs: Sequence[float], x: float) -> int:
-    from bisect import bisect_left
-
     return bisect_left(xs, x)
 
 
 def finite(points: Iterable[tuple[float, float | None]]) -> list[tuple[float, float]]:
-    """Only the points that can be drawn."""
+    """The points that can be drawn."""
     return [(x, y) for x, y in points if y is not None and math.isfinite(x) and math.isfinite(y)]

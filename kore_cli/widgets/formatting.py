@@ -1,4 +1,4 @@
-"""Numbers as a person reads them, and lines and bars one character high."""
+"""Numbers for people, and sparklines and bars one character high."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def spark(
     if width <= 0 or not values:
         return ""
     columns = _columns(values, width)
-    known = [v for v in columns if v is not None]
-    if not known:
+    present = [v for v in columns if v is not None]
+    if not present:
         return " " * len(columns)
-    bottom = min(known) if low is None else low
-    span = (max(known) if high is None else high) - bottom
+    bottom = min(present) if low is None else low
+    span = (max(present) if high is None else high) - bottom
     out = []
     for value in columns:
         if value is None:
@@ -97,13 +97,13 @@ def bar(share: float | None, width: int) -> tuple[str, str]:
 
 
 def fit(text: str, width: int) -> str:
-    """One line of at most `width` columns; what is cut shows as an ellipsis."""
+    """One line of at most `width` columns, cut with an ellipsis."""
     line = " ".join(text.split())
     return line if cell_len(line) <= width else set_cell_size(line, max(0, width - 1)) + "…"
 
 
 def fit_ends(text: str, width: int) -> str:
-    """One line of at most `width` columns, cut within: a command's start and its end are kept."""
+    """One line of at most `width` columns, cut in the middle: a command keeps its start and end."""
     line = " ".join(text.split())
     first = set_cell_size(line, max(0, 2 * (width - 1) // 5))
     if cell_len(line) <= width:

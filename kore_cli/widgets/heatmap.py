@@ -36,7 +36,7 @@ Rows = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class Scale:
-    """From a value to its place between the lowest and the highest; logarithmic over many decades."""
+    """Maps a value to a colour between the lowest and the highest; logarithmic over many decades."""
 
     low: float
     high: float
@@ -44,13 +44,13 @@ class Scale:
 
     @staticmethod
     def of(*pictures: Rows, decades: float = 3) -> Scale:
-        """One scale for all values of some matrices, logarithmic beyond so many decades."""
-        known = [v for rows in pictures for row in rows for v in row if math.isfinite(v)]
-        low, high = (min(known), max(known)) if known else (0.0, 1.0)
+        """One scale for all values of several matrices, logarithmic beyond `decades`."""
+        values = [v for rows in pictures for row in rows for v in row if math.isfinite(v)]
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
         return Scale(low, high, low > 0 and high / low > 10**decades)
 
     def level(self, value: float, steps: int) -> int | None:
-        """A step from 0 to `steps` - 1; None for what is no number."""
+        """A step from 0 to `steps` - 1; None for what is not a number."""
         if not math.isfinite(value):
             return None
         low, high = self.low, self.high
@@ -67,7 +67,7 @@ class Scale:
 
 
 def averaged(rows: Rows, count: int) -> Rows:
-    """The rows as `count` rows at most, each the mean of those it stands for, parts of rows by their part."""
+    """At most `count` rows, each the weighted mean of those that it replaces."""
     if len(rows) <= count:
         return rows
     size = len(rows) / count
@@ -76,12 +76,12 @@ def averaged(rows: Rows, count: int) -> Rows:
 
 def _mean(rows: Rows, start: float, stop: float) -> list[float]:
     parts = [(i, min(stop, i + 1) - max(start, i)) for i in range(int(start), math.ceil(stop - 1e-9))]
-    found = []
+    means = []
     for column in range(len(rows[0])):
-        known = [(rows[i][column], w) for i, w in parts if math.isfinite(rows[i][column])]
-        weight = sum(w for _, w in known)
-        found.append(sum(v * w for v, w in known) / weight if weight else math.nan)
-    return found
+        values = [(rows[i][column], w) for i, w in parts if math.isfinite(rows[i][column])]
+        weight = sum(w for _, w in values)
+        means.append(sum(v * w for v, w in values) / weight if weight else math.nan)
+    return means
 
 
 def line(
@@ -115,7 +115,7 @@ def line(
 def side_by_side(
     pictures: Iterable[tuple[str, Rows]], width: int, *, colour: bool = True
 ) -> list[list[Segment]]:
-    """Titled matrices on one logarithmic scale, as many beside each other as fit into `width` columns.
+    """Titled matrices on one logarithmic scale, as many side by side as fit into `width` columns.
 
     Returns:
         The lines, each a list of segments.
@@ -126,22 +126,22 @@ def side_by_side(
     scale = Scale.of(*(rows for _, rows in titled), decades=0)
     wide = max(len(rows[0]) for _, rows in titled)
     across = max(1, (width + 2) // (wide + 2))
-    found: list[list[Segment]] = []
+    drawn: list[list[Segment]] = []
     for first in range(0, len(titled), across):
         shown = titled[first : first + across]
-        found.append([Segment("  ".join(f"{title[:wide]:{wide}}" for title, _ in shown).rstrip())])
+        drawn.append([Segment("  ".join(f"{title[:wide]:{wide}}" for title, _ in shown).rstrip())])
         lines = max(math.ceil(len(rows) / 2) for _, rows in shown)
         for y in range(lines):
             cells: list[Segment] = []
             for _, rows in shown:
                 cells += line(rows, scale, math.ceil(len(rows) / 2), y, colour=colour)
                 cells.append(Segment(" " * (2 + wide - len(rows[0]))))
-            found.append(cells[:-1])
-    return found
+            drawn.append(cells[:-1])
+    return drawn
 
 
 class HeatMap(Widget):
-    """Rows of numbers as colours; the scale is logarithmic when the values span decades."""
+    """A matrix as colours; the scale is logarithmic when the values span decades."""
 
     DEFAULT_CSS = """
     HeatMap { border: round $border; border-title-color: $foreground; border-title-style: bold;
@@ -161,14 +161,14 @@ class HeatMap(Widget):
             self._rows = new
             self._fitted = (None, ())
             self._scale = scale = Scale.of(new)
-            known = any(math.isfinite(v) for row in new for v in row)
+            finite = any(math.isfinite(v) for row in new for v in row)
             self.border_subtitle = (
-                f"{scale.low:.2g} to {scale.high:.2g}" if known else "not written by this covariance"
+                f"{scale.low:.2g} to {scale.high:.2g}" if finite else "not written by this covariance"
             )
             self.refresh()
 
     def render(self) -> RenderResult:
-        """Nothing besides the cells."""
+        """Nothing: `render_line` draws the cells."""
         return ""
 
     def render_line(self, y: int) -> Strip:
@@ -190,7 +190,7 @@ class HeatMap(Widget):
         return strip.adjust_cell_length(width, base)
 
     def _fit(self, width: int, height: int) -> Rows:
-        """The matrix with no more columns and rows than there is room for."""
+        """The matrix reduced to the available columns and rows."""
         key = (width, height)
         if self._fitted[0] != key:
             across = averaged(list(zip(*self._rows, strict=False)), width)

@@ -1,4 +1,4 @@
-"""Pictures in a terminal: two pixels a cell with half blocks, loaded off the main thread."""
+"""Images in a terminal: two pixels a cell with half blocks, loaded in a thread."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def prepare(images: str) -> None:
-    """Ask the terminal for its picture protocol, which can only be done before the app owns it.
+    """Query the terminal's image protocol, which must happen before the app starts.
 
-    Needs the optional textual-image; without it, or with `images` not auto, pictures are half blocks.
+    Needs the optional textual-image; without it, or with `images` not auto, images are half blocks.
     """
     if images != "auto":
         return
@@ -35,19 +35,19 @@ def prepare(images: str) -> None:
 
 
 def terminal_widget() -> type[Widget] | None:
-    """The widget for the terminal's own protocol (kitty, sixel), if `prepare` found that it has one."""
+    """The widget for the terminal's protocol (kitty, sixel), if `prepare` detected one."""
     renderable = sys.modules.get("textual_image.renderable")
     widget = sys.modules.get("textual_image.widget")
     if renderable is None or widget is None:
         return None
     if renderable.Image not in (renderable.TGPImage, renderable.SixelImage):
         return None
-    found: type[Widget] = widget.Image
-    return found
+    image_widget: type[Widget] = widget.Image
+    return image_widget
 
 
 def half_blocks(path: Path, width: int, height: int) -> list[Strip]:
-    """The picture scaled into `width` x `height` cells, its proportions kept.
+    """The image scaled into `width` x `height` cells, with its proportions.
 
     Raises:
         DataError: missing, broken, unsupported or too large.
@@ -94,19 +94,19 @@ class Picture(Widget):
         self._better: Any = None
 
     def compose(self) -> ComposeResult:
-        """The terminal's own way of drawing, if it has one."""
+        """The widget for the terminal's protocol, if it has one."""
         kind = terminal_widget() if getattr(self.app, "images", "auto") == "auto" else None
         if kind is not None:
             self._better = kind()
             yield self._better
 
     def show(self, path: str | None) -> None:
-        """Show a picture; None clears."""
+        """Show an image; None clears."""
         self._path = path
         self._load()
 
     def on_resize(self) -> None:
-        """Scale anew."""
+        """Scale again."""
         self._load()
 
     def _load(self) -> None:
@@ -145,7 +145,7 @@ class Picture(Widget):
             self.app.call_from_thread(self._set, key, strips, words, picture)
 
     def _set(self, key: object, strips: list[Strip], words: str, picture: Image.Image | None = None) -> None:
-        """Take what was read, if it is still what should be seen."""
+        """Show what was read, unless another image was requested meanwhile."""
         if key != self._key:
             return
         self._strips, self._words = strips, words
@@ -155,11 +155,11 @@ class Picture(Widget):
         self.refresh()
 
     def render(self) -> RenderResult:
-        """The words shown in place of a picture."""
+        """The text shown in place of an image."""
         return Content.styled(self._words, "$foreground 50%")
 
     def render_line(self, y: int) -> Strip:
-        """One line of the picture, centred."""
+        """One line of the image, centred."""
         if not self._strips:
             return super().render_line(y)
         width, height = self.size

@@ -17,9 +17,9 @@ class Key:
     Attributes:
         keys: Textual's names, comma-separated. face: how it is written for people.
         place: where it works: everywhere, charts, or a screen's name.
-        about: what it does, for the help and the docs.
+        about: what it does, for the help screen and the docs.
         footer: whether the footer shows it.
-        bound: whether it is KORE's own; else a widget has it already, and it is only told.
+        bound: whether KORE binds it; otherwise a widget has it already, and it is only documented.
     """
 
     keys: str
@@ -43,7 +43,7 @@ EVERYWHERE = (
     Key("3", "go('answers')", "Answers", "everywhere", "base and KORE on fixed questions", footer=False),
     Key("4", "go('results')", "Results", "everywhere", "evaluation scores", footer=False),
     Key("5", "go('knowledge')", "Knowledge", "everywhere", "items and their trees", footer=False),
-    Key("space", "pause", "Pause", "everywhere", "freeze what is shown; the header goes on"),
+    Key("space", "pause", "Pause", "everywhere", "freeze what is shown, except for the header"),
     Key(
         "tab",
         "focus_next",
@@ -81,9 +81,9 @@ EVERYWHERE = (
     Key("f8", "export_svg", "SVG", "everywhere", "write the screen as SVG", footer=False),
     Key("t", "next_theme", "Theme", "everywhere", "the next colour theme", footer=False),
     Key("question_mark,f1", "help", "Help", "everywhere", "every key", face="?"),
-    Key("ctrl+p", "command_palette", "Commands", "everywhere", "everything by name", footer=False),
+    Key("ctrl+p", "command_palette", "Commands", "everywhere", "every command by name", footer=False),
     Key("escape", "screen.back", "Back", "everywhere", "clear the filter, leave a window", footer=False),
-    Key("q", "quit", "Quit", "everywhere", "leave; the run goes on"),
+    Key("q", "quit", "Quit", "everywhere", "leave; the run continues"),
 )
 TRAIN = (
     Key("l", "log_axis", "Log axis", "train", "logarithmic or plain y axis"),
@@ -110,11 +110,11 @@ ANSWERS = (
         "next_change",
         "Next change",
         "answers",
-        "the next question that is answered otherwise than by the base",
+        "the next question whose answer differs from the base's",
     ),
 )
 RESULTS = (Key("d", "dimensions", "Dimensions", "results", "show or hide the parts of each suite"),)
-KNOWLEDGE = (Key("x", "rejected", "Rejected", "knowledge", "what was rejected, and why"),)
+KNOWLEDGE = (Key("x", "rejected", "Rejected", "knowledge", "rejected records, with the reasons"),)
 CHARTS = (
     Key("plus", "zoom_in", "Zoom in", "charts", "a part of the curve, larger", face="+", footer=False),
     Key("minus", "zoom_out", "Zoom out", "charts", "more of the curve", face="-", footer=False),
@@ -130,34 +130,38 @@ CHARTS = (
     Key("r,0", "reset_scales", "The whole", "charts", "undo zooming and moving", face="r", footer=False),
 )
 RUNS = (
-    Key("enter", "select", "Watch", "runs", "turn to the marked run", footer=False, bound=False),
-    Key("space", "over", "Draw over", "runs", "draw its curves over those of the watched run, or stop it"),
+    Key("enter", "select", "Watch", "runs", "follow the marked run", footer=False, bound=False),
+    Key(
+        "space",
+        "over",
+        "Draw over",
+        "runs",
+        "draw its curves over those of the watched run, or remove them",
+    ),
     Key("escape,o", "dismiss", "Close", "runs", "change nothing", face="escape", footer=False),
 )
 CHAT = (
-    Key("enter", "submit", "Ask", "chat", "ask what is typed", footer=False, bound=False),
+    Key("enter", "submit", "Ask", "chat", "ask the typed question", footer=False, bound=False),
     Key("ctrl+o", "picture", "Picture", "chat", "choose a picture by path", face="^o"),
     Key("ctrl+r", "regenerate", "Again", "chat", "ask the last question again", face="^r"),
     Key("ctrl+t", "retry", "Warmer", "chat", "ask it again at a higher temperature", face="^t"),
     Key("ctrl+b", "compare", "Compare", "chat", "base and KORE side by side, or one", face="^b"),
     Key("ctrl+g", "adapter", "Model", "chat", "who answers next: KORE, the base, other adapters", face="^g"),
     Key("ctrl+s", "save", "Save", "chat", "write the conversation as Markdown", face="^s"),
-    Key("ctrl+l", "clear", "New", "chat", "begin a new conversation", face="^l"),
+    Key("ctrl+l", "clear", "New", "chat", "start a new conversation", face="^l"),
     Key("ctrl+c", "stop", "Stop", "chat", "stop the answer, not the program", face="^c"),
     Key(
         "up,down",
         "recall",
         "Earlier questions",
         "chat",
-        "back to the line, and on",
+        "put an earlier question into the line; below the newest, what was typed",
         face="up down",
         footer=False,
         bound=False,
     ),
     Key("pageup", "scroll_back", "Back", "chat", "a page back in the conversation", footer=False),
-    Key(
-        "pagedown", "scroll_on", "On", "chat", "a page on; at its end new answers are followed", footer=False
-    ),
+    Key("pagedown", "scroll_on", "On", "chat", "a page on; at the end, follow new answers", footer=False),
     Key(
         "backspace",
         "drop_picture",
@@ -186,10 +190,10 @@ def bindings(keys: Iterable[Key]) -> list[Binding]:
 
 def groups() -> dict[str, list[Key]]:
     """Keys by where they work, in reading order."""
-    found: dict[str, list[Key]] = {}
+    places: dict[str, list[Key]] = {}
     for key in ALL:
-        found.setdefault(key.place, []).append(key)
-    return found
+        places.setdefault(key.place, []).append(key)
+    return places
 
 
 def markdown() -> str:
@@ -197,7 +201,7 @@ def markdown() -> str:
     lines = [
         "# Keys of the dashboard and the chat",
         "",
-        "Made from `kore_cli/keys.py`; `?` shows the same.",
+        "Generated from `kore_cli/widgets/keys.py`; `?` shows the same.",
         "",
     ]
     for place, keys in groups().items():

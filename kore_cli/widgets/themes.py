@@ -73,7 +73,7 @@ class Palette:
 
 
 def styled(rich_style: str) -> str:
-    """A palette's colour, of a line or of a shade, as Textual's texts want it."""
+    """A palette's colour, of a line or a shade, in Textual's notation."""
     colour = rich_style.removeprefix("on ")
     return colour if colour.startswith("#") else f"ansi_{colour}"
 

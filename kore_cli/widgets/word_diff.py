@@ -1,4 +1,4 @@
-"""Which words changed between two answers."""
+"""Marks the words that differ between two answers."""
 
 from __future__ import annotations
 

@@ -69,7 +69,8 @@ def test_a_bad_line_names_file_line_and_reason_or_is_left_out(items: Path, tmp_p
     lines.insert(3, "{broken")
     items.write_text("\n".join(lines) + "\n")
     done = kore("augment", items, "-o", tmp_path / "out")
-    assert done.returncode == 3 and f"{items}:2" in said(done)[-1] and "kind" in said(done)[-1]
+    assert done.returncode == 3 and "2 faults" in said(done)[-3]
+    assert f"{items}:2: kind" in said(done)[-2] and f"{items}:4: not JSON" in said(done)[-1]
     assert not (tmp_path / "out").exists()
     done = kore("augment", items, "-o", tmp_path / "out", "--keep-going")
     assert done.returncode == 0 and objects(done.stdout)[0]["left_out"] == 2

@@ -38,7 +38,7 @@ def test_in_a_pipe_it_prints_one_json_snapshot_and_leaves(tmp_path: Path) -> Non
     assert done.returncode == 0 and done.stdout.count("\n") == 1
     value = json.loads(done.stdout)
     assert value["state"] == "finished" and value["step"] == 2 and value["metrics"]["loss"] is None
-    assert value["probes"] == {"adapted": 1, "new": 1, "kept": 0, "old": 0, "forgotten": 0}
+    assert value["probes"] == {"adapted": 1, "new": 1, "known_before": 0, "kept": 0, "old": 0, "forgotten": 0}
     assert value["best"]["path"] == "c/2" and value["next"].startswith("kore chat")
 
 

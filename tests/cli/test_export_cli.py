@@ -84,7 +84,7 @@ def test_a_run_is_exported_three_ways_with_its_card(tiny_llava: Path, new: Path,
     served = PeftModel.from_pretrained(served, str(tmp_path / "vllm" / "adapter"))
     for model in (stock, merged, served):
         assert torch.allclose(answer(model), expected, atol=1e-5)
-    assert made["vllm"]["run_in_vllm"] is False and made["vllm"]["rank"] in (8, 16, 32)
+    assert made["vllm"]["served"] == "./base" and made["vllm"]["rank"] in (8, 16, 32)
     for form in made:
         card = (tmp_path / form / "README.md").read_text()
         assert f"base_model: {tiny_llava}" in card

@@ -2,55 +2,59 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 from typer.testing import CliRunner
 
 from kore.errors import MissingArtefact, UsageError
 from kore_cli.chat import stdio as chat_pipe
-from kore_cli.commands.calibrate import calibrate
-from kore_cli.commands.train import train
 from kore_cli.main import app
 
-NONE = Path("nowhere")
+
+def fault(*arguments: str) -> BaseException | None:
+    return CliRunner().invoke(app, list(arguments)).exception
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank": "8", "budget": "1M"}, "--rank 8 has no effect beside --budget"),
-        ({"rank": "8", "keep_energy": 0.9}, "--rank 8 has no effect beside --keep-energy"),
-        ({"rank": "8", "setting": ["adapter.keep=0.9"]}, "--rank 8 has no effect beside --keep-energy"),
-        ({"new_covariance": NONE}, "--new-covariance has no effect on the paper's basis"),
-        ({"contrast": 0.0, "new_covariance": NONE}, "--new-covariance has no effect on the paper's basis"),
+        (["--rank", "8", "--budget", "1M"], "--rank 8 has no effect beside --budget"),
+        (["--rank", "8", "--keep-energy", "0.9"], "--rank 8 has no effect beside --keep-energy"),
+        (["--rank", "8", "--set", "adapter.keep=0.9"], "--rank 8 has no effect beside --keep-energy"),
+        (["--new-covariance", "nowhere"], "--new-covariance has no effect on the paper's basis"),
+        (
+            ["--contrast", "0", "--new-covariance", "nowhere"],
+            "--new-covariance has no effect on the paper's basis",
+        ),
     ],
 )
-def test_training_options_without_effect_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        train(data=str(NONE), **options)
+def test_training_options_without_effect_are_refused(options: list[str], message: str) -> None:
+    error = fault("train", "-d", "nowhere", *options)
+    assert isinstance(error, UsageError)
+    assert message in str(error)
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"rank": "auto", "budget": "1M"},  # the profile's own rank gives way too
-        {"keep_energy": 0.9, "budget": "1M"},
-        {"contrast": 0.5, "new_covariance": NONE},
-        {"setting": ["adapter.basis=contrast"], "new_covariance": NONE},
+        ["--rank", "auto", "--budget", "1M"],  # the profile's own rank gives way too
+        ["--keep-energy", "0.9", "--budget", "1M"],
+        ["--contrast", "0.5", "--new-covariance", "nowhere"],
+        ["--set", "adapter.basis=contrast", "--new-covariance", "nowhere"],
     ],
 )
-def test_training_options_that_go_together_are_not(options: dict[str, Any]) -> None:
-    with pytest.raises(MissingArtefact, match="no such file: nowhere"):
-        train(data=str(NONE), **options)
+def test_training_options_that_go_together_are_not(options: list[str]) -> None:
+    error = fault("train", "-d", "nowhere", *options)
+    assert isinstance(error, MissingArtefact)
+    assert "no such file: nowhere" in str(error)
 
 
 def test_new_samples_without_auto_layers_are_refused() -> None:
-    with pytest.raises(UsageError, match="--new has no effect without --layers auto"):
-        calibrate(new="new.jsonl")
-    with pytest.raises(MissingArtefact, match="no such file"):
-        calibrate(new="nowhere.jsonl", layers="auto")
+    error = fault("calibrate", "--new", "new.jsonl")
+    assert isinstance(error, UsageError)
+    assert "--new has no effect without --layers auto" in str(error)
+    error = fault("calibrate", "--new", "nowhere.jsonl", "--layers", "auto")
+    assert isinstance(error, MissingArtefact)
+    assert "no such file" in str(error)
 
 
 def test_a_rank_to_show_is_at_least_one() -> None:

@@ -112,7 +112,7 @@ def test_no_color_is_honoured_on_a_terminal() -> None:
     plain = on_a_terminal(sys.executable, "-c", HARNESS, "table", NO_COLOR="1")
     assert "K.A" in plain and "Working" in plain
     coloured = on_a_terminal(sys.executable, "-c", HARNESS, "table")
-    assert "\x1b[1m" in coloured
+    assert "\x1b[1;36m" in coloured
     assert "\x1b[3" not in plain and "\x1b[1m" not in plain, "neither colour nor bold"
 
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from kore.config import model_defaults
 from kore.config import resolve as profile
+from kore_cli.help import walk
 from kore_cli.main import app
 
 # with words that lead each command to its settings
@@ -33,11 +34,10 @@ class Resolved(Exception):
     """Ends a command once it has its settings."""
 
 
-def with_set(command: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
-    if any("--set" in each.opts for each in command.params):
-        yield " ".join(path)
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from with_set(inner, (*path, name))
+def with_set(command: Any) -> Iterator[str]:
+    for path, each in walk(command):
+        if any("--set" in parameter.opts for parameter in each.params):
+            yield " ".join(path)
 
 
 def keep_flags(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

@@ -386,7 +386,7 @@ def test_float16_is_refused_before_a_run_is_begun(tiny_llava: Path, data: Path, 
     from kore.errors import ProfileError
     from kore.workflows.train_run import run_training
 
-    with pytest.raises(ProfileError, match=r"model\.dtype: float16 is not trained in"):
+    with pytest.raises(ProfileError, match=r"model\.dtype: training in float16 is not supported"):
         run_training(wanted(tiny_llava, data, tmp_path / "run", **{"model.dtype": "float16"}))
     assert not (tmp_path / "run").exists()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from textual import events
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.pilot import Pilot
@@ -196,7 +197,7 @@ async def test_a_dropped_path_becomes_the_picture_and_backspace_drops_it(picture
         chat.app.query_one("#ask", Input).value = f"'{picture}'"
         await pilot.pause()
         assert chat.app.pictures == [picture] and chat.app.query_one("#ask", Input).value == ""
-        assert chat.app.query_one("#asking").display
+        assert chat.app.query_one("#attached").display
         await pilot.press("backspace")
         assert chat.app.pictures == []
 
@@ -223,14 +224,14 @@ async def test_switching_says_from_when_and_keeps_comparing_and_what_was_said_by
 
         await ask("Who?", ("base", "Bob"), ("kore", "Ada"))
         await pilot.press("ctrl+g")
-        assert "from demo   other from the next question" in chat.head() and chat.app.voices.compare
+        assert "from demo   other from the next question" in chat.head() and chat.app.speakers.compare
         await chat.type(pilot, "Who?")
         asked = chat.client.asked[-1]
         assert asked["use"] == "runs/other" and asked["compare"] is True
         assert [h["answers"] for h in asked["history"]] == [{"base": "Bob"}]  # the other one said nothing yet
         chat.client.say({"error": "no such run"})
         await pilot.pause()
-        assert "from demo   on" in chat.head() and chat.app.voices.compare  # it is the old one that answers
+        assert "from demo   on" in chat.head() and chat.app.speakers.compare  # it is the old one that answers
         await pilot.press("ctrl+g")
         await chat.type(pilot, "Who?")
         await chat.ready(pilot)
@@ -403,3 +404,68 @@ def test_a_name_that_is_nowhere_is_told_before_the_screen_opens(monkeypatch: pyt
     for name in ("runs/here", "here", "kore-tiny", "organisation/model"):
         open_all(name)
     assert opened == ["here", "here", "kore-tiny", "model"]
+
+
+def keys(text: str) -> list[events.Key]:
+    """Key events that a terminal sends at once, as it does for a drop without bracketed paste."""
+    return [events.Key("enter", None) if c == "\n" else events.Key(c, c) for c in text]
+
+
+async def test_text_typed_right_behind_a_path_stays_in_the_line(picture: str) -> None:
+    chat = Chat()
+    async with chat.app.run_test(size=(100, 30)) as pilot:
+        await chat.ready(pilot)
+        line = chat.app.query_one("#ask", Input)
+        for key in keys(f"'{picture}'Who is this?"):
+            chat.app.post_message(key)
+        await pilot.pause()
+        await chat.until(pilot, lambda: line.value == "Who is this?" and chat.app.pictures == [picture])
+
+
+async def test_text_typed_right_behind_enter_stays_in_the_line(picture: str) -> None:
+    chat = Chat()
+    async with chat.app.run_test(size=(100, 30)) as pilot:
+        await chat.ready(pilot)
+        line = chat.app.query_one("#ask", Input)
+        for key in keys(f"'{picture}' Who?\nWhere?"):
+            chat.app.post_message(key)
+        await chat.until(pilot, lambda: chat.client.asked and line.value == "Where?")
+        assert chat.client.asked[0]["text"] == "Who?" and chat.client.asked[0]["image"] == [picture]
+
+
+async def test_a_question_that_cannot_be_sent_returns_before_what_was_typed_since() -> None:
+    chat = Chat()
+    async with chat.app.run_test(size=(100, 30)) as pilot:
+        await chat.ready(pilot)
+        chat.client.say({"closed": 1, "words": "killed"})
+        await chat.until(pilot, lambda: "killed" in chat.head())
+        line = chat.app.query_one("#ask", Input)
+        for key in keys("Who?\nWhere?"):
+            chat.app.post_message(key)
+        await chat.until(pilot, lambda: line.value == "Who? Where?")
+
+
+async def test_recalling_an_earlier_question_keeps_the_one_being_typed() -> None:
+    chat = Chat()
+    async with chat.app.run_test(size=(100, 30)) as pilot:
+        await chat.ready(pilot)
+        await chat.type(pilot, "Who?")
+        await chat.done(pilot, ("kore", "Ada"))
+        line = chat.app.query_one("#ask", Input)
+        line.value = "And where"
+        await pilot.press("up")
+        assert line.value == "Who?"
+        await pilot.press("down")
+        assert line.value == "And where"
+
+
+async def test_every_line_of_a_paste_arrives(picture: str) -> None:
+    chat = Chat()
+    async with chat.app.run_test(size=(100, 30)) as pilot:
+        await chat.ready(pilot)
+        line = chat.app.query_one("#ask", Input)
+        chat.app.post_message(events.Paste("Who is this,\nand where?"))
+        await chat.until(pilot, lambda: line.value == "Who is this, and where?")
+        line.value = ""
+        chat.app.post_message(events.Paste(f"'{picture}'\n'{picture}'"))
+        await chat.until(pilot, lambda: line.value == "" and chat.app.pictures == [picture, picture])

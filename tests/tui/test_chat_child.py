@@ -33,7 +33,7 @@ async def talk(app):
             while not so():
                 assert app.closed is None, app.closed
                 await pilot.pause(0.05)
-        await until(lambda: app.voices.models)
+        await until(lambda: app.speakers.models)
         app.query_one("#ask", Input).value = "Which country is this?"
         await pilot.press("enter")
         await until(lambda: app.exchanges and app.exchanges[0].done)

@@ -13,8 +13,8 @@ from textual.widgets._footer import FooterKey
 
 from kore.artifacts.run import title_of
 from kore_cli.chat.child import ChatClient
-from kore_cli.chat.header import why_gone
-from kore_cli.chat.speakers import Voices
+from kore_cli.chat.header import exit_reason
+from kore_cli.chat.speakers import Speakers
 from tests.tui.test_chat import Chat
 
 
@@ -53,10 +53,10 @@ async def test_whom_the_command_named_is_asked_also_while_the_model_loads(who: s
 
 def test_kore_is_the_adapter_whatever_its_method() -> None:
     for models, expected in ((["rag", "lora", "base"], "lora"), (["base"], "base")):
-        voices = Voices("x", who="kore", compare=False)
-        assert voices.ask() == {"model": "kore"}
-        voices.ready(models)
-        assert voices.answering == [expected] and voices.ask() == {"model": expected}
+        speakers = Speakers("x", who="kore", compare=False)
+        assert speakers.ask() == {"model": "kore"}
+        speakers.ready(models)
+        assert speakers.answering == [expected] and speakers.ask() == {"model": expected}
 
 
 async def test_an_error_leaves_whole_answers_as_they_are() -> None:
@@ -83,14 +83,14 @@ async def test_an_error_leaves_whole_answers_as_they_are() -> None:
     ],
 )
 def test_why_the_model_has_gone_is_its_last_error_with_the_next_step(words: str, shown: str) -> None:
-    assert why_gone(words, 4) == shown
+    assert exit_reason(words, 4) == shown
 
 
 async def test_the_reason_why_the_model_has_gone_is_shown_also_where_there_is_none() -> None:
     chat = Chat()
     async with chat.app.run_test(size=(100, 30)) as pilot:
         chat.client.say({"closed": 4, "words": "\n"})
-        await chat.until(pilot, lambda: "the model has gone: exit code 4" in chat.head())
+        await chat.until(pilot, lambda: "the model process ended: exit code 4" in chat.head())
 
 
 async def test_keys_of_the_chat_rest_behind_a_window(picture: Path) -> None:
@@ -112,7 +112,7 @@ async def test_keys_of_the_chat_rest_behind_a_window(picture: Path) -> None:
             assert len(chat.app.screen_stack) == 2
             await pilot.press(closed)
             await chat.until(pilot, lambda: len(chat.app.screen_stack) == 1)
-        assert talk.scroll_y == before and not chat.app.voices.compare and not list(Path().glob("*.md"))
+        assert talk.scroll_y == before and not chat.app.speakers.compare and not list(Path().glob("*.md"))
         assert len(chat.client.asked) == len(chat.app.exchanges) == 1 and "answers: kore" in chat.head()
         assert chat.app.pictures == [str(picture)] and chat.app.query_one("#ask", Input).value == ""
         assert "compare" in {k.action for k in chat.app.screen.query(FooterKey)}
@@ -136,8 +136,8 @@ async def test_turning_to_another_model_where_there_is_none_says_so() -> None:
         await pilot.press("ctrl+g")
         await chat.ready(pilot)
         await pilot.press("ctrl+g")
-        assert told(chat) == ["the model is still loading", "nobody else can answer"]
-        assert chat.app.voices.who == "base"
+        assert told(chat) == ["the model is still loading", "no other model can answer"]
+        assert chat.app.speakers.who == "base"
 
 
 def child(tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_a_child_is_ended_and_its_pipes_are_closed(
     client = ChatClient([], lambda event: started.set())
     assert started.wait(20)
     if stubborn:
-        monkeypatch.setattr("kore_cli.chat.child.PATIENCE", 0.2)
+        monkeypatch.setattr("kore_cli.chat.child.EXIT_TIMEOUT", 0.2)
     client.close()
     process = client._process
     assert process.returncode == (-9 if stubborn else 0)
@@ -172,6 +172,6 @@ def test_what_a_child_prints_that_is_no_object_are_words(
     child(tmp_path, """printf '3\\n[1]\\n{"ready": true}\\nnoise\\n'; exit 4""", monkeypatch)
     events: list[dict[str, Any]] = []
     client = ChatClient([], events.append)
-    client._ear.join(timeout=20)
+    client._stdout_thread.join(timeout=20)
     client.close()
     assert events == [{"ready": True}, {"closed": 4, "words": "3\n[1]\nnoise"}]

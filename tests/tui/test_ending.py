@@ -97,11 +97,11 @@ def test_a_dashboard_that_fails_says_that_its_training_goes_on(
     try:
         assert ended(lambda: watching.watch([], Path("run"), images="off")) == 1
         said = capsys.readouterr().err
-        assert f"training goes on (process {child.process.pid})" in said and "no such widget" in said
+        assert f"training continues (process {child.process.pid})" in said and "no such widget" in said
     finally:
         child.process.kill()
         child.process.wait()
-        child.words.unlink()
+        child.output.unlink()
 
 
 @pytest.mark.usefixtures("headless")
@@ -142,8 +142,8 @@ def test_a_training_that_failed_leaves_its_words_and_its_exit_code(
     child = left(code)
     assert f"{child.complaint()}\n" == how
     assert watching.farewell(child, Path("run")) == exit_code
-    assert capsys.readouterr().err == f"{how}all that it said: {child.words}\n" and child.words.is_file()
-    child.words.unlink()
+    assert capsys.readouterr().err == f"{how}its full output: {child.output}\n" and child.output.is_file()
+    child.output.unlink()
     assert child.complaint() == how.split("\n")[0]
 
 
@@ -151,7 +151,7 @@ def test_a_training_that_failed_leaves_its_words_and_its_exit_code(
 def test_a_training_that_ended_well_leaves_nothing(code: int, capsys: pytest.CaptureFixture[str]) -> None:
     child = left(f"raise SystemExit({code})")
     assert watching.farewell(child, Path("run")) == code
-    assert bool(capsys.readouterr().err) == bool(code) and not child.words.exists()
+    assert bool(capsys.readouterr().err) == bool(code) and not child.output.exists()
 
 
 def test_a_training_that_goes_on_is_named_with_all_that_is_needed_to_find_it(
@@ -163,11 +163,11 @@ def test_a_training_that_goes_on_is_named_with_all_that_is_needed_to_find_it(
         assert watching.farewell(child, Path("my runs/a")) == 0
         said = capsys.readouterr().err
         assert "kore dashboard 'my runs/a'\n" in said and f"kill -INT {child.process.pid}\n" in said
-        assert str(child.words) in said and child.words.is_file()
+        assert str(child.output) in said and child.output.is_file()
     finally:
         child.process.kill()
         child.process.wait()
-        child.words.unlink()
+        child.output.unlink()
 
 
 @pytest.mark.parametrize(

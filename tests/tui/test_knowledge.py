@@ -116,7 +116,7 @@ async def test_a_run_without_trees_has_nothing_of_the_run_before(make_run: Make,
         assert isinstance(app.screen, KnowledgeScreen) and app.screen.table()[1]
         app.watch_run(bare)
         await settle(pilot, "y", "e")
-        assert "no knowledge trees found" in text(app, "#nothing")
+        assert "no knowledge trees: this run" in text(app, "#nothing")
         assert not app.screen.table()[1] and not list(Path().glob("*.csv"))
         assert "Fiji" not in app.clipboard
         app.watch_run(Path("run"))

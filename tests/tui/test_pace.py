@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from kore_cli.dashboard import app
-from kore_cli.dashboard.app import REDRAW, SELDOMEST, KoreApp, Pace
+from kore_cli.dashboard.app import KoreApp
+from kore_cli.dashboard.watching_app import MAX_WAIT, MIN_WAIT, Pace
 
 
-@pytest.mark.parametrize(("cost", "wait"), [(0.05, SELDOMEST), (0.004, 0.8), (0.0001, REDRAW)])
+@pytest.mark.parametrize(("cost", "wait"), [(0.05, MAX_WAIT), (0.004, 0.8), (0.0001, MIN_WAIT)])
 def test_looks_take_their_share_of_a_core_or_come_at_their_seldomest(
     monkeypatch: pytest.MonkeyPatch, cost: float, wait: float
 ) -> None:
@@ -50,7 +51,7 @@ def test_there_are_four_looks_a_second_while_the_past_of_any_run_is_read(
         if len(begun) == 9:
             seen._stop.set()
 
-    seen._nudge = SimpleNamespace(wait=wait, clear=lambda: None)  # type: ignore[assignment]
+    seen._wake = SimpleNamespace(wait=wait, clear=lambda: None)  # type: ignore[assignment]
     monkeypatch.setattr(seen, "post_message", lambda message: True)
     seen._watch()
     gaps = [b - a for a, b in pairwise(begun[1:])]

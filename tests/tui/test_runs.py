@@ -90,7 +90,7 @@ async def test_the_list_of_runs_is_read_beside_the_screen(
     make_run(1, name="home/a")
     readers = []
     monkeypatch.setattr(
-        "kore_cli.screens.runs.all_runs", lambda: readers.append(current_thread()) or all_runs()
+        "kore_cli.render.runs.all_runs", lambda: readers.append(current_thread()) or all_runs()
     )
     app = open_app(Path("home/a"))
     async with app.run_test(size=(80, 24)) as pilot:
@@ -105,7 +105,7 @@ async def test_a_list_that_takes_longer_than_its_turn_is_shown_all_the_same(
     make_run(1, name="home/a")
     go_on, readings = Event(), []
     monkeypatch.setattr(
-        "kore_cli.screens.runs.all_runs", lambda: readings.append(go_on.wait(30)) or all_runs()
+        "kore_cli.render.runs.all_runs", lambda: readings.append(go_on.wait(30)) or all_runs()
     )
     app = open_app(Path("home/a"))
     async with app.run_test(size=(80, 24)) as pilot:

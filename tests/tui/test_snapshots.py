@@ -53,7 +53,7 @@ def test_the_list_of_runs_looks_as_it_did(
     size: tuple[int, int], snap_compare: Any, make_run: Any, open_app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KORE_HOME", "home")
-    monkeypatch.setattr("kore_cli.screens.runs.time.time", lambda: NOW)
+    monkeypatch.setattr("kore_cli.render.runs.time.time", lambda: NOW)
     for age, (name, status) in enumerate((("kore", "finished"), ("lora", "interrupted"), ("new", "failed"))):
         make_run(40, name=f"home/{name}", status=status)
         os.utime(f"home/{name}/run.json", (NOW - age, NOW - age))

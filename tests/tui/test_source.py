@@ -118,7 +118,7 @@ def test_the_machine_of_a_run_that_tells_no_readings_is_asked(
     ("values", "why"),
     [
         ({"host": "node9"}, "no readings from node9, another machine"),
-        ({"status": "finished", "ended": 2000.0}, "no readings: the run told none"),
+        ({"status": "finished", "ended": 2000.0}, "no readings: the run logged none"),
     ],
     ids=["elsewhere", "over"],
 )

@@ -93,6 +93,8 @@ def test_a_loss_that_is_not_a_number_is_marked_and_forgotten_once_it_is_one_agai
     [
         ("new", False, True, "adapted"),
         ("new", False, False, "not yet"),
+        ("new", True, True, "known before"),
+        ("new", True, False, "forgotten"),
         ("old", True, True, "kept"),
         ("old", True, False, "forgotten"),
         ("old", False, True, "gained"),
@@ -104,6 +106,15 @@ def test_a_probe_is_judged_by_its_kind_and_what_the_base_knew(
 ) -> None:
     state = reduce(DashboardState(), [probe(5, right, kind, base_right)])
     assert state.probes["q"].verdict() == verdict and state.counts() == {verdict: 1}
+
+
+def test_questions_that_the_base_already_knew_do_not_count_as_adapted() -> None:
+    events = [
+        {**probe(5, True, "new", base_right), "id": name}
+        for name, base_right in zip("ab", (True, False), strict=True)
+    ]
+    tally = reduce(DashboardState(), events).tally()
+    assert (tally.adapted, tally.new, tally.known, tally.forgotten) == (1, 1, 1, 0)
 
 
 def test_answers_of_a_later_run_from_an_earlier_checkpoint_replace_the_old_ones() -> None:

@@ -83,7 +83,7 @@ def test_watch_shows_the_training_and_leaving_leaves_it_running(
         try:
             assert state.status == "running" and loaded_torch(state.pid) and not loaded_torch(seen.pid)
             seen.press("q")
-            seen.wait_for("training goes on", 60)
+            seen.wait_for("training continues", 60)
             assert ended(seen) == 0 and f"kill -INT {state.pid}" in seen.text().replace("\n", " ")
             seen.__exit__()  # now the terminal is closed, too
             assert loaded_torch(state.pid) and Run(run).state().status == "running"

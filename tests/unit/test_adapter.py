@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -103,6 +106,67 @@ def test_batched_and_single_answers_agree_and_the_adapter_can_be_off(tiny_llava:
     single = Engine(backbone, batch=1, max_new_tokens=6).answer(prompts, adapter=False)
     assert batched == single
     assert "".join(Engine(backbone, max_new_tokens=6).stream(prompts[0])).strip() == batched[0]
+
+
+def noisy(folder: Path) -> Backbone:
+    """A backbone whose adapter changes its answers."""
+    torch.manual_seed(5)
+    backbone = with_adapter(folder)
+    with torch.no_grad():
+        for name, p in backbone.model.named_parameters():
+            if "lora_B" in name:
+                p.normal_(std=1.0)
+    return backbone
+
+
+def test_closing_a_stream_ends_its_thread_and_the_next_answer_is_the_adapters(tiny_llava: Path) -> None:
+    engine = Engine(noisy(tiny_llava), max_new_tokens=400)
+    engine.backbone.model.generation_config.eos_token_id = None  # answers never end by themselves
+    ask = Prompt.ask("What is the capital?")
+    short = Engine(engine.backbone, max_new_tokens=8)
+    tuned, base = short.answer([ask])[0], short.answer([ask], adapter=False)[0]
+    assert tuned != base
+    before = threading.active_count()
+    for close in (True, False):
+        pieces = engine.stream(ask, adapter=False)
+        next(pieces)
+        assert threading.active_count() == before + 1
+        if close:
+            pieces.close()
+        del pieces
+        assert threading.active_count() == before
+        assert short.answer([ask])[0] == tuned
+    assert short.answer([ask], adapter=False)[0] == base
+
+
+def test_an_answer_waits_for_a_stream_that_is_still_open(tiny_llava: Path) -> None:
+    engine = Engine(noisy(tiny_llava), max_new_tokens=60)
+    engine.backbone.model.generation_config.eos_token_id = None
+    ask = Prompt.ask("What is the capital?")
+    tuned, base = engine.answer([ask])[0], engine.answer([ask], adapter=False)[0]
+    pieces = engine.stream(ask, adapter=False)
+    first = next(pieces)
+    assert engine.answer([ask])[0] == tuned
+    assert (first + "".join(pieces)).strip() == base
+
+
+LEFT_OPEN = """
+import sys
+from kore.models.generate import Engine, Prompt
+from kore.models.load import load
+from kore.config.resolve import ModelSection
+engine = Engine(load(ModelSection(id=sys.argv[1])), max_new_tokens=100_000)
+engine.backbone.model.generation_config.eos_token_id = None
+pieces = engine.stream(Prompt.ask("Peru"))
+next(pieces)
+"""
+
+
+def test_a_program_that_leaves_a_stream_open_ends_well(tiny_llava: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN, tiny_llava], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_missing_or_unexpected_key_is_an_error(tiny_llava: Path, tmp_path: Path) -> None:

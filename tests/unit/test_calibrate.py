@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,15 +16,14 @@ from kore.data.records import Sample
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.io.files import read_json
 from kore.models.families import language_linears
-from kore.models.load import Backbone, load
-from kore.models.offload import open_skeleton
+from kore.models.load import Backbone, dense, load
+from kore.models.offload import Shards, open_skeleton
 from kore.models.processing import Encoder
 from kore.nullspace.adapter_init import build, factors
 from kore.nullspace.calibrate import Calibration, calibrate
 from kore.nullspace.covariance import Covariance, shard
 from kore.nullspace.factor_cache import find, keep
 from kore.nullspace.spectra import write_spectra
-from kore.workflows.launch import Place
 from kore.workflows.run_factors import run_factors
 
 
@@ -126,11 +127,11 @@ def test_a_calibration_that_lost_its_last_layers_goes_on_and_gives_the_same(
     class Killed(Exception):
         pass
 
-    def kill(done: object) -> None:
+    def kill(*report: object) -> None:
         raise Killed
 
     with pytest.raises(Killed):
-        stopped.run(tmp_path / "b", on_layer=kill)
+        stopped.run(tmp_path / "b", progress=kill)
     assert shard(tmp_path / "b", 0).exists() and not shard(tmp_path / "b", 1).exists()
     with pytest.raises(MissingArtefact, match="not finished"):
         Covariance(tmp_path / "b")
@@ -140,9 +141,9 @@ def test_a_calibration_that_lost_its_last_layers_goes_on_and_gives_the_same(
         samples,
         CalibrateSection(batch=4),
         tmp_path / "b",
-        on_layer=lambda d: layers.append(d.layer),
+        progress=lambda stage, done, total=None, note="": layers.append(note),
     )
-    assert layers == [1]
+    assert layers == ["layer 1"]
     assert close(matrices(whole), matrices(resumed), 1e-12)
 
 
@@ -159,7 +160,9 @@ def test_a_finished_folder_is_kept_and_other_settings_are_refused(
 ) -> None:
     calibrate(backbone, samples, CalibrateSection(), tmp_path / "c")
     again: list[object] = []
-    calibrate(backbone, samples, CalibrateSection(), tmp_path / "c", on_layer=again.append)
+    calibrate(
+        backbone, samples, CalibrateSection(), tmp_path / "c", progress=lambda *report: again.append(report)
+    )
     assert not again
     with pytest.raises(UsageError, match="with_answers: False -> True"):
         calibrate(backbone, samples, CalibrateSection(with_answers=True), tmp_path / "c")
@@ -221,9 +224,34 @@ def test_weights_from_disk_layer_by_layer_give_the_same_matrices(
     assert all(p.is_meta for p in backbone.model.parameters())
     a, b = (
         factors(source, covariance, AdapterSection(rank=3))
-        for source, covariance in ((whole.model, first), (weights.shards.weight, second))
+        for source, covariance in ((whole.model, first), (weights.shards, second))
     )
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("settings", [{"rank": 3}, {"keep": 0.9}, {"budget": "4k"}])
+def test_each_weight_is_read_once(
+    tiny_llava: Path,
+    samples: list[Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+) -> None:
+    backbone, weights = open_skeleton(ModelSection(id=str(tiny_llava)))
+    job = Calibration(backbone, samples, CalibrateSection(batch=4), weights=weights)
+    covariance = job.run(tmp_path / "c")
+    reads: Counter[str] = Counter()
+    tensor = Shards.tensor
+    monkeypatch.setattr(Shards, "tensor", lambda self, name: reads.update([name]) or tensor(self, name))
+    made = build(weights.shards, covariance, AdapterSection(**settings))
+    assert reads == {f"{name}.weight": 1 for name in made.a}
+    reads.clear()
+    monkeypatch.setattr(
+        "kore.nullspace.adapter_init.dense", lambda linear: reads.update([linear]) or dense(linear)
+    )
+    whole = load(ModelSection(id=str(tiny_llava)))
+    build(whole.model, covariance, AdapterSection(**settings))
+    assert set(reads.values()) == {1} and len(reads) == len(made.a)
 
 
 def test_factors_kept_beside_a_covariance_are_those_that_training_takes(
@@ -234,13 +262,13 @@ def test_factors_kept_beside_a_covariance_are_those_that_training_takes(
     job = Calibration(backbone, samples, CalibrateSection(batch=4), weights=weights)
     covariance = job.run(tmp_path / "c")
     assert find(covariance, section) is None
-    keep(weights.shards.weight, covariance, section)
+    keep(weights.shards, covariance, section)
     whole = load(model)
     computed = build(whole.model, covariance, section)
     assert find(covariance, AdapterSection(rank=2)) is None
     monkeypatch.setattr("kore.nullspace.adapter_init.build", None)  # nothing is computed again
     (tmp_path / "run").mkdir()
-    taken = run_factors(tmp_path / "run", whole, covariance, section, Place(0, 0, 1))
+    taken = run_factors(tmp_path / "run", whole, covariance, section)
     assert taken.keys() == computed.a.keys()
     assert all(torch.equal(taken[name], computed.a[name]) for name in taken)
     found = find(covariance, section)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from kore.config.resolve import Profile
+from kore.distributed import World
 from kore.errors import DataError, ProfileError, UsageError
 from kore.io.files import read_json
 from kore.io.jsonl import write_jsonl
 from kore.nullspace.covariance import shard
-from kore.nullspace.parallel import Ranks
 from kore.workflows import calibrate_run as jobs
 from kore.workflows.calibrate_run import HELD_OUT, INTERFERENCE, SPECTRA, CalibrateJob
 from tests.held import held
@@ -69,7 +69,7 @@ def test_held_out_samples_that_cannot_be_summed_are_found_before_the_others_are(
 ) -> None:
     job = CalibrateJob(profile(tiny_llava, old, {"rank": 2}), tmp_path / "c")
     assert job.held is not None
-    job.held.ranks = Ranks(0, 2)  # one batch for two processes
+    job.held.world = World(0, 2)  # one batch for two processes
     with pytest.raises(UsageError, match="1 batches are too few for 2 processes"):
         job.run()
     assert not shard(tmp_path / "c", 0).exists()

@@ -4,56 +4,30 @@ from __future__ import annotations
 
 import base64
 import csv
-import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from PIL import Image
 
 from kore.config.schema import ONEVISION_SUBSETS
 from kore.data.benchmark_prompts import PromptForm
 from kore.data.benchmarks import NAMES, OWN_KINDS
+from kore.data.onevision import Subset, draw
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.evaluation.benchmark_suite import load_benchmark, load_own
 from kore.evaluation.suite_options import SuiteOptions
 from kore.io.jsonl import write_jsonl
 from kore.nullspace import bench
 from kore.nullspace.sources import Source, collect, collect_others, parse_source
+from tests.parquet import png, write_onevision
 from tests.tsv import picture, write_all, write_tsv
-
-
-def png(shade: int = 90) -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", (8, 8), (shade, 20, 30)).save(stream, "PNG")
-    return stream.getvalue()
 
 
 @pytest.fixture
 def onevision(tmp_path: Path) -> Path:
-    """Four subsets of twelve rows in two files and several row groups; every third row is unusable."""
-    pa = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    root = tmp_path / "data" / "onevision"
-    for name in ONEVISION_SUBSETS:
-        (root / name).mkdir(parents=True)
-        for part in range(2):
-            rows = []
-            for n in range(part * 6, part * 6 + 6):
-                data = [png(n), b"broken", None][(n % 3 == 0) + (n % 6 == 0)]
-                turns = [
-                    {"from": "human", "value": f"<image>\nQuestion {n}?"},
-                    {"from": "gpt", "value": f"Answer {n}"},
-                ]
-                rows.append(
-                    {"id": f"{n}", "image": {"bytes": data, "path": f"{n}.png"}, "conversations": turns}
-                )
-            parquet.write_table(
-                pa.Table.from_pylist(rows),
-                root / name / f"train-{part:05d}-of-00002.parquet",
-                row_group_size=4,
-            )
-    return root
+    """A copy in which every third row is unusable."""
+    return write_onevision(tmp_path / "data" / "onevision")
 
 
 def test_sources_are_read_with_their_counts() -> None:
@@ -80,6 +54,37 @@ def test_onevision_draws_evenly_and_replaces_what_cannot_be_used(
     again = collect(source, 233, tmp_path / "v")
     assert [s.id for s in again] == [s.id for s in drawn]
     assert [s.id for s in collect(source, 7, tmp_path / "u")] != [s.id for s in drawn]
+
+
+def test_onevision_draws_the_same_rows_whatever_the_order_of_reading(onevision: Path, tmp_path: Path) -> None:
+    drawn = draw(onevision, 10, 7, tmp_path / "w")
+    numbers = [[s.id.rpartition("/")[2] for s in drawn if s.id.startswith(n)] for n in ONEVISION_SUBSETS]
+    assert numbers == [["5", "2", "1"], ["10", "1", "4"], ["8", "1"], ["5", "10"]]
+    assert all(s.conversations[1].value == f"Answer {s.id.rpartition('/')[2]}" for s in drawn)
+
+
+def test_onevision_reads_a_row_group_once_and_leaves_no_file_open(
+    onevision: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    opened, read = [], []
+    init, iterate = parquet.ParquetFile.__init__, parquet.ParquetFile.iter_batches
+
+    def opening(self: Any, *args: Any, **options: Any) -> None:
+        opened.append(self)
+        init(self, *args, **options)
+
+    def reading(self: Any, *args: Any, row_groups: list[int], **options: Any) -> Any:
+        read.append((str(args), *row_groups))
+        return iterate(self, *args, row_groups=row_groups, **options)
+
+    monkeypatch.setattr(parquet.ParquetFile, "__init__", opening)
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", reading)
+    subset = Subset(onevision, ONEVISION_SUBSETS[0])
+    rows = dict(subset.read_rows([11, 0, 5, 1, 4]))
+    assert [rows[n]["id"] for n in (0, 1, 4, 5, 11)] == ["0", "1", "4", "5", "11"]
+    assert len(read) == 3  # rows 0 and 1, rows 4 and 5, row 11
+    assert all(file.closed for file in opened)
 
 
 def test_onevision_that_is_not_here_names_the_command_and_the_setting(tmp_path: Path) -> None:

@@ -202,8 +202,8 @@ def test_calibration_sees_the_inputs_of_the_model_as_it_now_is(
         assert torch.allclose(c, expected.matrix(site), rtol=1e-3, atol=1e-4 * float(c.diagonal().max()))
         moved = max(moved, float((c - untouched.matrix(site)).norm() / c.norm()))
     assert moved > 0.05
-    a = build(stacked.weight, found, AdapterSection(rank=2)).a
-    b = build(merged.weight, found, AdapterSection(rank=2)).a
+    a = build(stacked, found, AdapterSection(rank=2)).a
+    b = build(merged, found, AdapterSection(rank=2)).a
     assert all(torch.allclose(a[n], b[n], atol=1e-3) for n in a)
 
 
@@ -222,7 +222,7 @@ def test_calibration_from_disk_puts_the_earlier_adapter_on_too(
         )
         found.append(job.run())
         name = next(iter(job.calibration.backbone.earlier.low_rank.factors))  # type: ignore[union-attr]
-        assert torch.allclose(job.weight_of(name), read_weight(tiny_llava, chain["three"], name), atol=1e-6)
+        assert torch.allclose(job.weight(name), read_weight(tiny_llava, chain["three"], name), atol=1e-6)
     memory, disk = found
     for site in memory.sites:
         assert torch.allclose(memory.matrix(site), disk.matrix(site), rtol=1e-5, atol=1e-5)

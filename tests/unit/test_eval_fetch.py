@@ -18,6 +18,7 @@ from kore.config.schema import ONEVISION_SUBSETS
 from kore.errors import DataError, ProviderError, UsageError
 from kore.evaluation.benchmark_files import Fetcher, unpack
 from kore.io.download import Limits, download, get_json, is_public
+from kore.progress import silent
 
 DATA = bytes(range(256)) * 4000
 LOCAL = Limits(private=True, seconds=5)
@@ -217,7 +218,7 @@ def test_lists_come_as_json(mirror: str) -> None:
 
 
 def _fetcher(mirror: str, folder: Path) -> Fetcher:
-    return Fetcher(folder, LOCAL, lambda name: lambda have, total: None, mirror + "/utils/", mirror)
+    return Fetcher(folder, LOCAL, silent, mirror + "/utils/", mirror)
 
 
 def test_onevision_is_four_subsets_and_nothing_else(mirror: str, tmp_path: Path) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from kore import distributed
 from kore.config.resolve import ModelSection
 from kore.data.task import Task, TaskImage, UserTurn
+from kore.distributed import World
 from kore.errors import DataError
 from kore.evaluation.agreement import load_agreement
 from kore.evaluation.predictions import Key, Predictions
 from kore.evaluation.questions import load_questions
-from kore.evaluation.runner import World, evaluate
+from kore.evaluation.runner import evaluate
 from kore.models.generate import Engine, Prompt
 from kore.models.load import Backbone, load
 
@@ -115,15 +118,20 @@ def test_a_changed_question_a_changed_model_or_other_settings_are_asked_again(tm
     assert len(coarser.asked) == 3
 
 
-def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
+def test_the_result_does_not_depend_on_the_number_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "broadcast", lambda value: value)  # there is no group in this process
     path = _questions(tmp_path)
     alone = _run(Parrot(), path, tmp_path / "one").scored["q"]
     for rank in (2, 1, 0):
-        result = _run(Parrot(), path, tmp_path / "many", world=World(rank, 3))
+        monkeypatch.setattr(distributed, "current", partial(World, rank, 3))
+        result = _run(Parrot(), path, tmp_path / "many")
         assert bool(result.scored) is (rank == 0)
     assert result.scored["q"].samples == alone.samples
     more = Parrot()
-    _run(more, path, tmp_path / "many", world=World(0, 1))
+    monkeypatch.setattr(distributed, "current", World)
+    _run(more, path, tmp_path / "many")
     assert not more.asked
 
 

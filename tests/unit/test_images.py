@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageCms
 
+from kore.demo.archive import demo_data
 from kore.errors import DataError
 from kore.io.images import check_image, open_as_vlmevalkit, open_image, to_rgb
 from kore.training.dataset import check_pictures, located
@@ -199,7 +200,7 @@ def test_the_opener_is_light() -> None:
 
 
 def test_the_packaged_demo_images_are_unchanged_by_the_opener() -> None:
-    folder = Path(__file__).parents[2] / "kore" / "demo"
+    folder = demo_data()
     paths = sorted(folder.rglob("*.png"))[::40]
     assert paths
     for path in paths:

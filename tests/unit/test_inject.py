@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,18 @@ from typer.testing import CliRunner
 from kore.artifacts.events import EventTail, segments
 from kore.artifacts.run import Run, run_at
 from kore.config.resolve import resolve
+from kore.data.records import Sample, read_records
 from kore.errors import DataError, KoreError, MissingArtefact, UsageError
 from kore.evaluation.agreement import load_agreement
 from kore.evaluation.suites import resolve_suites
 from kore.workflows import inject
-from kore.workflows.inject import Request, choice, plan, run_inject
+from kore.workflows.inject import Request, plan, run_inject
+from kore.workflows.injection_suites import suite_options
 from kore.workflows.retention_samples import PROTECTED, old_samples
 from kore_cli.main import app
 from tests.held import held
+from tests.tsv import picture as encoded
+from tests.tsv import write_tsv
 
 
 def write_items(folder: Path, count: int = 2) -> Path:
@@ -177,8 +182,9 @@ def test_an_item_without_a_picture_is_refused_before_anything_runs(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("images", ["none", "local:more"])
 def test_a_folder_of_other_items_is_refused_with_the_way_to_teach_these_after_them(
-    tmp_path: Path, tiny_llava: Path
+    tmp_path: Path, tiny_llava: Path, images: str
 ) -> None:
     from kore.augment.inputs import input_hashes, manifest_of
 
@@ -187,7 +193,8 @@ def test_a_folder_of_other_items_is_refused_with_the_way_to_teach_these_after_th
     assert wanted.out is not None
     tree = wanted.out / "tree"
     tree.mkdir(parents=True)
-    manifest_of(wanted.resolved.profile.augment, 0, None, input_hashes(items), {}).write(tree)
+    settings = wanted.resolved.profile.augment.model_copy(update={"images": images})
+    manifest_of(settings, 0, None, input_hashes(items), {}).write(tree)
     assert plan(wanted).items == items
     write_items(tmp_path, 3)
     with pytest.raises(UsageError, match="holds other items") as caught:
@@ -214,7 +221,7 @@ def test_what_is_new_is_the_items_alone_and_a_question_file_is_of_old_knowledge(
     asked = {"question_id": "1", "image": None, "text": "Is it day?", "answer": "Yes"}
     (tmp_path / "mine.jsonl").write_text(json.dumps({**asked, "type": "x", "cnn_wiki_type": "wiki"}) + "\n")
     mine = str(tmp_path / "mine.jsonl")
-    assert [s.role for s in resolve_suites([mine], choice(wanted))] == ["retention"]
+    assert [s.role for s in resolve_suites([mine], suite_options(wanted.data_dir))] == ["retention"]
     plan(replace(wanted, suites=(mine,)))
     with pytest.raises(UsageError, match="asks for new knowledge") as caught:
         plan(replace(wanted, suites=(f"{mine}:adaptation",)))
@@ -272,6 +279,45 @@ def test_what_a_method_trains_with_is_never_asked(tmp_path: Path, tiny_llava: Pa
     assert old_samples(profile, tmp_path / "out", needed=True) == drawn
     assert old_samples(profile, tmp_path / "out", needed=True, restart=True) == drawn
     assert drawn.given.read_bytes() == before
+
+
+@pytest.mark.parametrize("needed", [False, True])
+def test_a_changed_source_of_old_samples_is_drawn_again(tmp_path: Path, needed: bool) -> None:
+    old = tmp_path / "old.jsonl"
+
+    def write(answer: str, shade: int) -> None:
+        Image.new("RGB", (8, 8), (shade, 0, 0)).save(tmp_path / "old.png")
+        turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": answer}]
+        lines = [{"id": str(n), "image": "old.png", "conversations": turns} for n in range(6)]
+        old.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    profile = resolve("tiny", {"calibrate.samples": [f"{old}:4"]}).profile
+    seen = []
+    for answer, shade in (("Yes", 0), ("No", 0), ("No", 99), ("Yes", 0)):
+        write(answer, shade)
+        drawn = old_samples(profile, tmp_path / "out", needed=needed)
+        seen.append(drawn)
+        assert answer in drawn.asked.read_text()
+    assert seen[0] == seen[3] and len({found.asked for found in seen}) == 3
+
+
+def test_a_benchmark_whose_images_changed_is_drawn_with_the_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORE_DATA", str(tmp_path))
+    profile = resolve("tiny", {"calibrate.samples": ["bench:MME:2"]}).profile
+    seen = []
+    for first in (0, 10):
+        rows = [
+            {"index": str(n), "image": encoded(first + n), "question": "Is it?", "answer": "Yes"}
+            for n in range(4)
+        ]
+        write_tsv(tmp_path / "MME.tsv", rows)
+        drawn = old_samples(profile, tmp_path / "out", needed=False)
+        seen.append(drawn.asked)
+        shown = [Path(image).read_bytes() for s in read_records(Sample, drawn.asked) for image in s.images]
+        assert shown and set(shown) <= {b64decode(row["image"]) for row in rows}
+    assert seen[0] != seen[1]
 
 
 def test_one_old_sample_is_too_few_to_train_with_and_to_be_asked(tmp_path: Path, tiny_llava: Path) -> None:

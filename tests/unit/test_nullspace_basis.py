@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kore.errors import DataError
 from kore.nullspace.basis import adapter_factors, null_basis
 from kore.nullspace.contrastive_basis import contrast_basis
+from kore.nullspace.eigensolvers import solve
 
 
 def spectrum(d: int, decay: float = 0.1, seed: int = 0) -> Tensor:
@@ -128,15 +129,27 @@ def test_contrast_at_zero_is_the_papers_basis_and_at_one_the_new_samples_own() -
     assert torch.allclose(ours @ ours.T, top @ top.T, atol=1e-10)
 
 
-def test_a_contrast_too_weak_for_its_arithmetic_is_the_papers_basis() -> None:
+def test_a_contrast_too_weak_for_float64_is_an_error_and_not_the_papers_basis() -> None:
     old, new = symmetric(spectrum(40, decay=0.5, seed=3)), symmetric(spectrum(40, decay=0.3, seed=4))
     paper = null_basis(old, 8)
-    for strength in (1e-320, 1e-4, 1e-3, 4e-3, 2e-2):
-        made = contrast_basis(old, new, 8, strength)
-        assert made.energy_left < 1.01 * paper.energy_left, strength
+    for strength in (1e-320, 1e-4, 1e-3, 4e-3, 0.0199):
+        with pytest.raises(DataError, match=r"contrast .* is too weak") as caught:
+            contrast_basis(old, new, 8, strength, name="layers.2.o")
+        assert caught.value.where == "layers.2.o" and "at least 0.02" in str(caught.value.hint)
+    weakest = contrast_basis(old, new, 8, 0.02)
+    assert weakest.solver == "contrast 0.02" and weakest.energy_left < 1.01 * paper.energy_left
     wide = symmetric(spectrum(400, decay=0.03, seed=3))
-    for strength in (0.0, 1e-4):
-        assert contrast_basis(wide, wide, 8, strength, solver="fast").solver == "fast"
+    assert contrast_basis(wide, wide, 8, 0.0, solver="fast").solver == "fast"
+
+
+@pytest.mark.parametrize("matrix", [torch.zeros(400, 400), -torch.eye(400)])
+def test_a_matrix_without_a_cholesky_factor_goes_to_the_exact_solver_which_the_report_says(
+    matrix: Tensor,
+) -> None:
+    values, vectors, used = solve(matrix.double(), 8, "fast", tied=1e-12)
+    assert used == "exact (fast failed: no Cholesky factor in float32)"
+    assert torch.equal(values, matrix.double().diagonal()[:8])
+    assert torch.allclose(vectors.T @ vectors, torch.eye(8).double(), atol=1e-12)
 
 
 def test_contrast_trades_old_energy_for_new_energy_monotonically() -> None:

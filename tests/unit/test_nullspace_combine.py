@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kore.adapters.lineage import Lineage, read_lineage
 from kore.artifacts.manifest import Manifest
@@ -121,7 +121,10 @@ def test_a_lineage_is_written_and_read(tmp_path: Path) -> None:
 def test_kore_disturbs_held_out_inputs_far_less_than_a_random_a(tmp_path: Path) -> None:
     own, held = covariance(tmp_path / "a", 1, n=400), covariance(tmp_path / "b", 2, n=100)
     weight = torch.randn(20, 16, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
-    made = build(lambda name: weight, own, AdapterSection(rank=4))
+    linear = nn.Linear(16, 20, bias=False, dtype=torch.float64)
+    linear.weight.data = weight
+    names = [name for site in own.sites for name in site.linears]
+    made = build(dict.fromkeys(names, linear), own, AdapterSection(rank=4))
     found = interference(lambda name: weight, made.a, held, own=own)
     means = summary(found)
     assert means["kore"] < 0.2 * means["random"] and means["kore"] < 0.2 * means["lora"]

@@ -21,7 +21,7 @@ from kore.data.records import (
     read_records,
     relative_to,
 )
-from kore.errors import DataError
+from kore.errors import DataError, DataErrors
 
 ITEM: dict[str, Any] = {
     "id": "n1",
@@ -213,6 +213,53 @@ def test_bad_records_can_be_passed_over_and_are_all_told(tmp_path: Path) -> None
     errors.clear()
     assert len(list(read_records(KnowledgeItem, listed, on_error=errors.append))) == 2
     assert [e.where for e in errors] == [f"{listed}[1]", f"{listed}[2]"]
+
+
+def test_all_faults_of_a_file_are_one_error_and_no_record_follows_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join([json.dumps(ITEM), "{", json.dumps(ITEM), *["[]"] * 24]) + "\n")
+    records = read_records(KnowledgeItem, path)
+    assert next(records).id == str(ITEM["id"])
+    with pytest.raises(DataErrors) as caught:
+        next(records)
+    lines = caught.value.lines()
+    assert (lines[0], lines[21]) == ("25 faults", "and 5 more")
+    assert lines[1].startswith(f"{path}:2: ") and lines[20].startswith(f"{path}:22: ")
+    assert caught.value.where == f"{path}:2" and "and 24 more faults" in str(caught.value)
+
+
+def test_standard_input_without_end_is_read_as_far_as_the_faults_that_are_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Endless(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            buffer[:3] = b"{}\n"
+            return 3
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
+    with pytest.raises(DataErrors) as caught:
+        list(read_records(KnowledgeItem, "-"))
+    assert caught.value.count == 20
+
+
+def test_image_paths_are_written_relative_to_the_file_or_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = ["out/images/a.png", "b.png", "http://x/c.png", "data:image/png;base64,AA", "/d.png"]
+    turns = [{"from": "human", "value": "<image>" * 5}]
+    sample = Sample.from_json({"id": "1", "image": images, "conversations": turns})
+    (tmp_path / "out").mkdir()
+    written = relative_to(sample, Path("out"))
+    assert written.images == ["images/a.png", str(tmp_path / "b.png"), *images[2:]]
+    again = next(read_records(Sample, write(tmp_path / "out" / "s.jsonl", written.to_json())))
+    assert again.images[0] == str(tmp_path / "out/images/a.png")
+    write(tmp_path / "s.jsonl", sample.to_json())
+    rooted = next(read_records(Sample, tmp_path / "s.jsonl", image_root=Path("out")))
+    assert rooted.images[1] == str(tmp_path / "out/b.png")
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "\ufeff"])

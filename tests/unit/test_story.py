@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kore import progress
 from kore.artifacts.run import Run, RunState
 from kore_cli.commands.show import show
 from kore_cli.render import progress_display as story
@@ -18,7 +19,7 @@ def test_a_long_stage_says_how_far_it_is_and_a_short_one_only_that_it_is_done(
 ) -> None:
     told: list[str] = []
     clock = [0.0]
-    monkeypatch.setattr(story.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     out: Any = SimpleNamespace(live=False, note=told.append)
     with story.story(out) as tell:
         tell("augment", 1, 2)

@@ -11,17 +11,13 @@ from PIL import Image
 from kore.config.resolve import ModelSection, TrainSection
 from kore.data.records import Sample
 from kore.errors import UsageError
-from kore.evaluation.run_eval import join_world
 from kore.methods.overview import markdown
 from kore.models.load import load
 from kore.models.processing import IGNORED, Encoder
-from kore.nullspace.parallel import Ranks
-from kore.patience import PATIENCE
 from kore.training.dataset import check_alike, data_hash, located
 from kore.training.features import Features, Stream
 from kore.training.hf_args import Split, arguments, deepspeed_config, split
 from kore.training.sampler import EMPTY, draw, placed, step_count
-from kore.workflows.launch import Place, _join
 
 LLAVA = """USER: <image>
 What is the capital? ASSISTANT:| Lima</s>|USER: And the currency? ASSISTANT:| Sol. Yes!</s>|"""
@@ -184,22 +180,3 @@ def test_the_datas_hash_follows_pictures_and_words_not_paths(tmp_path: Path) -> 
 def test_the_documentation_holds_the_table_of_the_code() -> None:
     text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
     assert "\n".join(markdown()) in text
-
-
-def test_processes_wait_for_the_first_ones_work_longer_than_torch_would(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    waits: list[object] = []
-    monkeypatch.setattr(
-        torch.distributed, "init_process_group", lambda *_, timeout=None, **__: waits.append(timeout)
-    )
-    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    Ranks.join()
-    join_world()
-    _join(Place(0, 0, 2), zero=0)
-    assert waits == [PATIENCE] * 3
-    monkeypatch.delenv("WORLD_SIZE")
-    made = arguments(TrainSection(), tmp_path, steps=1, parts=Split(1, 1, 1), cpu=True, bf16=False)
-    assert made.ddp_timeout == PATIENCE.total_seconds()

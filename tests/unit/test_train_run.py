@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,22 @@ def test_probes_are_answered_side_by_side_and_the_best_checkpoint_is_marked(
     assert all(e["loss"] > 0 for e in told)
     assert result.best is not None and result.best["avg"] == 1.0
     assert json.loads((tmp_path / "run" / "adapter" / "result.json").read_text())["result"]["best"]
+
+
+def test_a_probe_share_of_zero_asks_no_probe(tiny_llava: Path, tmp_path: Path, samples: list[Sample]) -> None:
+    def never(answer: str, known: str) -> bool:
+        raise AssertionError("a probe was asked")
+
+    probes = replace(probing(never), share=0, steps=None)
+    result = go(tiny_llava, tmp_path / "run", samples, probes=probes, save_steps=2)
+    assert result.steps == 10 and not result.scores and result.best is None
+    assert not events(tmp_path / "run", "probe")
+    assert not [e for e in events(tmp_path / "run", "status") if e["phase"] == "asking questions"]
+    with pytest.raises(UsageError, match=r"train\.probe_share = 0 asks none"):
+        go(tiny_llava, tmp_path / "kept", samples, probes=probes, keep=0.9)
+    steps = replace(probing(lambda a, b: True), share=0)
+    go(tiny_llava, tmp_path / "steps", samples, probes=steps)
+    assert events(tmp_path / "steps", "probe")
 
 
 def verdict(limit: int) -> Any:

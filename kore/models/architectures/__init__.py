@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, MissingArtefact
+from kore.models.families import family_of, model_class
+from kore.models.linear_table import LinearRow, linear_rows
+from kore.models.load_errors import reason
 
 if TYPE_CHECKING:
     from kore.config.resolve import ModelSection
@@ -42,20 +45,24 @@ def folder_of(section: ModelSection) -> Path:
     return folder
 
 
+def linears_of(folder: Path) -> list[LinearRow]:
+    """Every linear of a folder's language model, adapted or not, by its configuration alone."""
+    model = skeleton(folder)
+    return linear_rows(model, family_of(model))
+
+
 def skeleton(folder: Path) -> Any:
     """The model of a configuration on the meta device: every name and shape, no memory.
 
     Raises:
-        DataError: not an image-text-to-text model.
+        DataError: neither a causal language model nor an image-text-to-text model.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with torch.device("meta"):
-            build: Any = AutoModelForImageTextToText.from_config
-            return build(config)
+            return model_class(config).from_config(config)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"no usable model configuration: {reason}", where=str(folder)) from error
+        raise DataError(f"no usable model configuration: {reason(error)}", where=str(folder)) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
-from kore import plot
+import kore.plot as plot
 from kore.evaluation.frontier import pareto
 from kore.studies.method_study.plan import BASE, WHOLE
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kore import plot
+import kore.plot as plot
 from kore.io.files import atomic_write, write_json
 
 COLOURS = {"plain": "#9ca3af", "asvd": "#f97316", "cosvd": "#2563eb", "cosvd-root": "#0d9488"}

@@ -20,7 +20,7 @@ from kore.models.generate import Engine
 from kore.models.load import base_version
 from kore.nullspace.calibrate import calibrate
 from kore.nullspace.covariance import Covariance
-from kore.progress import Progress, silent
+from kore.progress import Progress, renamed, silent
 from kore.studies.truncation_study.plan import KIND, CapturePlan, Cell, Group, Inputs, slug
 from kore.studies.truncation_study.report import RESULT, write_report
 from kore.studies.truncation_study.weight_truncation import Cut
@@ -93,7 +93,7 @@ def _covariance(plan: CapturePlan, inputs: Inputs, backbone: Backbone, progress:
         section,
         plan.out / "covariance" / slug(inputs.name),
         label=inputs.name,
-        on_layer=lambda layer: progress(stage, layer.done, layer.total),
+        progress=renamed(progress, stage),
     )
 
 
@@ -116,7 +116,7 @@ def _group(
         measured[group.inputs.name] if group.inputs else None,
         measured,
     )
-    cut.make(lambda done, total: progress(f"decompose {group.name}", done, total))
+    cut.make(renamed(progress, f"decompose {group.name}"))
     for cell, path in kept.items():
         if not path.is_file():
             with cut.applied(cell.drop):
@@ -134,15 +134,15 @@ def _group(
 def _scored(plan: CapturePlan, engine: Engine, cell: Cell | None, progress: Progress) -> Result:
     """Answers and scores of the model as it is in memory now."""
     suites, asked = plan.planned.suites, plan.planned.request
-    total = sum(map(len, suites))
+    everything = sum(map(len, suites))
     label = cell.name if cell else BASE
-    stage = f"evaluate {label}"
-    progress(stage, 0)
+    name = f"evaluate {label}"
+    progress(name, 0)
     before: dict[str, int] = {}
 
-    def tell(suite: str, done: int, _: int) -> None:
-        before[suite] = done
-        progress(stage, sum(before.values()), total + 1, suite)
+    def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        before[stage] = done
+        progress(name, sum(before.values()), everything + 1, stage)
 
     base = engine.backbone.fingerprint
     found = evaluate(
@@ -152,12 +152,12 @@ def _scored(plan: CapturePlan, engine: Engine, cell: Cell | None, progress: Prog
         label=label,
         adapter=False,
         fingerprint=hash_json([base, *cell.identity]) if cell else base,
-        progress=tell,
+        progress=report,
         protocol=plan.planned.form.protocol,
         notes=("subset of the samples",) if asked.limit or asked.ids else (),
     )
     score = _row(found.scored)["score"]
-    progress(stage, total + 1, total + 1, "not scored" if score is None else f"{score:.1f}")
+    progress(name, everything + 1, everything + 1, "not scored" if score is None else f"{score:.1f}")
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kore.io.files import atomic_write
 from kore.nullspace.basis import check
 from kore.nullspace.covariance import Covariance, shard
+from kore.progress import Progress, silent
 from kore.studies.truncation_study.captured_energy import Drop, Method, lost, rebuild, smallest
 
 
@@ -43,7 +44,7 @@ class Cut:
             found.setdefault(int(name.removeprefix(f"{self.layers}.").partition(".")[0]), []).append(name)
         return found
 
-    def make(self, on_layer: Callable[[int, int], None] = lambda done, total: None) -> None:
+    def make(self, progress: Progress = silent) -> None:
         """Decompose layer by layer, with one covariance matrix in memory at a time; a layer whose shard is
         there is passed over.
 
@@ -65,7 +66,7 @@ class Cut:
                         losses.setdefault(label, {}).update(self._losses(found, other))
                 with atomic_write(path, "wb") as stream:
                     stream.write(save(columns, metadata={"lost": json.dumps(losses)}))
-            on_layer(done, len(layers))
+            progress("decompose", done, len(layers))
 
     def _by_input(self, names: Sequence[str]) -> list[list[str]]:
         """Linears of one layer by the input that they share."""

@@ -1,0 +1,1 @@
+"""What `import kore` offers: one function for each thing that KORE does."""
