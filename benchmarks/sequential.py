@@ -61,7 +61,7 @@ def train(work: Path, method: str, rate: float, number: int) -> Path:
     from kore.data.records import Sample, read_records
     from kore.progress import silent
     from kore.workflows import demo, stages
-    from kore.workflows.sequential import protect
+    from kore.workflows.protect import protect
 
     def folder(n: int) -> Path:
         first = "kore" if method == "kore-old" and n == 0 else method  # the first batch is the same

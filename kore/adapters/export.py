@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from kore.adapters.export_check import Reference
-from kore.adapters.lineage import adapter_fingerprint
 from kore.adapters.lora import read_facts
 from kore.adapters.lora_state import CONFIG, WEIGHTS, read_config, read_low_rank
 from kore.adapters.merge import merge
@@ -27,6 +26,7 @@ from kore.io.files import hash_folder, read_json, write_json
 from kore.models.architectures import skeleton
 from kore.models.checkpoint import read_tensors
 from kore.models.generate import Prompt
+from kore.models.lineage import adapter_fingerprint
 from kore.models.load_errors import loading
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kore.adapters.lineage import Lineage
-from kore.adapters.lora import adapter_off, load_adapter
+from kore.adapters.lora import load_lora
 from kore.errors import DataError
+from kore.models.adapter_off import adapter_off
+from kore.models.lineage import Lineage
 from kore.models.load import Backbone, load
 from kore.models.load_errors import loading
 from kore.models.processing import Encoder
@@ -74,11 +75,11 @@ class Reference:
         """Load base and adapter in float32 and compute their logits.
 
         Raises:
-            DataError: as `load` and `load_adapter`.
+            DataError: as `load` and `load_lora`.
         """
         section = section.model_copy(update={"dtype": "float32"})
         backbone = load(section)
-        load_adapter(backbone, adapter)
+        load_lora(backbone, adapter)
         with_adapter = logits(backbone, prompts)
         with adapter_off(backbone.model):
             without = logits(backbone, prompts)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from kore.adapters.lora import adapter_off
 from kore.data.records import Sample
 from kore.data.task import Task
 from kore.errors import DataError
 from kore.evaluation.agreement import AgreementSuite
 from kore.evaluation.text_loss import OldText
 from kore.evaluation.types import Answers
+from kore.models.adapter_off import adapter_off
 from kore.models.generate import Engine
 from kore.models.processing import IGNORED, collate
 

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from kore.adapters.param_count import net_section
 from kore.artifacts.manifest import Manifest, State, claimed
 from kore.artifacts.run import home
 from kore.data.benchmark_prompts import PromptForm
 from kore.distributed import on_first_rank
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import hash_json, read_json, write_json
+from kore.methods.param_count import net_section
 from kore.models.linear_table import linear_rows
 from kore.models.load import model_folder, reads_images
 from kore.models.special_tokens import is_text_only

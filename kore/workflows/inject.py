@@ -18,10 +18,11 @@ from kore.io.jsonl import STDIO
 from kore.progress import Progress, silent
 from kore.workflows import stages
 from kore.workflows.example_answers import side_by_side
+from kore.workflows.protect import protect
 from kore.workflows.result import Measured, Outcome, advise, headline, item_verdicts, legend
 from kore.workflows.retention_samples import Old, old_samples, rehearse_old
 from kore.workflows.run_events import accounted, begun, state_of
-from kore.workflows.sequential import Batch, batches, find_run, protect, read_earlier
+from kore.workflows.sequential import Batch, batches, find_run, read_earlier
 
 if TYPE_CHECKING:
     from kore.config.resolve import Profile, Resolved
@@ -98,9 +99,9 @@ class Plan:
         Raises:
             DataError, UsageError, MissingArtefact: what a stage would end with before its work.
         """
-        from kore.adapters.param_count import TOTAL, table
         from kore.augment.cost_estimate import estimate
         from kore.augment.fit import Fitter
+        from kore.methods.param_count import TOTAL, table
         from kore.models.architectures import linears_of
         from kore.models.token_budget import token_budget
 

@@ -65,7 +65,7 @@ def _rehearsed(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], l
 
 def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[dict[str, Any], list[str]]:
     """What can be told without weights, from the architecture alone; without samples, no steps."""
-    from kore.adapters.param_count import table, total
+    from kore.methods.param_count import table, total
     from kore.models.architectures import folder_of, linears_of
     from kore.models.linear_table import linear_lines
     from kore.training.hf_args import check_settings, split
@@ -102,7 +102,7 @@ def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[
 
 def _ranks(request: TrainRequest) -> dict[str, int] | None:
     """Ranks per linear that the request's covariance decides; None where it has none to decide."""
-    from kore.adapters.param_count import net_section as net
+    from kore.methods.param_count import net_section as net
     from kore.models.architectures import folder_of, skeleton
     from kore.models.families import family_of, language_linears
     from kore.nullspace.adapter_init import chosen_sites

@@ -155,7 +155,7 @@ def adapter_rank(profile: Profile, backbone: Backbone) -> int:
     Raises:
         ProfileError: rank auto and keep need the covariance's spectrum.
     """
-    from kore.adapters.param_count import kore_rank
+    from kore.methods.param_count import kore_rank
     from kore.models.families import language_linears
 
     return kore_rank(net_section(profile, backbone), language_linears(backbone.model, backbone.family))
@@ -163,7 +163,7 @@ def adapter_rank(profile: Profile, backbone: Backbone) -> int:
 
 def net_section(profile: Profile, backbone: Backbone) -> AdapterSection:
     """The adapter's settings, its budget without what the projector takes of it."""
-    from kore.adapters import param_count as parameters
+    from kore.methods import param_count as parameters
 
     return parameters.net_section(profile, backbone.model, backbone.family)
 

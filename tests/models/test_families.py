@@ -12,13 +12,13 @@ from transformers import CONFIG_MAPPING, AutoConfig
 
 from kore.adapters.export import export
 from kore.adapters.export_check import logits
-from kore.adapters.lora import load_adapter
 from kore.artifacts.events import EventWriter
 from kore.artifacts.run import Run
 from kore.chat import Ask, Session
 from kore.config.resolve import AdapterSection, CalibrateSection, ModelSection, TrainSection
 from kore.data.records import Sample
 from kore.errors import DataError, UsageError
+from kore.methods.load_adapter import load_adapter
 from kore.methods.registry import make_method
 from kore.models.families import family_of, model_class
 from kore.models.generate import Engine, Prompt

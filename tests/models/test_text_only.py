@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from kore.adapters.lora import load_adapter
 from kore.artifacts.events import EventWriter
 from kore.artifacts.run import Run
 from kore.config.resolve import ModelSection, TrainSection, resolve
@@ -19,6 +18,7 @@ from kore.evaluation.agreement import load_agreement
 from kore.evaluation.questions import load_questions
 from kore.evaluation.text_only import without_images
 from kore.io.jsonl import read_jsonl
+from kore.methods.load_adapter import load_adapter
 from kore.methods.registry import make_method
 from kore.models.generate import Engine, Prompt
 from kore.models.load import load
