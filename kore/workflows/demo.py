@@ -121,9 +121,16 @@ def _demo(folder: Path, *, seed: int, restart: bool, progress: Progress) -> Outc
     for label, rate in RATES.items():
         trial = bench.trial(label, **{"train.lr": rate, "train.seed": seed})
         run, result = run_trial(
-            trial, PROFILE, folder / label, suites, evals, progress,
-            probes=probes, restart=restart, command=again,
-        )  # fmt: skip
+            trial,
+            PROFILE,
+            folder / label,
+            suites,
+            evals,
+            progress,
+            probes=probes,
+            restart=restart,
+            command=again,
+        )
         tuned[label] = result
         params[label] = int(run.state().result["trainable"])
         lap(label)

@@ -54,9 +54,15 @@ def _rehearsed(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], l
     rank: int | Mapping[str, int]
     rank = {n: len(a) for n, a in factors.items()} if factors else adapter_rank(profile, backbone)
     work = prepare(
-        backbone, inputs.samples, section, inputs.method, inputs.probes, factors=factors, rank=rank,
+        backbone,
+        inputs.samples,
+        section,
+        inputs.method,
+        inputs.probes,
+        factors=factors,
+        rank=rank,
         old=inputs.old,
-    )  # fmt: skip
+    )
     work.attach()
     made = work.plan()
     value = {**made.to_json(), "linears": [row.to_json() for row in linears]}

@@ -81,9 +81,15 @@ def capture(
 
     output = Output(json_mode=as_json, quiet=quiet)
     asked = Request(
-        target=model or "", suites=options.names(suite), data=data_dir, profile=profile,
-        settings=setting or [], split=split, limit=limit, download=download,
-    )  # fmt: skip
+        target=model or "",
+        suites=options.names(suite),
+        data=data_dir,
+        profile=profile,
+        settings=setting or [],
+        split=split,
+        limit=limit,
+        download=download,
+    )
     options.report(output, asked.resolved(), "eval.max_new_tokens")
     request = CaptureRequest(
         evaluation=asked,

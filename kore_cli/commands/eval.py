@@ -99,14 +99,31 @@ def eval(
     from kore_cli.output import Output
 
     request = Request(
-        target=target, suites=options.names(suite), data=data_dir, out=out, profile=profile,
-        settings=set_ or [], protocol=protocol, compat=compat, judge=judge,
-        judge_url=judge_url, judge_prompts=judge_prompts,
-        split=split, image_root=image_root, limit=limit,
-        ids=frozenset(i.strip() for i in (ids or "").split(",") if i.strip()), max_new_tokens=max_new_tokens,
-        base=base, rag=rag, rescore=rescore, fail_under=fail_under or [], export=export, html=html,
-        download=download, restart=restart,
-    )  # fmt: skip
+        target=target,
+        suites=options.names(suite),
+        data=data_dir,
+        out=out,
+        profile=profile,
+        settings=set_ or [],
+        protocol=protocol,
+        compat=compat,
+        judge=judge,
+        judge_url=judge_url,
+        judge_prompts=judge_prompts,
+        split=split,
+        image_root=image_root,
+        limit=limit,
+        ids=frozenset(i.strip() for i in (ids or "").split(",") if i.strip()),
+        max_new_tokens=max_new_tokens,
+        base=base,
+        rag=rag,
+        rescore=rescore,
+        fail_under=fail_under or [],
+        export=export,
+        html=html,
+        download=download,
+        restart=restart,
+    )
     output = Output(json_mode=json_, quiet=quiet or not launched().first)
     planned = plan(request)
     if dry_run:

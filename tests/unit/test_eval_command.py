@@ -402,10 +402,16 @@ def test_unlike_protocols_other_samples_and_missing_results_are_refused(tmp_path
 @pytest.mark.parametrize(
     ("method", "folder", "label"),
     [
-        ("kore", "mine", "kore"), (None, "mine", "mine"), ("../../../x", "mine", "mine"), ("/etc/x", "mine", "mine"),
-        ("base", "mine", "mine"), (["a"], "mine", "mine"), ("a\nb", "rag", "adapter"), ("x" * 300, ".x", "adapter"),
+        ("kore", "mine", "kore"),
+        (None, "mine", "mine"),
+        ("../../../x", "mine", "mine"),
+        ("/etc/x", "mine", "mine"),
+        ("base", "mine", "mine"),
+        (["a"], "mine", "mine"),
+        ("a\nb", "rag", "adapter"),
+        ("x" * 300, ".x", "adapter"),
     ],
-)  # fmt: skip
+)
 def test_a_label_from_an_adapter_is_a_plain_name_that_is_not_taken(
     tmp_path: Path, method: object, folder: str, label: str
 ) -> None:

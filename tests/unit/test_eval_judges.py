@@ -37,8 +37,13 @@ class Server(BaseHTTPRequestHandler):
         reply = Server.replies[min(len(Server.asked), len(Server.replies)) - 1]
         status = reply if isinstance(reply, int) else 200
         message = {"role": "assistant", "content": reply}
-        body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m",
-                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}  # fmt: skip
+        body = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "m",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        }
         data = json.dumps(body if status == 200 else {"error": {"message": "no"}}).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
@@ -96,8 +101,9 @@ def test_a_reply_is_on_record_before_the_next_one_comes(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         judge.ask(_many(4))
     assert [(line["sample"], line["reply"]) for line in read_log(tmp_path / "r.jsonl")] == [
-        ("s2", "C"), ("s0", "A"),
-    ]  # fmt: skip
+        ("s2", "C"),
+        ("s0", "A"),
+    ]
 
 
 def test_a_server_that_fails_in_the_middle_costs_no_reply_that_came(server: str, tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ _CELL = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x
     rows=st.lists(st.fixed_dictionaries(dict.fromkeys(_COLUMNS, _CELL)), max_size=5),
     kind=st.sampled_from([b.name for b in ALL]),
     said=st.lists(_CELL, min_size=1, max_size=3),
-)  # fmt: skip
+)
 def test_any_cells_and_predictions_give_a_result_or_one_error(
     tmp_path: Path, rows: list[dict[str, str]], kind: str, said: list[str]
 ) -> None:

@@ -202,10 +202,16 @@ def test_base_and_tuned_answer_from_one_copy_and_agreement_is_measured(
 ) -> None:
     path = tmp_path / "old.jsonl"
     rows = [
-        {"id": f"s{i}", "image": picture.name, "conversations": [
-            {"from": "human", "value": f"<image>\nWhat is {i}?"}, {"from": "gpt", "value": "x"}]}
+        {
+            "id": f"s{i}",
+            "image": picture.name,
+            "conversations": [
+                {"from": "human", "value": f"<image>\nWhat is {i}?"},
+                {"from": "gpt", "value": "x"},
+            ],
+        }
         for i in range(5)
-    ]  # fmt: skip
+    ]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     suite = load_agreement(path)
     engine = Engine(adapted, batch=4, max_new_tokens=6)

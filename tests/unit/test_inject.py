@@ -80,8 +80,11 @@ def test_items_go_through_every_stage_and_a_second_run_does_nothing(tmp_path: Pa
     run = outcome.folder / "run"
     kinds = [event["kind"] for event in EventTail(run).read()]
     assert list(dict.fromkeys(k for k in kinds if k in ("augment", "calibrate", "step", "eval"))) == [
-        "augment", "calibrate", "step", "eval",
-    ]  # fmt: skip
+        "augment",
+        "calibrate",
+        "step",
+        "eval",
+    ]
     parts = len(segments(run))
     # an untrained model has learned nothing, and that is shown too
     assert {a["about"] for a in outcome.answers} == {"items"}

@@ -112,9 +112,13 @@ def test_eval_has_a_row_for_retrieval_beside_the_base(
     row = {"question_id": "1", "text": "Where is Fiji?", "answer": "x"}
     questions.write_text(json.dumps(row) + "\n")
     request = Request(
-        target=str(tiny_llava), suites=[str(questions)], rag=path, base=False, out=tmp_path / "out",
+        target=str(tiny_llava),
+        suites=[str(questions)],
+        rag=path,
+        base=False,
+        out=tmp_path / "out",
         max_new_tokens=4,
-    )  # fmt: skip
+    )
     outcome = carry_out(request)
     assert [r["method"] for r in outcome.summary["table"]] == ["base", "rag"]
     samples = tmp_path / "out" / "samples"

@@ -14,9 +14,14 @@ from kore.evaluation.scorers.scorer_context import ScorerContext, mean
 from kore.evaluation.types import Outcome, Scored, Verdict, outcome_of
 
 DIMENSIONS = (
-    "Creativity", "Richness", "Visual Perception", "Logical Coherence", "Answer Accuracy",
-    "Image Relationship Understanding", "Overall Score",
-)  # fmt: skip
+    "Creativity",
+    "Richness",
+    "Visual Perception",
+    "Logical Coherence",
+    "Answer Accuracy",
+    "Image Relationship Understanding",
+    "Overall Score",
+)
 _NO_JUDGE = "not scored: needs a judge (--judge openai:MODEL, hf:PATH or replay:FILE)"
 
 
@@ -116,9 +121,13 @@ def mia(context: ScorerContext) -> Scored:
     }
     metrics["total_score_over_all"] = sum(found["total_score"]) / len(context.rows)
     return context.scored(
-        100 * metrics["total_score"], "total score, over parsed replies", metrics, verdicts,
-        "comparable only under the same judge and prompts", parsed=len(found["total_score"]),
-    )  # fmt: skip
+        100 * metrics["total_score"],
+        "total score, over parsed replies",
+        metrics,
+        verdicts,
+        "comparable only under the same judge and prompts",
+        parsed=len(found["total_score"]),
+    )
 
 
 def mmdu_requests(context: ScorerContext) -> list[JudgeRequest]:
@@ -205,6 +214,11 @@ def mmdu(context: ScorerContext) -> Scored:
     metrics = {f"all.{name}": 10 * sums[name] / turns for name in DIMENSIONS}
     metrics |= {f"valid.{name}": 10 * sums[name] / read[name] for name in DIMENSIONS if read[name]}
     return context.scored(
-        metrics["all.Overall Score"], "overall score, over all turns", metrics, verdicts,
-        "comparable only under the same judge and prompts", turns=turns, unparsed_turns=unread,
-    )  # fmt: skip
+        metrics["all.Overall Score"],
+        "overall score, over all turns",
+        metrics,
+        verdicts,
+        "comparable only under the same judge and prompts",
+        turns=turns,
+        unparsed_turns=unread,
+    )

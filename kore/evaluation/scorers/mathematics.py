@@ -100,13 +100,17 @@ def _vision_check(row: Row, said: str, context: ScorerContext) -> tuple[bool, st
 
 
 VISTA = Reading(
-    _vista_rule, _vista_check, _skills,
+    _vista_rule,
+    _vista_check,
+    _skills,
     lambda row: "letter" if row.get("question_type") == "multi_choice" else row.get("answer_type"),
-)  # fmt: skip
+)
 VISION = Reading(
-    _vision_rule, _vision_check, lambda row: [row.get("category")],
+    _vision_rule,
+    _vision_check,
+    lambda row: [row.get("category")],
     lambda row: "letter" if options_of(row) else "free",
-)  # fmt: skip
+)
 
 
 def _reading(context: ScorerContext) -> Reading:
@@ -144,9 +148,12 @@ def score(context: ScorerContext) -> Scored:
     metrics: dict[str, float] = {}
     for name, (total, fetched, hit) in tallies.items():
         metrics |= {
-            f"{name}.tot": total, f"{name}.prefetch": fetched, f"{name}.hit": hit,
-            f"{name}.prefetch_rate": 100 * fetched / total, f"{name}.acc": 100 * hit / total,
-        }  # fmt: skip
+            f"{name}.tot": total,
+            f"{name}.prefetch": fetched,
+            f"{name}.hit": hit,
+            f"{name}.prefetch_rate": 100 * fetched / total,
+            f"{name}.acc": 100 * hit / total,
+        }
     metrics["prefetch_only"] = 100 * sum(lower) / len(lower) if lower else 0.0
     headline = metrics["Overall.acc"] if context.rows else None
     unmatched = sum(v.parts.get("by") == "nothing" for v in verdicts)

@@ -67,9 +67,16 @@ class ScorerContext:
             **counts,
         }
         return Scored(
-            self.name, "retention", headline, headline_name, metrics, told, verdicts, notes,
+            self.name,
+            "retention",
+            headline,
+            headline_name,
+            metrics,
+            told,
+            verdicts,
+            notes,
             dimension=self.dimension,
-        )  # fmt: skip
+        )
 
 
 Score = Callable[[ScorerContext], Scored]

@@ -14,8 +14,17 @@ from kore.evaluation.types import Scored, Verdict
 
 UNKNOWN = "Unknown"
 PERCEPTION = (
-    "OCR", "artwork", "celebrity", "color", "count", "existence", "landmark", "position", "posters", "scene",
-)  # fmt: skip
+    "OCR",
+    "artwork",
+    "celebrity",
+    "color",
+    "count",
+    "existence",
+    "landmark",
+    "position",
+    "posters",
+    "scene",
+)
 REASONING = ("code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation")
 MME_FULL = 2800  # 14 categories of 200 points
 
@@ -101,9 +110,14 @@ def mme(context: ScorerContext) -> Scored:
     absent = sorted({*PERCEPTION, *REASONING} - scores.keys())
     notes = (f"no row of {', '.join(absent)}: counted 0",) if absent else ()
     return context.scored(
-        metrics["normalised"], "(perception + reasoning) / 28", metrics, verdicts, *notes,
-        unknown=_unknown(verdicts), unpaired=unpaired,
-    )  # fmt: skip
+        metrics["normalised"],
+        "(perception + reasoning) / 28",
+        metrics,
+        verdicts,
+        *notes,
+        unknown=_unknown(verdicts),
+        unpaired=unpaired,
+    )
 
 
 def pope(context: ScorerContext) -> Scored:

@@ -121,9 +121,13 @@ class Bench:
             retriever = Retriever(load(profile.model), items)
             engine = RagEngine(retriever, batch=profile.eval.batch, max_new_tokens=longest)
             found = evaluate(
-                engine, self.suites(split), self._evals(split), label=RAG, adapter=False,
+                engine,
+                self.suites(split),
+                self._evals(split),
+                label=RAG,
+                adapter=False,
                 fingerprint=engine.fingerprint,
-            )  # fmt: skip
+            )
             return self._row(found, split)
 
         own = [hash_file(self.data.items)] if self.plan.items else []

@@ -285,10 +285,19 @@ def _default_out(request: CaptureRequest, model: str) -> Path:
     """A folder of its own for each distinct study, so that the same command finds it again."""
     asked = request.evaluation
     words = [
-        model, asked.profile, asked.settings, asked.suites, asked.limit, asked.split, sorted(asked.ids),
-        [d.text for d in request.drops], list(request.methods), [str(p) for p in request.covariances],
-        list(request.samples), list(request.counts),
-    ]  # fmt: skip
+        model,
+        asked.profile,
+        asked.settings,
+        asked.suites,
+        asked.limit,
+        asked.split,
+        sorted(asked.ids),
+        [d.text for d in request.drops],
+        list(request.methods),
+        [str(p) for p in request.covariances],
+        list(request.samples),
+        list(request.counts),
+    ]
     return home() / KIND / f"{Path(model).name}-{hash_json(words)[:8]}"
 
 
