@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -46,17 +46,13 @@ class Request:
     data: Path | None = None
     out: Path | None = None
     profile: str = ""
-    settings: list[str] = field(default_factory=list)
-    protocol: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     compat: str = "vlmeval-688e9da"
-    judge: str | None = None
-    judge_url: str | None = None
     judge_prompts: Path | None = None
     split: str = "test"
     image_root: Path | None = None
     limit: int | None = None
     ids: frozenset[str] = frozenset()
-    max_new_tokens: int | None = None
     base: bool = True
     rag: Path | None = None
     rescore: bool = False
@@ -67,19 +63,8 @@ class Request:
     restart: bool = False
 
     def resolved(self) -> Resolved:
-        """The named profile, else the target's own settings, with the flags over them."""
-        flags: dict[str, Any] = {
-            "eval.protocol": self.protocol,
-            "eval.judge": self.judge,
-            "eval.judge_base_url": self.judge_url,
-            "eval.max_new_tokens": self.max_new_tokens,
-        }
-        for text in self.settings:
-            key, sign, value = text.partition("=")
-            if not sign:
-                raise UsageError(f"--set {text}: expected KEY=VALUE")
-            flags[key.strip()] = value.strip()
-        return resolve_inference(self.target, self.profile, flags, download=self.download)
+        """The named profile, else the target's own settings, with `settings` over them."""
+        return resolve_inference(self.target, self.profile, dict(self.settings), download=self.download)
 
 
 @dataclass(frozen=True)
@@ -204,7 +189,7 @@ def plan(request: Request) -> Plan:
         limit=request.limit,
         ids=request.ids,
         image_root=request.image_root,
-        max_new_tokens=request.max_new_tokens,
+        max_new_tokens=profile.eval.max_new_tokens if "eval.max_new_tokens" in request.settings else None,
     )
     names = request.suites or _default_suites(request, profile, target, out)
     suites = resolve_suites(names, choice)

@@ -66,7 +66,8 @@ def inject(
     import sys
 
     from kore.artifacts.run import locate
-    from kore.workflows.inject import Request, plan, run_inject
+    from kore.workflows.inject import Request, plan
+    from kore.workflows.injection import run_inject
     from kore_cli.output import Output
     from kore_cli.render.injection import print_outcome
     from kore_cli.render.progress_display import story

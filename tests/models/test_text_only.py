@@ -24,7 +24,8 @@ from kore.models.generate import Engine, Prompt
 from kore.models.load import load
 from kore.models.processing import IGNORED, Encoder
 from kore.training.run import train
-from kore.workflows.inject import Request, plan, run_inject
+from kore.workflows.inject import Request, plan
+from kore.workflows.injection import run_inject
 from tests.cli.command import kore, said
 from tests.models.families import CASES
 

@@ -215,7 +215,7 @@ def request_(tiny_llava: Path, tmp_path: Path) -> CaptureRequest:
         evaluation=Request(
             target=str(tiny_llava),
             suites=[f"{tmp_path / 'ask.jsonl'}:retention"],
-            settings=["model.device=cpu", "eval.max_new_tokens=3"],
+            settings={"model.device": "cpu", "eval.max_new_tokens": 3},
             profile="tiny",
         ),
         drops=parse_drops("2,8"),

@@ -62,8 +62,7 @@ def request_(adapter: Path, questions: Path, data: Path, tmp_path_factory: pytes
         suites=[str(questions), f"agreement:{questions}", "MME", "MMDU", "MMBench", "MMMU"],
         data=data,
         out=tmp_path_factory.mktemp("out") / "results",
-        settings=["model.device=cpu", "eval.batch=8"],
-        max_new_tokens=4,
+        settings={"model.device": "cpu", "eval.batch": 8, "eval.max_new_tokens": 4},
         export=tmp_path_factory.mktemp("export"),
         html=True,
     )
@@ -140,7 +139,7 @@ def test_the_same_command_again_asks_nothing_and_rescoring_needs_no_model(
 
 def test_other_settings_in_the_same_folder_are_refused(outcome: Outcome, request_: Request) -> None:
     with pytest.raises(UsageError, match="max_new_tokens"):
-        carry_out(replace(request_, max_new_tokens=5))
+        carry_out(replace(request_, settings={**request_.settings, "eval.max_new_tokens": 5}))
 
 
 def test_the_loss_on_old_text_rises_with_the_adapter(
@@ -233,7 +232,7 @@ def _rejudged(request_: Request, out: Path, folder: Path, lines: list[dict[str, 
             request_,
             rescore=True,
             out=folder / "results",
-            judge=f"replay:{replies}",
+            settings={**request_.settings, "eval.judge": f"replay:{replies}"},
             suites=suites,
             export=None,
         )

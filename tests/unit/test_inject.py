@@ -19,7 +19,8 @@ from kore.errors import DataError, KoreError, MissingArtefact, UsageError
 from kore.evaluation.agreement import load_agreement
 from kore.evaluation.suites import resolve_suites
 from kore.workflows import inject
-from kore.workflows.inject import Request, plan, run_inject
+from kore.workflows.inject import Request, plan
+from kore.workflows.injection import run_inject
 from kore.workflows.injection_suites import suite_options
 from kore.workflows.retention_samples import PROTECTED, old_samples
 from kore_cli.main import app

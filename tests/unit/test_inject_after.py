@@ -22,7 +22,8 @@ from kore.nullspace.covariance import Covariance
 from kore.progress import silent
 from kore.workflows import export_run as exporting
 from kore.workflows.export_run import export_run
-from kore.workflows.inject import Request, plan, run_inject
+from kore.workflows.inject import Request, plan
+from kore.workflows.injection import run_inject
 from kore.workflows.protect import protect
 from kore.workflows.sequential import Batch, find_run
 

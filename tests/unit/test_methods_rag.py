@@ -117,7 +117,7 @@ def test_eval_has_a_row_for_retrieval_beside_the_base(
         rag=path,
         base=False,
         out=tmp_path / "out",
-        max_new_tokens=4,
+        settings={"eval.max_new_tokens": 4},
     )
     outcome = carry_out(request)
     assert [r["method"] for r in outcome.summary["table"]] == ["base", "rag"]

@@ -287,7 +287,7 @@ def _default_out(request: CaptureRequest, model: str) -> Path:
     words = [
         model,
         asked.profile,
-        asked.settings,
+        [f"{key}={value}" for key, value in asked.settings.items()],
         asked.suites,
         asked.limit,
         asked.split,
