@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kore.data.records import IMAGE_MARK, Question, Sample, read_records
+from kore.data.read import read_records
+from kore.data.records import IMAGE_MARK, Question, Sample
 from kore.data.task import Task, TaskImage, UserTurn
 from kore.errors import DataError
 from kore.evaluation.metrics import f1

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kore.data.records import Sample, encode, read_located
+from kore.data.read import read_located
+from kore.data.records import Sample, encode
 from kore.data.task import Task, TaskImage, UserTurn
 from kore.errors import DataError
 from kore.evaluation.types import Answers, Role, Scored, Verdict

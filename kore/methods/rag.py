@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from kore.data.records import IMAGE_MARK, KnowledgeItem, KnowledgeTree, Message, encode, read_records
+from kore.data.read import read_records
+from kore.data.records import IMAGE_MARK, KnowledgeItem, KnowledgeTree, Message, encode
 from kore.errors import DataError, MissingArtefact
 from kore.io.files import hash_file, hash_json
 from kore.io.jsonl import read_jsonl

@@ -65,7 +65,8 @@ def _told(run: Run | None) -> dict[str, Any]:
 
 
 def _items(tree: Path) -> list[dict[str, Any]]:
-    from kore.data.records import KnowledgeTree, read_records
+    from kore.data.read import read_records
+    from kore.data.records import KnowledgeTree
 
     if not tree.is_file():
         return []
@@ -90,7 +91,8 @@ def _scores(folder: Path) -> list[dict[str, Any]]:
 def _prompts(run: Run | None) -> list[Prompt]:
     """Prompts of the run's own data and of every earlier batch's, so that the check looks where the
     adapter acts."""
-    from kore.data.records import IMAGE_MARK, Sample, read_records
+    from kore.data.read import read_records
+    from kore.data.records import IMAGE_MARK, Sample
     from kore.io.images import open_image
     from kore.models.generate import Prompt
 
