@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kore.methods.param_budget import size
+from kore.models.answer_loss import CHUNK
 from kore.training.hf_args import Split
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def training_bytes(trained: int, *, low: bool = False) -> dict[str, int]:
 
 
 def activation_bytes(model: Any, tokens: int, *, checkpointing: bool) -> int:
-    """Rough: what the language layers keep for the backward pass, and the logits with their gradient."""
+    """Rough: what the language layers keep for the backward pass, and a chunk of logits with its gradient."""
     config = model.config
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
@@ -158,7 +159,8 @@ def activation_bytes(model: Any, tokens: int, *, checkpointing: bool) -> int:
     width = model.get_input_embeddings().weight.element_size()
     layer = (10 * hidden + 4 * inner) * width
     kept = layers * hidden * width + layer if checkpointing else layers * layer
-    return int(tokens * (kept + 2 * 4 * int(text.vocab_size)))
+    logits = min(4 * tokens * int(text.vocab_size), CHUNK)
+    return int(tokens * kept + 3 * logits)
 
 
 def describe(plan: Plan) -> list[str]:

@@ -19,6 +19,7 @@ from transformers import Trainer
 from kore.distributed import on_first_rank
 from kore.errors import DataError
 from kore.methods.base import Method
+from kore.models.answer_loss import AnswerLoss
 from kore.models.processing import IGNORED
 from kore.training import checkpoint_io as weights
 
@@ -79,6 +80,8 @@ class Loop(Trainer):
         # Qwen2-VL and 2.5-VL declare the opposite, yet hand the token count to their loss; without it every
         # forward pass is averaged on its own, and the step's loss depends on how the batch is split
         self.model_accepts_loss_kwargs = True
+        with forward():
+            self.answers = AnswerLoss(self._trained(), keep_logits=method.traits.reads_logits)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over what the method trains; the projector at its own rate."""
@@ -110,10 +113,12 @@ class Loop(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Cross entropy per token of the global batch, plus the method's penalty."""
-        with self.forward():
+        with self.forward(), self.answers.active(inputs["labels"]):
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        self.answers.take(outputs, inputs["labels"])
         # each micro-batch of each device adds its share, so the penalty's sum is its mean
-        penalty = self.method.penalty(self.model, inputs, outputs["logits"])
+        penalty = self.method.penalty(self.model, inputs, self.answers.logits)
+        self.answers.logits = None
         if penalty is not None:
             share = penalty / self.current_gradient_accumulation_steps
             loss = loss + share
