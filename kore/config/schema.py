@@ -193,6 +193,10 @@ class TrainSection(Section):
     """Tokens per sample: template, text and pictures."""
     on_long: Literal["error", "drop", "truncate"] = "error"
     """Samples that are longer: an error that lists them, left out, or cut at the end of their last answer."""
+    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    """Processes that read and process images; auto: none for small runs, else by cores."""
+    cache_gib: float = Field(default=2.0, ge=0)
+    """GiB of memory for processed samples; where all fit, each is processed once."""
     group_by_length: bool = True
     """Batch samples of similar length."""
     gradient_checkpointing: bool = False

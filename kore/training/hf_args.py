@@ -24,6 +24,7 @@ ADAM_EPSILON = 1e-8
 # settings that do not change what is learned from given samples; on_long changes the samples themselves
 NO_EFFECT = (
     "save_steps", "probe_steps", "probe_share", "keep", "on_alarm", "sinks", "on_long",
+    "workers", "cache_gib",
 )  # fmt: skip
 
 
@@ -151,7 +152,14 @@ def deepspeed_config(section: TrainSection, parts: Split, *, bf16: bool) -> dict
 
 
 def arguments(
-    section: TrainSection, folder: Path, *, steps: int, parts: Split, cpu: bool, bf16: bool
+    section: TrainSection,
+    folder: Path,
+    *,
+    steps: int,
+    parts: Split,
+    cpu: bool,
+    bf16: bool,
+    workers: int = 0,
 ) -> TrainingArguments:
     """transformers' TrainingArguments; saving, logging and evaluation are our callbacks' business."""
     from transformers import TrainingArguments
@@ -185,8 +193,10 @@ def arguments(
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
-        dataloader_num_workers=0,
+        dataloader_num_workers=workers,
+        dataloader_prefetch_factor=4 if workers else None,
         dataloader_pin_memory=not cpu,
+        accelerator_config={"non_blocking": not cpu},
         ddp_find_unused_parameters=False,
         ddp_backend="gloo" if cpu and parts.world > 1 else None,
         ddp_timeout=int(TIMEOUT.total_seconds()),

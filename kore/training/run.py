@@ -25,7 +25,7 @@ from kore.training import checkpoint_io as weights
 from kore.training import checkpoints as checkpoint
 from kore.training.dataset import Located, check_alike, data_hash, located
 from kore.training.estimate import Plan, plan
-from kore.training.features import Features, Stream
+from kore.training.features import Collate, Features, Stream
 from kore.training.hf_args import NO_EFFECT, Split, arguments, check_settings, sinks_in, split
 from kore.training.master_weights import Wide, widen
 from kore.training.sampler import EMPTY, draw, placed, step_count
@@ -185,7 +185,8 @@ def prepare(
         old=old, batch=parts.micro, seed=settings.seed,
     )  # fmt: skip
     steps = step_count(len(chosen), settings.epochs, settings.batch, settings.max_steps)
-    return Work(backbone, settings, method, setup, Features(chosen, encoder), parts, whole, steps)
+    features = Features(chosen, encoder, budget=int(settings.cache_gib * (1 << 30)), workers=settings.workers)
+    return Work(backbone, settings, method, setup, features, parts, whole, steps)
 
 
 @dataclass
@@ -242,7 +243,6 @@ class Work:
         from transformers.integrations.deepspeed import unset_hf_deepspeed_config
         from transformers.trainer_callback import PrinterCallback
 
-        from kore.models.processing import collate
         from kore.training.callback import Alarmed
         from kore.training.trainer import Loop
 
@@ -252,6 +252,7 @@ class Work:
         lengths = self.lengths if settings.group_by_length else None
         order = draw(len(features), self.steps, settings.batch, seed=settings.seed, lengths=lengths)
         order = placed(order, parts.batch, parts.empty)
+        stream = Stream(features, order)
         checkpoints = checkpoint.Checkpoints(folder)
         found = checkpoint.newest(checkpoints, self.fingerprint, self.identity)
         if found and found[1].world != parts.world:
@@ -266,10 +267,10 @@ class Work:
                 args=arguments(
                     settings, folder, steps=self.steps, parts=parts, cpu=cpu,
                     # autocast on a CPU gains nothing; DeepSpeed needs one type for all parameters
-                    bf16=self.half and (not cpu or settings.zero > 0),
+                    bf16=self.half and (not cpu or settings.zero > 0), workers=stream.workers,
                 ),
-                train_dataset=Stream(features, order),
-                data_collator=lambda rows: collate(rows, features.encoder.pad_id),
+                train_dataset=stream,
+                data_collator=Collate(features.encoder.pad_id),
                 callbacks=[reporter],
                 method=self.method,
                 projector=self.backbone.family.projector,

@@ -22,6 +22,8 @@ from kore.methods.base import Method
 from kore.models.answer_loss import AnswerLoss
 from kore.models.processing import IGNORED
 from kore.training import checkpoint_io as weights
+from kore.training.features import checked
+from kore.training.workers import CONTEXT
 
 
 class NonFinite(DataError):
@@ -104,6 +106,17 @@ class Loop(Trainer):
                 weight_decay=self.args.weight_decay,
             )
         return self.optimizer
+
+    def get_train_dataloader(self) -> Any:
+        """The loader; its workers start without the program that started this process."""
+        loader: Any = super().get_train_dataloader()
+        if loader.num_workers:
+            getattr(loader, "base_dataloader", loader).multiprocessing_context = CONTEXT
+        return loader
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """The micro-batches of a step; an error of a worker is raised here, as it was there."""
+        return super().get_batch_samples(map(checked, epoch_iterator), num_batches, device)
 
     def compute_loss(
         self,
