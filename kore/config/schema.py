@@ -26,8 +26,10 @@ class ModelSection(Section):
     """Architecture shipped with KORE, to count parameters without weights."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights; auto: float32 on a CPU, bfloat16 on a GPU."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; auto: a GPU if there is one."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the model runs; auto: CUDA, then Apple's MPS (untested), then the CPU."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
+    """Attention implementation of transformers; auto: its default for the model."""
     quantisation: Literal["none", "8bit", "4bit"] = "none"
     """Quantise the base with bitsandbytes while it is loaded."""
     max_pixels: int | None = None
@@ -199,8 +201,12 @@ class TrainSection(Section):
     """GiB of memory for processed samples; where all fit, each is processed once."""
     group_by_length: bool = True
     """Batch samples of similar length."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass."""
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    """Recompute activations in the backward pass; auto: where the memory estimate needs it."""
+    tf32: Literal["auto"] | bool = "auto"
+    """Let float32 products use TF32 while training; auto: on GPUs that have it."""
+    fused: Literal["auto"] | bool = "auto"
+    """AdamW as one fused kernel; auto: on CUDA without ZeRO."""
     zero: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO stage; 0: data parallel without DeepSpeed."""
     deepspeed: dict[str, Any] = {}

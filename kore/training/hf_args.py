@@ -24,7 +24,7 @@ ADAM_EPSILON = 1e-8
 # settings that do not change what is learned from given samples; on_long changes the samples themselves
 NO_EFFECT = (
     "save_steps", "probe_steps", "probe_share", "keep", "on_alarm", "sinks", "on_long",
-    "workers", "cache_gib",
+    "workers", "cache_gib", "tf32", "fused",
 )  # fmt: skip
 
 
@@ -159,11 +159,14 @@ def arguments(
     parts: Split,
     cpu: bool,
     bf16: bool,
+    checkpointing: bool = False,
     workers: int = 0,
 ) -> TrainingArguments:
     """transformers' TrainingArguments; saving, logging and evaluation are our callbacks' business."""
+    import torch
     from transformers import TrainingArguments
 
+    pinned = not cpu and torch.cuda.is_available()
     made = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -179,8 +182,8 @@ def arguments(
         max_grad_norm=section.max_grad_norm,
         bf16=bf16,
         use_cpu=cpu,
-        activation_checkpointing=section.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if section.gradient_checkpointing else None,
+        activation_checkpointing=checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
         seed=section.seed,
         train_sampling_strategy="sequential",
         save_strategy="no",
@@ -195,8 +198,8 @@ def arguments(
         label_names=["labels"],
         dataloader_num_workers=workers,
         dataloader_prefetch_factor=4 if workers else None,
-        dataloader_pin_memory=not cpu,
-        accelerator_config={"non_blocking": not cpu},
+        dataloader_pin_memory=pinned,
+        accelerator_config={"non_blocking": pinned},
         ddp_find_unused_parameters=False,
         ddp_backend="gloo" if cpu and parts.world > 1 else None,
         ddp_timeout=int(TIMEOUT.total_seconds()),

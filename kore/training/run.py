@@ -26,6 +26,7 @@ from kore.training import checkpoints as checkpoint
 from kore.training.dataset import Located, check_alike, data_hash, located
 from kore.training.estimate import Plan, plan
 from kore.training.features import Collate, Features, Stream
+from kore.training.hardware import tf32
 from kore.training.hf_args import NO_EFFECT, Split, arguments, check_settings, sinks_in, split
 from kore.training.master_weights import Wide, widen
 from kore.training.sampler import EMPTY, draw, placed, step_count
@@ -173,6 +174,7 @@ def prepare(
         **{k: v for k, v in settings.model_dump(mode="json").items() if k not in NO_EFFECT},
         "method": {"name": method.name, **method.settings.model_dump(mode="json")},
         "rank": rank if isinstance(rank, int) else dict(rank),
+        "gradient_checkpointing": settings.gradient_checkpointing is True,
         "base": backbone.fingerprint,
         "data": data_hash(chosen),
         "old": data_hash(located(old)) if old and method.traits.needs_old else None,
@@ -253,6 +255,7 @@ class Work:
         order = draw(len(features), self.steps, settings.batch, seed=settings.seed, lengths=lengths)
         order = placed(order, parts.batch, parts.empty)
         stream = Stream(features, order)
+        hardware = self.plan().hardware
         checkpoints = checkpoint.Checkpoints(folder)
         found = checkpoint.newest(checkpoints, self.fingerprint, self.identity)
         if found and found[1].world != parts.world:
@@ -268,6 +271,7 @@ class Work:
                     settings, folder, steps=self.steps, parts=parts, cpu=cpu,
                     # autocast on a CPU gains nothing; DeepSpeed needs one type for all parameters
                     bf16=self.half and (not cpu or settings.zero > 0), workers=stream.workers,
+                    checkpointing=hardware.checkpointing,
                 ),
                 train_dataset=stream,
                 data_collator=Collate(features.encoder.pad_id),
@@ -276,6 +280,7 @@ class Work:
                 projector=self.backbone.family.projector,
                 projector_lr=settings.projector if settings.projector != "off" else None,
                 forward=self.setup.forward,
+                fused=hardware.fused,
                 ids=["" if i == EMPTY else features.samples[i].sample.id for i in order],
             )  # fmt: skip
             loop.remove_callback(PrinterCallback)
@@ -293,7 +298,7 @@ class Work:
                 self.method.begin(self.setup)
             model.train()
             try:
-                with suppress(Alarmed):
+                with suppress(Alarmed), tf32(hardware.tf32):
                     loop.train(resume_from_checkpoint=str(found[0]) if found else None)
             finally:
                 model.config.use_cache = True

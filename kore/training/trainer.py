@@ -58,6 +58,7 @@ class Loop(Trainer):
         method: whose penalty is added and whose parameters are trained.
         projector_lr: learning rate of what lies outside the language model.
         forward: context of every forward pass.
+        fused: run AdamW as one fused kernel.
         ids: names of the samples in the order they are drawn, for the message at a bad loss.
     """
 
@@ -69,6 +70,7 @@ class Loop(Trainer):
         projector_lr: float | None,
         ids: list[str],
         forward: Callable[[], AbstractContextManager[object]] = nullcontext,
+        fused: bool = False,
         **rest: Any,
     ) -> None:
         self.method = method
@@ -76,6 +78,7 @@ class Loop(Trainer):
         self.projector_lr = projector_lr
         self.ids = ids
         self.forward = forward
+        self.fused = fused
         self.tally = Tally()
         self.micro = 0
         super().__init__(**rest)
@@ -104,6 +107,7 @@ class Loop(Trainer):
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
                 eps=self.args.adam_epsilon,
                 weight_decay=self.args.weight_decay,
+                fused=self.fused or None,
             )
         return self.optimizer
 

@@ -105,7 +105,7 @@ def _memory(net: Any, resolved: Resolved) -> dict[str, int]:
     return {
         "weights": int(2 * whole + _LINEAR_BYTES[profile.model.quantisation] * packed) + factors,
         **training_bytes(trained),
-        "activations": activation_bytes(net, tokens, checkpointing=train.gradient_checkpointing),
+        "activations": activation_bytes(net, tokens, checkpointing=bool(train.gradient_checkpointing)),
     }
 
 
