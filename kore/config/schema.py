@@ -181,8 +181,8 @@ class TrainSection(Section):
     """Stop after N optimiser steps."""
     batch: int = Field(default=16, ge=1)
     """Samples per optimiser step, over all devices."""
-    micro_batch: int | None = Field(default=None, ge=1)
-    """Samples per device and forward pass; gradients are accumulated up to the batch."""
+    micro_batch: Literal["auto"] | Annotated[int, Field(ge=1)] | None = None
+    """Samples per device and forward pass, accumulated up to the batch; auto: as many as fit."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Learning rate schedule."""
     warmup: float = Field(default=0.03, ge=0, lt=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,8 +58,7 @@ def choose(model: Any, device: torch.device, section: TrainSection, needed: int)
 
     cuda = device.type == "cuda"
     recent = cuda and torch.cuda.get_device_capability(device) >= (8, 0)
-    memory = torch.cuda.get_device_properties(device).total_memory if cuda else None
-    short = memory is not None and needed > USABLE * memory
+    short = cuda and needed > USABLE * memory_of(device)
     return Hardware(
         device=torch.cuda.get_device_name(device) if cuda else device.type,
         dtype=str(model.dtype).removeprefix("torch."),
@@ -67,6 +67,15 @@ def choose(model: Any, device: torch.device, section: TrainSection, needed: int)
         fused=not section.zero and _set(section.fused, cuda),
         checkpointing=_set(section.gradient_checkpointing, short),
     )
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes: a GPU's, else the machine's."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _set(setting: bool | str, choice: bool) -> bool:

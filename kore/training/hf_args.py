@@ -113,7 +113,7 @@ def split(section: TrainSection, world: int) -> Split:
     for.
     """
     share = -(-section.batch // world)
-    wanted = min(section.micro_batch or share, share)
+    wanted = share if section.micro_batch in (None, "auto") else min(int(section.micro_batch), share)
     micro = max(d for d in range(1, wanted + 1) if share % d == 0)
     return Split(micro, share // micro, world, share * world - section.batch)
 

@@ -20,6 +20,7 @@ from kore.distributed import barrier, launched, on_first_rank
 from kore.errors import DataError, GateNotMet, Interrupted, UsageError
 from kore.io.files import hash_json, read_json
 from kore.methods.base import Method, Setup, require
+from kore.models.answer_loss import AnswerLoss
 from kore.progress import Progress, silent
 from kore.training import checkpoint_io as weights
 from kore.training import checkpoints as checkpoint
@@ -29,6 +30,7 @@ from kore.training.features import Collate, Features, Stream
 from kore.training.hardware import tf32
 from kore.training.hf_args import NO_EFFECT, Split, arguments, check_settings, sinks_in, split
 from kore.training.master_weights import Wide, widen
+from kore.training.micro_batch import micro_batch
 from kore.training.sampler import EMPTY, draw, placed, step_count
 from kore.training.signals import Wish, listening
 
@@ -113,6 +115,7 @@ def train(
         method.load(backbone, run.adapter)
         return finished
     work.attach()
+    work.fit_micro_batch()
     if on_plan:
         on_plan(work.plan())
     start = time.monotonic()
@@ -231,12 +234,52 @@ class Work:
         """Whether the model computes in bfloat16."""
         return "torch.bfloat16" in (str(self.wide.dtype), str(self.backbone.model.dtype))
 
-    def plan(self) -> Plan:
-        """What will happen, once attached."""
+    def plan(self, parts: Split | None = None) -> Plan:
+        """What will happen, once attached; with another division of the batch, if given."""
         return plan(
-            self.backbone, self.settings, self.method.name, self.parts, self.lengths, self.steps, self.wide,
+            self.backbone,
+            self.settings,
+            self.method.name,
+            parts or self.parts,
+            self.lengths,
+            self.steps,
+            self.wide,
             self.method.extra_memory,
-        )  # fmt: skip
+        )
+
+    def fit_micro_batch(self) -> None:
+        """Find the micro-batch where the settings leave it to KORE."""
+        if self.settings.micro_batch != "auto":
+            return
+        section = self.settings
+        named = [self.identity[name] for name in ("base", "method", "rank")]
+        read = [self.backbone.reads, str(self.backbone.model.dtype), max(self.lengths)]
+        identity = [*named, *read, section.projector, section.gradient_checkpointing]
+        attempt = None if self.settings.zero else self._attempt
+        self.parts = micro_batch(self.parts, self.plan, attempt, self.backbone.device, identity)
+        self.setup.batch = self.parts.micro
+
+    def _attempt(self, parts: Split) -> None:
+        """A forward and backward pass over the longest sample, as many times as a micro-batch has samples."""
+        import torch
+
+        model, device = self.backbone.model, self.backbone.device
+        row = self.features[max(range(len(self.lengths)), key=self.lengths.__getitem__)]
+        batch = Collate(self.features.encoder.pad_id)([row] * parts.micro)
+        inputs = {name: value.to(device) for name, value in batch.items()}
+        made = self.plan(parts)
+        if made.hardware.checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+        try:
+            with torch.random.fork_rng([device] if device.type == "cuda" else []), self.setup.forward():
+                answers = AnswerLoss(model, keep_logits=self.method.traits.reads_logits)
+                optimiser = torch.empty(made.memory["optimiser"], dtype=torch.uint8, device=device)
+                answers.forward(model, inputs).loss.backward()
+                del optimiser
+        finally:
+            model.zero_grad(set_to_none=True)
+            model.eval()
 
     def go(
         self, run: Run, events: EventWriter | None, probes: Probing | None, progress: Progress
