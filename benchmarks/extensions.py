@@ -118,9 +118,14 @@ def markdown(found: list[dict[str, Any]], command: str) -> str:
         if "params" in row:
             low, high = row["ranks"]
             cost = [
-                f"{row['rate']:g}", f"{row['params']:,.0f}", f"{low}" if low == high else f"{low}-{high}", f"{row['layers']:.0f}",
-                f"{row['old_energy']:.1e}", f"{row['calibration_s']:.1f}", f"{row['training_s']:.0f}",
-            ]  # fmt: skip
+                f"{row['rate']:g}",
+                f"{row['params']:,.0f}",
+                f"{low}" if low == high else f"{low}-{high}",
+                f"{row['layers']:.0f}",
+                f"{row['old_energy']:.1e}",
+                f"{row['calibration_s']:.1f}",
+                f"{row['training_s']:.0f}",
+            ]
         scores = [f"{row[k]:.1f}" for k in ("k_a", "k_r", "near")]
         lines.append("| " + " | ".join([row["setting"], *cost, *scores]) + " |")
     return "\n".join(lines) + "\n"

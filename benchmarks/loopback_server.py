@@ -133,10 +133,13 @@ class Server:
             message["content"] = f"Sure! Here it is:\n```json\n{text}\n```\nAnything else?"
         self.stats["replies"] += 1
         value = {
-            "id": key[:8], "object": "chat.completion", "created": 0, "model": request["model"],
+            "id": key[:8],
+            "object": "chat.completion",
+            "created": 0,
+            "model": request["model"],
             "choices": [{"index": 0, "message": message, "finish_reason": finish}],
             "usage": {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(text) // 4},
-        }  # fmt: skip
+        }
         await _send(writer, 200, value)
         return True
 

@@ -66,9 +66,14 @@ def worker(arguments: argparse.Namespace) -> dict[str, Any]:
             for n, m in linears.items()
         }
     section = TrainSection(
-        method=arguments.worker, lr=1e-4, batch=arguments.batch, max_steps=arguments.steps, epochs=1e6,
-        max_length=4096, save_steps=10**6,
-    )  # fmt: skip
+        method=arguments.worker,
+        lr=1e-4,
+        batch=arguments.batch,
+        max_steps=arguments.steps,
+        epochs=1e6,
+        max_length=4096,
+        save_steps=10**6,
+    )
     process = psutil.Process()
     before = process.memory_info().rss
     peak, stop = [before], threading.Event()
@@ -161,11 +166,16 @@ def model(folder: Path, width: int, layers: int) -> str:
     heads = max(1, width // 128)
     return str(
         llava(
-            folder / "model", layers=layers, width=width, intermediate_size=width * 2752 // 1024,
-            num_attention_heads=heads, num_key_value_heads=heads, vocab_size=32000,
+            folder / "model",
+            layers=layers,
+            width=width,
+            intermediate_size=width * 2752 // 1024,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            vocab_size=32000,
             max_position_embeddings=4096,
         )
-    )  # fmt: skip
+    )
 
 
 def main() -> None:

@@ -252,7 +252,7 @@ class Session:
             raise
 
     def _put_on(self, target: Target) -> None:
-        from kore.adapters.lora import load_adapter
+        from kore.methods.load_adapter import load_adapter
 
         self._bare()
         if target.adapter is None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TextIO, get_args
-
-if TYPE_CHECKING:
-    from kore.artifacts.events import EventWriter
+from typing import Any, Protocol, TextIO
 
 EVERY = 30.0  # seconds between two lines about one stage
 EVENT_EVERY = 1.0  # seconds between two events of one stage
@@ -24,6 +21,20 @@ class Progress(Protocol):
     """
 
     def __call__(self, stage: str, done: int, total: int | None = None, note: str = "") -> None: ...
+
+
+class Events(Protocol):
+    """A run's event log (`kore.artifacts.events.EventWriter`).
+
+    Attributes:
+        kinds: the kinds of event that it takes.
+    """
+
+    kinds: tuple[str, ...]
+
+    def write(self, kind: Any, **values: Any) -> None:
+        """Append one event."""
+        ...
 
 
 def silent(stage: str, done: int, total: int | None = None, note: str = "") -> None:
@@ -62,19 +73,17 @@ def each_line(write: Callable[[str], None], *, every: float = EVERY) -> Progress
     return report
 
 
-def event_log(events: EventWriter) -> Progress:
+def event_log(events: Events) -> Progress:
     """Events of a run: at most one a second of each stage, and its end. A stage that is no kind of event
     is left out."""
-    from kore.artifacts.events import Kind
-
     last: dict[str, float] = {}
 
     def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:
         kind, _, text = stage.partition(" ")
         now, over = time.monotonic(), total is not None and done >= total
-        if kind in get_args(Kind) and (over or now - last.get(stage, -EVENT_EVERY) >= EVENT_EVERY):
+        if kind in events.kinds and (over or now - last.get(stage, -EVENT_EVERY) >= EVENT_EVERY):
             last[stage] = now
-            events.write(kind, text=text or note, done=done, total=total)  # type: ignore[arg-type]
+            events.write(kind, text=text or note, done=done, total=total)
 
     return report
 

@@ -44,6 +44,7 @@ class Kore(LazyGroup):
         "Tools": {
             "profiles": "List, show, check and copy settings for models.",
             "data": "Check for benchmark files and download them.",
+            "check-server": "Find out whether a server applies an exported adapter.",
             "combine": "Join augmentation shards or add covariances.",
         },
     }

@@ -70,7 +70,22 @@ Restart = Annotated[
     bool,
     typer.Option("--restart", help="Start over: discard what an earlier call wrote to the folder."),
 ]
-Out = Annotated[Path | None, data_option("--out", "-o", help="Output folder.")]
+Out = Annotated[Path | None, data_option("--out", "-o", metavar="DIR", help="Output folder.")]
+DataDir = Annotated[
+    Path | None,
+    data_option(
+        "--data-dir",
+        envvar="KORE_DATA",
+        metavar="DIR",
+        help="Folder of benchmark files (default: $LMUData, else ~/LMUData).",
+    ),
+]
+Limit = Annotated[
+    int | None, data_option("--limit", min=1, metavar="N", help="Only the first N samples of each suite.")
+]
+Split = Annotated[
+    str, data_option("--split", metavar="NAME", help="test or validation, for suites that have both.")
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 Model = Annotated[
     str | None,

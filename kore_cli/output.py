@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kore.errors import Interrupted, KoreError
+from kore.errors import DataWarning, Interrupted, KoreError
 from kore.io.files import json_text
 
 if TYPE_CHECKING:
@@ -225,6 +225,15 @@ def keep_stdout_clean() -> None:
     logging.getLogger("DeepSpeed").addFilter(to_stderr)
     if os.environ.get("KORE_DEBUG") != "1":
         warnings.simplefilter("ignore", FutureWarning)
+    show = warnings.showwarning
+
+    def show_data_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, DataWarning):
+            complain(str(message), word="warning")
+        else:
+            show(message, category, *place, **more)
+
+    warnings.showwarning = show_data_warning
 
 
 def fail(error: KoreError) -> None:

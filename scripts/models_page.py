@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from kore.models.families import REFUSED, LinearRow, family_of, linear_rows, model_class
+from kore.models.families import REFUSED, family_of, model_class
+from kore.models.linear_table import LinearRow, linear_rows
 from tests.models.families import CASES, Case
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"

@@ -37,9 +37,16 @@ def main(base: str, data: str, out: str) -> None:
     """Train."""
     small = {"stage": 3, "stage3_param_persistence_threshold": 0}  # else so small a model is not divided
     section = TrainSection(
-        method="lora", lr=1e-2, batch=4, max_steps=6, save_steps=2, keep=0.9, on_alarm="best", zero=3,
+        method="lora",
+        lr=1e-2,
+        batch=4,
+        max_steps=6,
+        save_steps=2,
+        keep=0.9,
+        on_alarm="best",
+        zero=3,
         deepspeed={"zero_optimization": small},
-    )  # fmt: skip
+    )
     probing = Probing([Probe("o", "old", "Is it?", "Yes")], Falls(), steps=2, max_new_tokens=2)
     with join(deepspeed=True) as here:
         backbone = load(ModelSection(id=base))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kore.adapters.lineage import Lineage
-from kore.adapters.lora import adapter_off, load_adapter
+from kore.adapters.lora import load_lora
 from kore.errors import DataError
+from kore.models.adapter_off import adapter_off
+from kore.models.lineage import Lineage
 from kore.models.load import Backbone, load
 from kore.models.load_errors import loading
 from kore.models.processing import Encoder
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from kore.config.resolve import ModelSection
     from kore.models.generate import Prompt
 
+ROUNDING = 1e-5  # of the logits' norm in float32: a smaller change cannot be measured
 BAD_MERGE = 0.1  # of what the adapter changes: more than this lost or added is no merge
 
 
@@ -69,18 +71,27 @@ class Reference:
     without: Tensor
 
     @staticmethod
-    def measure(adapter: Path, section: ModelSection, prompts: Sequence[Prompt]) -> Reference:
+    def measure(
+        adapter: Path,
+        section: ModelSection,
+        prompts: Sequence[Prompt],
+        inspect: Callable[[Backbone], None] = lambda backbone: None,
+    ) -> Reference:
         """Load base and adapter in float32 and compute their logits.
 
+        Args:
+            inspect: called with the loaded model, adapter on, before it is released.
+
         Raises:
-            DataError: as `load` and `load_adapter`.
+            DataError: as `load` and `load_lora`.
         """
         section = section.model_copy(update={"dtype": "float32"})
         backbone = load(section)
-        load_adapter(backbone, adapter)
+        load_lora(backbone, adapter)
         with_adapter = logits(backbone, prompts)
         with adapter_off(backbone.model):
             without = logits(backbone, prompts)
+        inspect(backbone)
         layer = backbone.reads.get("vision_select_layer")
         path, lineage = backbone.path, backbone.lineage
         text_only = is_text_only(backbone.processor)
@@ -118,7 +129,7 @@ def logits(backbone: Backbone, prompts: Sequence[Prompt]) -> Tensor:
     for prompt in prompts:
         inputs: dict[str, Any] = encoder.prompt(prompt.turns, prompt.images)
         batch = {
-            k: v[None] if k in ("input_ids", "attention_mask", "mm_token_type_ids") else v
+            k: v[None] if v.dim() == 1 and len(v) == len(inputs["input_ids"]) else v
             for k, v in inputs.items()
         }
         placed = {k: v.to(backbone.device) for k, v in batch.items()}
@@ -129,9 +140,11 @@ def logits(backbone: Backbone, prompts: Sequence[Prompt]) -> Tensor:
 def compare(made: Tensor, adapter: Tensor, base: Tensor, prompts: int) -> Check:
     """How far `made` is from `adapter`, measured by how far `adapter` is from `base`."""
     error, moved = made - adapter, adapter - base
-    size = float(moved.norm())
-    lost = float(error.norm())
-    relative = lost / size if size else (0.0 if lost <= 1e-4 * float(base.norm()) else float("inf"))
+    size, lost, whole = float(moved.norm()), float(error.norm()), float(base.norm())
+    if size > ROUNDING * whole:
+        relative = lost / size
+    else:  # an adapter that changes no more than rounding does
+        relative = 0.0 if lost <= 10 * ROUNDING * whole else float("inf")
     agree = float((made.argmax(-1) == adapter.argmax(-1)).float().mean())
     return Check(prompts, float(moved.abs().max()), float(error.abs().max()), relative, agree)
 

@@ -8,8 +8,7 @@ several places; `freeze_a` and `assert_frozen` are the only ways in and out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,21 +152,6 @@ def assert_frozen(model: Any) -> None:
         raise AssertionError("no lora_B is trainable")
 
 
-@contextmanager
-def adapter_off(model: Any) -> Iterator[None]:
-    """The base model inside the block; what was trainable before is trainable after, nothing else."""
-    if not hasattr(model, "disable_adapter"):
-        yield
-        return
-    before = {name: p.requires_grad for name, p in model.named_parameters()}
-    try:
-        with model.disable_adapter():
-            yield
-    finally:
-        for name, p in model.named_parameters():
-            p.requires_grad_(before[name])
-
-
 def save(model: Any, folder: Path, facts: Mapping[str, Any]) -> None:
     """Write a PEFT folder plus kore.json (base fingerprint, method, covariance, lineage)."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -187,8 +171,26 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.is_file() else {}
 
 
-def load_adapter(backbone: Backbone, folder: Path) -> None:
-    """Put a saved adapter on the backbone, strictly; nothing of it is trainable.
+def check_base(backbone: Backbone, folder: Path) -> dict[str, Any]:
+    """The facts of an adapter that is about to be loaded; the backbone loses its earlier adapters, which a
+    saved adapter holds.
+
+    Raises:
+        DataError: it was trained on another base.
+    """
+    facts = read_facts(folder)
+    base = facts.get("base")
+    if base and base != backbone.fingerprint:
+        raise DataError(
+            f"this adapter belongs to base {base}, the model is {backbone.fingerprint}", where=str(folder)
+        )
+    if backbone.earlier is not None:
+        backbone.earlier.take_off(backbone)
+    return facts
+
+
+def load_lora(backbone: Backbone, folder: Path) -> None:
+    """Put a saved LoRA on the backbone, strictly; nothing of it is trainable.
 
     Raises:
         DataError: made for another base, of another kind than LoRA, broken, or with keys missing from or
@@ -198,22 +200,7 @@ def load_adapter(backbone: Backbone, folder: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from peft.utils import set_peft_model_state_dict
 
-    facts = read_facts(folder)
-    base = facts.get("base")
-    form = facts.get("format", "peft")
-    if backbone.earlier is not None:  # a saved adapter holds those that came before it
-        backbone.earlier.take_off(backbone)
-    if form != "peft" and base in (None, backbone.fingerprint):
-        # whole weights or layers that PEFT has not: their method knows how
-        from kore.methods.registry import make_method
-
-        with loading("adapter", folder):
-            make_method(form).load(backbone, folder)
-        return
-    if base and base != backbone.fingerprint:
-        raise DataError(
-            f"this adapter belongs to base {base}, the model is {backbone.fingerprint}", where=str(folder)
-        )
+    facts = check_base(backbone, folder)
     read_config(folder)
     weights = read_tensors(folder / WEIGHTS)
     with loading("adapter", folder):

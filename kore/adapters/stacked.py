@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from kore.adapters.lineage import adapter_fingerprint
 from kore.adapters.lora import FACTS, read_facts
 from kore.adapters.lora_state import read_low_rank, write_low_rank
 from kore.errors import DataError
 from kore.io.files import read_json, write_json
+from kore.models.lineage import adapter_fingerprint
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor, nn
 
 from kore.adapters import lora
-from kore.adapters.param_count import parse_count
+from kore.adapters.param_budget import parse_count
 from kore.api.settings import section
 from kore.config.schema import AdapterSection
 from kore.errors import DataError, UsageError

@@ -9,7 +9,6 @@ from typing import Any
 
 from kore.evaluation.report import suite_rows
 from kore.evaluation.run_eval import Outcome, Plan, Request, carry_out
-from kore.io.files import json_text
 from kore.progress import Progress, silent
 
 
@@ -78,7 +77,7 @@ def evaluate(
         data=Path(data_dir) if data_dir else None,
         out=Path(output) if output else None,
         profile=profile,
-        settings=[f"{key}={_text(value)}" for key, value in (settings or {}).items()],
+        settings=settings or {},
         split=split,
         image_root=Path(image_root) if image_root else None,
         limit=limit,
@@ -99,7 +98,3 @@ def evaluate_requested(
 ) -> Outcome:
     """Evaluate as requested."""
     return carry_out(request, progress, planned)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else "none" if value is None else json_text(value)

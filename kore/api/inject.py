@@ -8,7 +8,8 @@ from typing import Any
 
 from kore.api.settings import resolved
 from kore.progress import Progress, silent
-from kore.workflows.inject import Request, plan, run_inject
+from kore.workflows.inject import Request, plan
+from kore.workflows.injection import run_inject
 from kore.workflows.result import Outcome
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, BinaryIO, Literal, Self, get_args
 
 from kore.io.files import json_text, parse_json
 
@@ -28,6 +28,8 @@ HEAD = 64  # first bytes of a segment, which tell the time at which it was begun
 
 class EventWriter:
     """Appends events to a new segment ``events-NNNN.jsonl`` of a run folder; threads may share it."""
+
+    kinds: tuple[str, ...] = get_args(Kind)
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

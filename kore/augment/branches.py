@@ -10,10 +10,11 @@ from kore.augment.grounding import Source, best_sentences
 from kore.augment.images.gallery import Gallery, Views
 from kore.augment.schemas import Hops, Quadruplet, Quadruplets, Summary
 from kore.augment.templates import Templates, draw, fill
-from kore.augment.text import clip, content_words, fold, word_limit, words
+from kore.augment.text import content_words, fold, word_limit
 from kore.augment.trunk import Harvest
 from kore.augment.vqa_checks import PLACE, pattern_of, subject_faults
 from kore.data.records import Branch, KnowledgeItem, Origin
+from kore.data.text import clip, words
 from kore.llm.request import Refused, Unusable
 
 SUMMARY_WORDS = 25

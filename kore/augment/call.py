@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from kore.augment.prompts import Prompt, load_prompts
 from kore.augment.schemas import ReplyForm, schema_of
 from kore.augment.templates import draw, fill
-from kore.augment.text import is_unspaced, length
 from kore.data.records import KnowledgeItem
+from kore.data.text import is_unspaced, length
 from kore.io.files import hash_json
 from kore.llm.request import Reply
 

@@ -31,10 +31,11 @@ from kore.augment.schemas import (
 )
 from kore.augment.teachers.offline import OfflineTeacher
 from kore.augment.templates import Templates, draw, fill, load_templates
-from kore.augment.text import clip, language, word_limit
+from kore.augment.text import language, word_limit
 from kore.augment.trunk import distinct, heuristic
 from kore.config.schema import AugmentSection
 from kore.data.records import Branch, KnowledgeItem, KnowledgeTree, Turn
+from kore.data.text import clip
 from kore.llm.cache import ReplyStore, cache_home
 from kore.llm.rate_limit import price
 

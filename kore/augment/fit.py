@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from kore.augment.text import contains, is_unspaced, sentences
+from kore.augment.text import contains
 from kore.data.records import IMAGE_MARK, Branch, KnowledgeItem, KnowledgeTree, Message, Sample
+from kore.data.text import is_unspaced, sentences
 from kore.errors import DataError
 
 Pair = tuple[str, str]  # a question with its answer

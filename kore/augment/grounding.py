@@ -18,12 +18,11 @@ from kore.augment.text import (
     names,
     negations,
     numbers,
-    sentences,
     share,
     stem,
-    words,
 )
 from kore.data.records import KnowledgeItem
+from kore.data.text import sentences, words
 
 SUPPORT = 0.6  # share of an answer's content words that the source must hold
 SAME_CLAIM = 0.5  # an answer that shares this much of a clause makes the same claim, or denies it

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from kore.augment.text import length
 from kore.data.records import KnowledgeTree, Question, Sample
+from kore.data.text import length
 
 KORE_74K: dict[str, Any] = {
     "items": 9422,

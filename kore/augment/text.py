@@ -1,8 +1,4 @@
-"""Words, sentences, numbers and names of a text, in any script.
-
-Chinese, Japanese and Thai are written without spaces, so each of their letters counts as a word; digits of
-every script count as digits.
-"""
+"""Numbers, names and content words of a text, in any script; digits of every script count as digits."""
 
 from __future__ import annotations
 
@@ -12,17 +8,8 @@ import unicodedata
 from collections.abc import Iterable
 
 from kore.augment.lexicon import DAYS, MONTHS, NEGATIONS, NUMBER_WORDS, STOP_WORDS
+from kore.data.text import WORD, is_unspaced, sentences, words
 
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:['’.\-][^\W_{_UNSPACED}]+)*")
-_ABBREVIATIONS = (
-    r"Mr|Mrs|Ms|Dr|Prof|St|Sen|Rep|Gov|Gen|Lt|Col|Jr|Sr|vs|No|Inc|Ltd|Co|Corp|e\.g|i\.e|U\.S|U\.K|a\.m|p\.m"
-)
-_SENTENCE_END = re.compile(
-    r"(?<!\b[A-Z]\.)(?<=[.!?…])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[^\W_a-z])|(?<=[。！？؟])\s*|\n+"
-)
-_BULLET = re.compile(r"^[-*•·–]\s+")
-_ENDS_SHORT = re.compile(rf"\b(?:{_ABBREVIATIONS})\.$")
 _NUMBER = re.compile(r"\d+(?:[.,  ]\d{3})*(?:[.,]\d+)?")
 
 
@@ -38,16 +25,6 @@ def fold(text: str) -> str:
         digit = unicodedata.digit(letter, None)
         kept.append(letter if digit is None else str(digit))
     return unicodedata.normalize("NFC", "".join(kept)).casefold()
-
-
-def words(text: str) -> list[str]:
-    """Words as written; a letter of an unspaced script is a word of its own."""
-    return _WORD.findall(text)
-
-
-def length(text: str) -> int:
-    """Number of words."""
-    return len(words(text))
 
 
 def stem(word: str) -> str:
@@ -128,7 +105,7 @@ def names(text: str) -> list[str]:
     for sentence in sentences(text):
         run: list[str] = []
         end = 0
-        for position, match in enumerate(_WORD.finditer(sentence)):
+        for position, match in enumerate(WORD.finditer(sentence)):
             word = match.group()
             proper = word[0].isupper() and fold(word) not in STOP_WORDS
             if run and not (proper and sentence[end : match.start()] == " "):
@@ -147,47 +124,6 @@ def _close(run: list[str], found: list[str]) -> None:
     if len(run) == 1 and run[0].startswith("\0"):
         return  # a lone capital at the start of a sentence tells nothing
     found.append(" ".join(run).replace("\0", ""))
-
-
-def sentences(text: str) -> list[str]:
-    """Sentences, without bullets; knows common English abbreviations and the full stops of other scripts."""
-    pieces: list[str] = []
-    for piece in (_BULLET.sub("", p.strip()) for p in _SENTENCE_END.split(text)):
-        if not piece:
-            continue
-        if pieces and _ENDS_SHORT.search(pieces[-1]):
-            pieces[-1] = f"{pieces[-1]} {piece}"
-        else:
-            pieces.append(piece)
-    return pieces
-
-
-def clip(text: str, limit: int) -> str:
-    """Whole sentences of `text` up to `limit` words; the first one is cut if it alone is longer."""
-    kept: list[str] = []
-    room = limit
-    for sentence in sentences(text):
-        size = length(sentence)
-        if size > room:
-            break
-        kept.append(sentence)
-        room -= size
-    if kept:
-        gap = "" if is_unspaced(text) else " "
-        return gap.join(kept)
-    matches = list(_WORD.finditer(text))[:limit]
-    if not matches:
-        return ""
-    cut = text[: matches[-1].end()].rstrip(" ,;:-")
-    return cut + ("。" if is_unspaced(text) else ".")
-
-
-def is_unspaced(text: str) -> bool:
-    """Whether most of the text is in a script without spaces."""
-    if text.isascii():
-        return False
-    found = words(text)
-    return bool(found) and sum(len(w) == 1 and not w.isascii() for w in found) > len(found) / 2
 
 
 def word_limit(text: str, limit: int) -> int:

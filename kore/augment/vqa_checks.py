@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from kore.augment.text import contains, fold, is_unspaced, words
+from kore.augment.text import contains, fold
+from kore.data.text import is_unspaced, words
 
 PLACE = "{s}"
 MOST_WORDS = 8  # an answer is a word or a phrase

@@ -9,10 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from kore.augment.text import clip, sentences
-from kore.data.records import IMAGE_MARK, KnowledgeItem, Sample, read_located, read_records
+from kore.data.read import read_located, read_records
+from kore.data.records import IMAGE_MARK, KnowledgeItem, Sample
+from kore.data.text import clip, sentences
 from kore.errors import DataError
-from kore.io.jsonl import STDIO
+from kore.io.jsonl import is_stream
 
 Format = Literal["auto", "items", "evoke"]
 _QUOTED = re.compile(r"[\"“«『「《]([^\"”»』」》]{3,200})[\"”»』」》]")
@@ -28,11 +29,13 @@ def detect(source: str) -> Literal["items", "evoke"]:
     Raises:
         DataError: no such file.
     """
-    if source == STDIO:
+    if is_stream(source):
         return "items"
     path = Path(source)
+    if path.is_dir() or path.suffix in (".gz", ".parquet"):
+        return "items"
     if not path.is_file():
-        raise DataError("a folder, not a file of items" if path.is_dir() else "no such file", where=source)
+        raise DataError("no such file", where=source)
     with path.open(encoding="utf-8-sig", errors="replace") as stream:
         head = stream.read(1 << 16).lstrip()
     try:

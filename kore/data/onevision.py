@@ -16,6 +16,7 @@ from typing import Any
 from kore.config.schema import ONEVISION_SUBSETS
 from kore.data.records import IMAGE_MARK, Sample
 from kore.errors import DataError, MissingArtefact
+from kore.io.images import open_image
 
 FETCH = "kore data fetch onevision"
 _BATCH = 64  # rows that are decoded at a time
@@ -146,7 +147,6 @@ def read(subset: str, number: int, row: dict[str, Any], pictures: Path) -> Sampl
     Raises:
         DataError: no picture, one that does not open, or no conversation; names subset and row.
     """
-    from kore.io.images import open_image
 
     where = f"{subset}[{number}]"
     data = (row.get("image") or {}).get("bytes")

@@ -58,7 +58,7 @@ class Record(BaseModel):
             return cls.model_validate(value)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            key = ".".join(str(part) for part in first["loc"]) or cls.__name__
+            key = _path(first["loc"]) or cls.__name__
             reason = ": " + first["msg"].removeprefix("Value error, ")
             if first["type"] == "missing":
                 reason = f" is missing{cls._choices(first['loc'])}"
@@ -70,6 +70,12 @@ class Record(BaseModel):
         known = cls.model_fields.get(str(place[0])) if len(place) == 1 else None
         words = get_args(known.annotation) if known and get_origin(known.annotation) is Literal else ()
         return f": one of {', '.join(map(str, words))}" if words else ""
+
+
+def _path(place: tuple[int | str, ...]) -> str:
+    """A field's dotted path, without the types of a union that pydantic adds."""
+    parts = [str(part) for part in place]
+    return ".".join(part for part in parts if part != "str" and not part.startswith("list["))
 
 
 def as_list(value: str | list[str] | None) -> list[str]:

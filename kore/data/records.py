@@ -6,10 +6,9 @@ Records are pydantic models, frozen; unknown keys are kept under ``extra``. Know
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import (
     ConfigDict,
@@ -18,13 +17,10 @@ from pydantic import (
     model_validator,
 )
 
+from kore.data.forms import IMAGE_MARK as IMAGE_MARK
+from kore.data.forms import conversation, with_images, with_marks
 from kore.data.record_base import Record as Record
 from kore.data.record_base import as_list, as_text
-from kore.errors import DataError, Faults
-from kore.io.files import read_json
-from kore.io.jsonl import STDIO, read_jsonl
-
-IMAGE_MARK = "<image>"
 
 
 class KnowledgeItem(Record):
@@ -40,15 +36,23 @@ class KnowledgeItem(Record):
     source: str | None = None
     facts: dict[str, str | list[str]] = Field(default_factory=dict)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_forms(cls, value: Any) -> Any:
+        return with_images(value) if isinstance(value, dict) else value
+
     @field_validator("id", mode="before")
     @classmethod
-    def _idas_text(cls, value: Any) -> Any:
+    def _id_as_text(cls, value: Any) -> Any:
         return as_text(value)
 
     @field_validator("facts", mode="before")
     @classmethod
-    def _factsas_text(cls, value: Any) -> Any:
-        return {k: as_text(v) for k, v in value.items()} if isinstance(value, dict) else value
+    def _facts_as_text(cls, value: Any) -> Any:
+        """Numbers as text; a fact without a value is left out."""
+        if not isinstance(value, dict):
+            return value
+        return {k: as_text(v) for k, v in value.items() if v is not None}
 
     @field_validator("id", "title", "type")
     @classmethod
@@ -131,47 +135,25 @@ class Sample(Record):
     image: str | list[str] | None = None
     conversations: list[Message]
 
-    _ROLES: ClassVar[dict[str, str]] = {"user": "human", "assistant": "gpt", "system": "system"}
-
     @model_validator(mode="before")
     @classmethod
     def _read_forms(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        shown: list[str] = []
         value = dict(value)
-        if "messages" in value and "conversations" not in value:
-            messages = value.pop("messages")
-            if not isinstance(messages, list):
-                raise ValueError("messages must be a list")
-            pictures: list[Any] = []
-            value["conversations"] = [cls._from_message(m, pictures) for m in messages]
-            if "image" not in value:
-                value["image"] = value.pop("images", None) or pictures or None
+        key = next((key for key in ("conversations", "messages") if key in value), None)
+        if key is not None:
+            value["conversations"] = conversation(value.pop(key), shown, key)
+        value = with_images(value)
+        if shown and not value.get("image"):
+            value["image"] = shown[0] if len(shown) == 1 else shown
+        if "conversations" in value:
+            images = as_list(value.get("image")) if isinstance(value.get("image"), (str, list)) else []
+            value["conversations"] = with_marks(value["conversations"], len(images))
         if "id" in value:
             value["id"] = as_text(value["id"])
         return value
-
-    @classmethod
-    def _from_message(cls, message: Any, pictures: list[Any]) -> Any:
-        """A message of OpenAI's form as a turn; what it shows is added to `pictures`."""
-        if not isinstance(message, dict):
-            return message
-        content = message.get("content", "")
-        if isinstance(content, list):
-            content = "\n".join(cls._from_part(part, pictures) for part in content)
-        return {"from": cls._ROLES.get(str(message.get("role")), message.get("role")), "value": content}
-
-    @staticmethod
-    def _from_part(part: Any, pictures: list[Any]) -> str:
-        if not isinstance(part, dict):
-            raise ValueError("a message's content is text or a list of objects with a type")
-        if not str(part.get("type", "")).startswith("image"):
-            return str(part.get("text", ""))
-        shown = part.get("image_url") or part.get("image") or part.get("url") or part.get("path")
-        shown = shown.get("url") if isinstance(shown, dict) else shown
-        if shown:
-            pictures.append(shown)
-        return IMAGE_MARK
 
     @model_validator(mode="after")
     def _check_turns(self) -> Self:
@@ -182,7 +164,7 @@ class Sample(Record):
             raise ValueError("human and gpt turns must alternate")
         marks = sum(m.value.count(IMAGE_MARK) for m in self.conversations)
         if marks != len(self.images):
-            raise ValueError(f"{marks} {IMAGE_MARK} marks in the text for {len(self.images)} pictures")
+            raise ValueError(f"{marks} {IMAGE_MARK} marks in the text for {len(self.images)} images")
         return self
 
     @property
@@ -201,14 +183,19 @@ class Question(Record):
     type: str = "other"
     cnn_wiki_type: str | None = None
 
-    @field_validator("question_id", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _idas_text(cls, value: Any) -> Any:
+    def _read_forms(cls, value: Any) -> Any:
+        return with_images(value) if isinstance(value, dict) else value
+
+    @field_validator("question_id", "answer", mode="before")
+    @classmethod
+    def _id_as_text(cls, value: Any) -> Any:
         return as_text(value)
 
     @property
     def images(self) -> list[str]:
-        """The pictures as a list."""
+        """The images as a list."""
         return as_list(self.image)
 
     @property
@@ -220,103 +207,22 @@ class Question(Record):
 R = TypeVar("R", bound=Record)
 
 
-def read_records(
-    kind: type[R],
-    source: str | Path,
-    *,
-    image_root: Path | None = None,
-    on_error: Callable[[DataError], None] | None = None,
-) -> Iterator[R]:
-    """Read records from JSONL, from ``-``, or (a path ending in .json) from one JSON list.
+def anchored(record: R, root: Path) -> R:
+    """The record with its relative image paths starting from `root`."""
 
-    Image paths become absolute: relative ones start from `image_root`, else from the file's folder, else
-    (standard input) from the working folder. `read_located` also gives the place of each record.
-
-    Records are yielded as they are read, up to the first fault. From there the rest is only checked, so
-    that all faults are reported at once; standard input is read no further than `Faults.SHOWN` faults.
-
-    Raises:
-        DataError: with ``file:line`` (or ``file[index]``) and the field, unless `on_error` takes it;
-            `DataErrors` where there are several.
-    """
-    for _, record in read_located(kind, source, image_root=image_root, on_error=on_error):
-        yield record
-
-
-def read_located(
-    kind: type[R],
-    source: str | Path,
-    *,
-    image_root: Path | None = None,
-    on_error: Callable[[DataError], None] | None = None,
-) -> Iterator[tuple[str, R]]:
-    """As `read_records`, yielding ``(where, record)``, where being ``file:line`` or ``file[index]``."""
-    name = str(source)
-    if name != STDIO and not Path(name).exists():
-        raise DataError("no such file", where=name)
-    root = image_root.absolute() if image_root else None
-    root = root or (Path.cwd() if name == STDIO else Path(name).resolve().parent)
-    faults = Faults()
-
-    def collect(error: DataError) -> None:
-        faults.add(error)
-        if name == STDIO and faults.count == Faults.SHOWN:
-            faults.check()
-
-    take = on_error or collect
-    empty = True
-    for where, value in _objects(name, take):
-        empty = False
-        try:
-            record = kind.from_json(value, where)
-        except DataError as error:
-            take(error)
-            continue
-        if not faults.count:
-            yield where, _anchored(record, root)
-    faults.check()
-    if empty:
-        raise DataError("holds no record", where=name)
-
-
-def _objects(name: str, on_error: Callable[[DataError], None]) -> Iterable[tuple[str, dict[str, Any]]]:
-    if name != STDIO and Path(name).suffix == ".json":
-        try:
-            values = read_json(Path(name))
-        except DataError as error:
-            error.hint = "a .json file is one JSON list; name it .jsonl if it has a record a line"
-            raise
-        if not isinstance(values, list):
-            raise DataError("expected a JSON list of records", where=name)
-        for index, value in enumerate(values):
-            where = f"{name}[{index}]"
-            if isinstance(value, dict):
-                yield where, value
-                continue
-            on_error(DataError(f"expected a JSON object, found {type(value).__name__}", where=where))
-        return
-    yield from read_jsonl(name, on_error=on_error)
-
-
-def _is_file(image: str) -> bool:
-    """Whether an image is given as a path, not as an address or inline data."""
-    return "://" not in image and not image.startswith("data:")
-
-
-def _anchored(record: R, root: Path) -> R:
     def anchor(path: str) -> str:
-        return str(root / path) if _is_file(path) else path
+        return str(root / path)
 
     if isinstance(record, KnowledgeTree):
         branches = [
             b.model_copy(update={"image": anchor(b.image)}) if b.image else b for b in record.branches
         ]
-        return record.model_copy(update={"item": _anchored(record.item, root), "branches": branches})
+        return record.model_copy(update={"item": anchored(record.item, root), "branches": branches})
     image = getattr(record, "image", None)
     if not image:
         return record
-    anchored = anchor(image) if isinstance(image, str) else [anchor(p) for p in image]
-    return record.model_copy(update={"image": anchored})
+    paths = anchor(image) if isinstance(image, str) else [anchor(p) for p in image]
+    return record.model_copy(update={"image": paths})
 
 
 def relative_to(record: R, root: Path) -> R:
@@ -325,8 +231,6 @@ def relative_to(record: R, root: Path) -> R:
     folder."""
 
     def shorten(path: str) -> str:
-        if not _is_file(path):
-            return path
         place = Path(path).absolute()
         above = next((r for r in (root.absolute(), root.resolve()) if place.is_relative_to(r)), None)
         return str(place.relative_to(above) if above else place)

@@ -1,7 +1,7 @@
 """The label-free retention suite: does the tuned model still answer old prompts as the base does?
 
-For anyone who has no benchmark: held-out old prompts, the share of answers that are the same, and the
-KL divergence of the next-token distributions along the base's own answers.
+For users without a benchmark: held-out old prompts, the share of equal answers, and the KL divergence of the
+next-token distributions along the base's own answers.
 """
 
 from __future__ import annotations
@@ -10,20 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kore.data.records import IMAGE_MARK, Question, Sample, read_records
+from kore.data.read import read_records
+from kore.data.records import IMAGE_MARK, Question, Sample
+from kore.data.task import Task, TaskImage, UserTurn
 from kore.errors import DataError
 from kore.evaluation.metrics import f1
 from kore.evaluation.text_normalize import vqa_normalise
-from kore.evaluation.types import Answers, Ask, Outcome, Picture, Role, Scored, Task, Verdict
+from kore.evaluation.types import Answers, Outcome, Role, Scored, Verdict, first_answer
 from kore.io.files import hash_file
 from kore.io.jsonl import read_jsonl
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from kore.models.generate import Engine
 
 
 @dataclass(frozen=True)
@@ -60,15 +57,18 @@ class AgreementSuite:
         """
         verdicts = []
         for task in self.prompts:
-            said, wanted = (_first(a, task.id) for a in (answers, base))
-            same = said is not None and wanted is not None and vqa_normalise(said) == vqa_normalise(wanted)
-            overlap = f1(said, wanted) if said is not None and wanted is not None else 0.0
-            parts: dict[str, Any] = {"f1": overlap, "images": [p.path for a in task.asks for p in a.pictures]}
+            answer, expected = (first_answer(a, task.id) for a in (answers, base))
+            same, overlap = False, 0.0
+            if answer is not None and expected is not None:
+                same = vqa_normalise(answer) == vqa_normalise(expected)
+                overlap = f1(answer, expected)
+            parts: dict[str, Any] = {"f1": overlap, "images": [i.path for t in task.turns for i in t.images]}
             if task.id in divergence:
                 parts["kl"] = divergence[task.id]
-            outcome: Outcome = "missing" if said is None else "right" if same else "wrong"
-            why = "no prediction" if said is None else "as the base" if same else "differs from the base"
-            verdicts.append(Verdict(task.id, task.text, wanted or "", said, float(same), outcome, why, parts))
+            outcome: Outcome = "missing" if answer is None else "right" if same else "wrong"
+            why = "no prediction" if answer is None else "as the base" if same else "differs from the base"
+            verdict = Verdict(task.id, task.text, expected or "", answer, float(same), outcome, why, parts)
+            verdicts.append(verdict)
         count = len(verdicts)
         metrics = {
             "agreement": 100 * sum(v.score or 0.0 for v in verdicts) / count,
@@ -84,16 +84,22 @@ class AgreementSuite:
             "kl": len(divergence),
         }
         return Scored(
-            self.name, "retention", metrics["agreement"], "answers as the base's", metrics, counts, verdicts,
+            self.name,
+            "retention",
+            metrics["agreement"],
+            "answers as the base's",
+            metrics,
+            counts,
+            verdicts,
             label_free=True,
-        )  # fmt: skip
+        )
 
 
 def load_agreement(path: Path, *, name: str = "agreement", limit: int | None = None) -> AgreementSuite:
     """Read held-out old prompts: samples in conversation form (their first human turn), or questions."""
     tasks = list(islice(_prompts(path), limit))
     if len({task.id for task in tasks}) < len(tasks):
-        raise DataError("the same id twice", where=str(path))
+        raise DataError("an id occurs twice", where=str(path))
     return AgreementSuite(name, tasks, str(path), hash_file(path))
 
 
@@ -105,65 +111,11 @@ def _prompts(path: Path) -> Iterator[Task]:
         conversational = first is not None and not {"conversations", "messages"}.isdisjoint(first[1])
     if not conversational:
         for question in read_records(Question, path):
-            pictures = tuple(map(Picture, question.images))
-            marks = f"{IMAGE_MARK}\n" * (len(pictures) - question.text.count(IMAGE_MARK))
-            yield Task(question.question_id, (Ask(marks + question.text, pictures),))
+            images = tuple(map(TaskImage, question.images))
+            marks = f"{IMAGE_MARK}\n" * (len(images) - question.text.count(IMAGE_MARK))
+            yield Task(question.question_id, (UserTurn(marks + question.text, images),))
         return
     for sample in read_records(Sample, path):
         human = next(m for m in sample.conversations if m.from_ == "human")
         count = human.value.count(IMAGE_MARK)
-        yield Task(sample.id, (Ask(human.value, tuple(map(Picture, sample.images[:count]))),))
-
-
-def divergences(engine: Engine, suite: AgreementSuite, base: Answers) -> dict[str, float]:
-    """Mean KL(base || tuned) per token, in nats, along the base's own answer to each prompt.
-
-    One forward pass with the adapter off and one with it on, in the model's own precision; the
-    distributions are compared in float32.
-    """
-    import torch
-
-    from kore.adapters.lora import adapter_off
-    from kore.models.processing import collate
-
-    found: dict[str, float] = {}
-    model, encoder = engine.backbone.model, engine.encoder
-    tasks = [t for t in suite.tasks() if _first(base, t.id) is not None]
-    for start in range(0, len(tasks), engine.batch):
-        chosen = tasks[start : start + engine.batch]
-        rows = [encoder.training(_sample(task, _first(base, task.id) or "")) for task in chosen]
-        inputs = {k: engine._place(v) for k, v in collate(rows, encoder.pad_id, side="right").items()}
-        labels = inputs.pop("labels")
-        with torch.inference_mode():
-            after = model(**inputs).logits
-            with adapter_off(model):
-                before = model(**inputs).logits
-        for task, row in zip(chosen, _kl(before, after, labels), strict=True):
-            found[task.id] = row
-    return found
-
-
-def _kl(before: Tensor, after: Tensor, labels: Tensor) -> list[float]:
-    """(N, T, V) logits twice and (N, T) labels -> N mean divergences over the answer's tokens."""
-    import torch
-
-    rows = []
-    for p, q, label in zip(before, after, labels, strict=True):
-        chosen = (label[1:] != -100).nonzero().squeeze(-1)  # position t predicts token t + 1
-        log_p = torch.log_softmax(p[chosen].float(), dim=-1)
-        log_q = torch.log_softmax(q[chosen].float(), dim=-1)
-        rows.append(float((log_p.exp() * (log_p - log_q)).sum(-1).mean()))
-    return rows
-
-
-def _sample(task: Task, answer: str) -> Sample:
-    ask = task.asks[0]
-    turns = [{"from": "human", "value": ask.text}, {"from": "gpt", "value": answer}]
-    return Sample.model_validate(
-        {"id": task.id, "image": [p.path for p in ask.pictures] or None, "conversations": turns}
-    )
-
-
-def _first(answers: Answers, name: str) -> str | None:
-    turns = answers.get(name)
-    return turns[0] if turns else None
+        yield Task(sample.id, (UserTurn(human.value, tuple(map(TaskImage, sample.images[:count]))),))

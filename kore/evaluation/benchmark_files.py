@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kore.config.schema import ONEVISION_SUBSETS
+from kore.data.benchmarks import ALL, NAMES, SERVER, Benchmark, file_of, find, known
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.evaluation.benchmark_suite import load_benchmark, md5_of
-from kore.evaluation.benchmarks import ALL, NAMES, SERVER, Benchmark, file_of, find, known
 from kore.io.download import GIB, Limits, download, get_json
 from kore.progress import Progress
 

@@ -1,7 +1,7 @@
 """Results side by side: differences with paired bootstrap intervals, and the samples that flipped.
 
-The interval is over samples: both models answered the same ones, so each resample draws samples and
-keeps the pairs. It says nothing about other seeds of training.
+The interval is over samples: both models answered the same ones, so each resample draws pairs. It is at least
+two samples wide, and says nothing about other seeds of training.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 RESAMPLES = 10_000
-_NOT_PROTOCOL = frozenset({"file", "warnings", "rows"})  # paths may differ; `data` says what is in them
+_LOSS_ROUNDING = 5e-4  # nats
+_NOT_PROTOCOL = frozenset({"file", "warnings", "rows"})  # paths may differ; `data` is the content
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,13 @@ class Side:
 
 @dataclass(frozen=True)
 class Difference:
-    """Second minus first, in percent, with its 95 % interval.
+    """Second minus first, with its 95 % interval.
 
     Attributes:
         suite: its name, or K.A / K.R for the mean over suites.
         low, high: of the difference.
-        forgotten, learned: samples that flipped.
+        forgotten, learned: samples that flipped, summed over the suites of a mean.
+        unit: percent, or nats for a loss.
     """
 
     suite: str
@@ -62,10 +64,11 @@ class Difference:
     samples: int
     forgotten: int
     learned: int
+    unit: str = "percent"
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves zero out."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
     def to_json(self) -> dict[str, Any]:
@@ -73,11 +76,29 @@ class Difference:
         return {**self.__dict__, "clear": self.clear}
 
 
+@dataclass(frozen=True)
+class _Pairs:
+    """Both models' scores of one suite's samples, in the unit of the table, and the samples' weights."""
+
+    first: np.ndarray[Any, Any]
+    second: np.ndarray[Any, Any]
+    weights: np.ndarray[Any, Any]
+    flipped: Sequence[Flip]
+    unit: str
+
+    @property
+    def least_width(self) -> float:
+        """Half the least width of an interval: what one sample more or less would change."""
+        if self.unit == "percent":
+            return 100.0 / len(self.first)
+        return max(float(abs(self.second - self.first).max()) / len(self.first), _LOSS_ROUNDING)
+
+
 def open_side(text: str) -> Side:
     """``FOLDER`` or ``FOLDER:LABEL``; without a label the tuned model, or the base if it is alone.
 
     Raises:
-        MissingArtefact: no results there; UsageError: several tuned models and no label.
+        MissingArtefact: no results; UsageError: several tuned models and no label.
     """
     folder, label = Path(text), ""
     if not folder.is_dir() and ":" in text:
@@ -87,14 +108,16 @@ def open_side(text: str) -> Side:
         folder = folder / "eval" / "results"
     labels = sorted(p.stem for p in (folder / "scores").glob("*.json"))
     if not labels:
-        raise MissingArtefact(f"no results in {folder}", hint=f"make them with: kore eval MODEL -o {folder}")
+        raise MissingArtefact(f"no results in {folder}", hint=f"write them with: kore eval MODEL -o {folder}")
     if not label:
         tuned = [name for name in labels if name != BASE] or labels
         if len(tuned) > 1:
-            raise UsageError(f"{folder} holds {', '.join(tuned)}", hint=f"name one: {folder}:{tuned[0]}")
+            raise UsageError(
+                f"{folder} has results of {', '.join(tuned)}", hint=f"name one: {folder}:{tuned[0]}"
+            )
         label = tuned[0]
     if label not in labels:
-        raise MissingArtefact(f"{folder} has no {label}", hint=f"it holds {', '.join(labels)}")
+        raise MissingArtefact(f"{folder} has no {label}", hint=f"it has {', '.join(labels)}")
     return Side(folder, label, read_json(folder / "scores" / f"{label}.json"))
 
 
@@ -102,7 +125,7 @@ def common_suites(first: Side, second: Side) -> list[str]:
     """Suites that both were scored on.
 
     Raises:
-        DataError: none, or one of them under unlike protocols, data or judges.
+        DataError: none, or one of them under different protocols, data or judges.
     """
     names = [n for n in first.scores["suites"] if n in second.scores["suites"]]
     if not names:
@@ -111,9 +134,9 @@ def common_suites(first: Side, second: Side) -> list[str]:
         a, b = _protocol(first, name), _protocol(second, name)
         unlike = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
         if unlike:
-            told = "; ".join(f"{key}: {a.get(key)} and {b.get(key)}" for key in unlike)
+            settings = "; ".join(f"{key}: {a.get(key)} and {b.get(key)}" for key in unlike)
             raise DataError(
-                f"{name}: {first.name} and {second.name} are not comparable: {told}",
+                f"{name}: {first.name} and {second.name} are not comparable: {settings}",
                 hint="evaluate both in the same way",
             )
     return names
@@ -121,87 +144,107 @@ def common_suites(first: Side, second: Side) -> list[str]:
 
 def _protocol(side: Side, suite: str) -> dict[str, Any]:
     facts = {k: v for k, v in side.scores["suites"][suite]["facts"].items() if k not in _NOT_PROTOCOL}
-    made = dict(side.scores.get("generation", {}))
-    made.pop("dtype", None)
+    generation = dict(side.scores.get("generation", {}))
+    generation.pop("dtype", None)
     if "max_new_tokens" in facts:
-        made.pop("max_new_tokens", None)
-    return {**made, **facts}
+        generation.pop("max_new_tokens", None)
+    return {**generation, **facts}
 
 
 def compare(first: Side, second: Side, *, resamples: int = RESAMPLES, seed: int = 0) -> list[Difference]:
     """Differences per suite, then K.A and K.R over them.
 
     Raises:
-        DataError: see `common_suites`; also where samples of a suite are not the same.
+        DataError: see `common_suites`; also where the samples of a suite are not the same.
     """
     rows: list[Difference] = []
-    gathered: dict[str, list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]] = {"K.A": [], "K.R": []}
+    adaptation: list[_Pairs] = []
+    retention: list[_Pairs] = []
+    label_free: list[_Pairs] = []
     for name in common_suites(first, second):
-        told = first.scores["suites"][name]
-        a, b = first.verdicts(name), second.verdicts(name)
-        pairs = _pairs(a, b, name)
+        pairs = _pairs(first, second, name)
         if pairs is None:
             continue
-        flipped = flips(a, b)
-        rows.append(_difference(name, [pairs], resamples, seed, flipped))
-        if told["role"] == "adaptation":
-            gathered["K.A"].append(pairs)
-        elif not told["near"] and not told["label_free"]:
-            gathered["K.R"].append(pairs)
-    for name, several in gathered.items():
+        rows.append(_difference(name, [pairs], resamples, seed))
+        facts = first.scores["suites"][name]
+        if pairs.unit != "percent" or facts["near"]:
+            continue
+        if facts["role"] == "adaptation":
+            adaptation.append(pairs)
+        else:
+            (label_free if facts["label_free"] else retention).append(pairs)
+    # as in the table of scores: agreement with the base counts only where nothing else does
+    for name, several in (("K.A", adaptation), ("K.R", retention or label_free)):
         if several:
-            rows.append(_difference(name, several, resamples, seed, []))
+            rows.append(_difference(name, several, resamples, seed))
     return rows
 
 
-def _pairs(
-    a: Sequence[Verdict], b: Sequence[Verdict], suite: str
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
-    import numpy as np
+def _pairs(first: Side, second: Side, suite: str) -> _Pairs | None:
+    """None where one of the two was not scored."""
+    import numpy as np  # the report's helpers stay free of numpy
 
+    results = [side.scores["suites"][suite] for side in (first, second)]
+    if any("headline" in result and result["headline"] is None for result in results):
+        return None
+    unit = results[0].get("unit", "percent")
+    a, b = first.verdicts(suite), second.verdicts(suite)
     other = {v.id: v for v in b}
     if {v.id for v in a} != other.keys():
         raise DataError(
-            f"{suite}: the two were not asked the same samples", hint="evaluate both without --limit"
+            f"{suite}: {first.name} and {second.name} answered different samples",
+            hint="evaluate both without --limit",
         )
-    both = [(v, other[v.id]) for v in a if v.score is not None and other[v.id].score is not None]
-    if not both:
+    rows = [(_score(v, unit), _score(other[v.id], unit), v.parts.get("tokens", 1)) for v in a]
+    scored = [row for row in rows if None not in row]
+    if not scored:
         return None
-    return np.array([_score(v) for v, _ in both]), np.array([_score(w) for _, w in both])
+    values = np.array(scored, dtype=float)
+    return _Pairs(values[:, 0], values[:, 1], values[:, 2], flips(a, b), unit)
 
 
-def _score(verdict: Verdict) -> float:
-    """What a sample adds to its suite: the mean of CEM and F1 where it has them."""
+def _score(verdict: Verdict, unit: str) -> float | None:
+    """What a sample adds to its suite's figure: for adaptation the mean of CEM and F1."""
+    if unit != "percent":
+        return verdict.parts.get("loss")
+    if verdict.score is None:
+        return None
     if "cem" in verdict.parts and "f1_set" in verdict.parts:
-        return float(verdict.parts["cem"] + verdict.parts["f1"]) / 2
-    return float(verdict.score or 0.0)
+        return 50.0 * float(verdict.parts["cem"] + verdict.parts["f1"])
+    return 100.0 * verdict.score
 
 
-def _difference(
-    name: str,
-    suites: Sequence[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
-    resamples: int,
-    seed: int,
-    flipped: Sequence[Flip],
-) -> Difference:
-    """Mean over suites of the mean difference; suites are resampled apart, pairs kept."""
-    import numpy as np
+def _difference(name: str, suites: Sequence[_Pairs], resamples: int, seed: int) -> Difference:
+    """Mean over suites of the mean difference; each suite is resampled by itself, pairs kept together."""
+    import numpy as np  # the report's helpers stay free of numpy
 
     rng = np.random.default_rng(seed)
     drawn = np.zeros(resamples)
-    for a, b in suites:
-        gap = b - a
+    for pairs in suites:
+        gap = (pairs.second - pairs.first) * pairs.weights
         for start in range(0, resamples, 500):  # bounds memory: 500 x samples indices at a time
             count = min(500, resamples - start)
             chosen = rng.integers(0, len(gap), size=(count, len(gap)))
-            drawn[start : start + count] += gap[chosen].mean(axis=1) / len(suites)
-    low, high = np.percentile(100 * drawn, [2.5, 97.5])
-    first = 100 * float(np.mean([a.mean() for a, _ in suites]))
-    second = 100 * float(np.mean([b.mean() for _, b in suites]))
+            drawn[start : start + count] += (
+                gap[chosen].sum(axis=1) / pairs.weights[chosen].sum(axis=1) / len(suites)
+            )
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    first = float(np.mean([np.average(pairs.first, weights=pairs.weights) for pairs in suites]))
+    second = float(np.mean([np.average(pairs.second, weights=pairs.weights) for pairs in suites]))
+    least = sum(pairs.least_width for pairs in suites) / len(suites)
+    flipped = [flip for pairs in suites for flip in pairs.flipped]
     return Difference(
-        name, first, second, second - first, float(low), float(high), sum(len(a) for a, _ in suites),
-        sum(not f.gained for f in flipped), sum(f.gained for f in flipped),
-    )  # fmt: skip
+        name,
+        first,
+        second,
+        second - first,
+        min(float(low), second - first - least),
+        max(float(high), second - first + least),
+        sum(len(pairs.first) for pairs in suites),
+        sum(not flip.gained for flip in flipped),
+        sum(flip.gained for flip in flipped),
+        suites[0].unit,
+    )
 
 
 def all_flips(first: Side, second: Side) -> dict[str, list[Flip]]:

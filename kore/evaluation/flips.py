@@ -27,16 +27,16 @@ class Flip:
 
 
 def flips(first: Iterable[Verdict], second: Iterable[Verdict]) -> list[Flip]:
-    """Samples that both were scored on and that crossed from right to not right, or back."""
+    """Samples scored for both models that changed between right and not right."""
     before = {v.id: v for v in first}
-    found = []
+    flipped = []
     for after in second:
         old = before.get(after.id)
         if old is None or old.score is None or after.score is None:
             continue
         was, now = old.score >= 1.0, after.score >= 1.0
         if was != now:
-            found.append(
+            flipped.append(
                 Flip(after.id, after.question, after.answer, old.prediction, after.prediction, now, after.why)
             )
-    return found
+    return flipped

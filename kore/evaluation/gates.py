@@ -18,12 +18,12 @@ def parse_gates(texts: Iterable[str], suites: Iterable[str] = ()) -> dict[str, f
     Raises:
         UsageError: not of that form, or an unknown name.
     """
-    known = (*SHARES, *ABSOLUTE, *suites)
+    names = (*SHARES, *ABSOLUTE, *suites)
     gates = {}
     for text in texts:
         name, _, number = text.partition("=")
-        if name not in known:
-            raise UsageError(f"--fail-under knows {', '.join(known)}, not {name!r}")
+        if name not in names:
+            raise UsageError(f"--fail-under: {name!r} is not one of {', '.join(names)}")
         try:
             gates[name] = float(number)
         except ValueError as error:
@@ -38,7 +38,7 @@ def parse_gates(texts: Iterable[str], suites: Iterable[str] = ()) -> dict[str, f
 
 
 def check_gates(summary: Mapping[str, Any], gates: Mapping[str, float]) -> None:
-    """Raise GateNotMet, naming every figure below its bar; a figure that was not scored is below it."""
+    """Raise GateNotMet, naming every figure below its bar; a figure that was not scored counts as below."""
     rows = {row["method"]: row for row in summary["table"]}
     base = rows.get(BASE)
     failed = []
@@ -60,8 +60,8 @@ def _failure(
     if name not in ABSOLUTE:
         other = None if base is None else _figure(name, base)
         if not other:
-            known = "missing" if other is None else "0"
-            return [f"{label}: the base's {name} is {known}, so there is no share of it"]
+            value_of_base = "missing" if other is None else "0"
+            return [f"{label}: the base's {name} is {value_of_base}, so there is no share of it"]
         value /= other
     return [] if value >= bar else [f"{label}: {name} is {value:.3f}, below {bar:g}"]
 

@@ -1,4 +1,4 @@
-"""The report as one HTML file: tables, and the samples that flipped against the base, with pictures."""
+"""The report as one HTML file: tables, and the samples that flipped against the base, with images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from kore.errors import KoreError
 from kore.evaluation.flips import Flip, flips
-from kore.evaluation.report import COLUMNS, k_r_words, suite_rows
-from kore.evaluation.runner import BASE
+from kore.evaluation.report import SUITE_COLUMNS, suite_rows, table_columns, table_notes, table_rows
+from kore.evaluation.runner import BASE, open_task_image
 from kore.io.files import atomic_write
 
 if TYPE_CHECKING:
+    from kore.data.task import Task
     from kore.evaluation.runner import Result
-    from kore.evaluation.types import Suite, Task
+    from kore.evaluation.types import Suite
 
 _SHOWN = 30  # flipped samples per suite and direction
 _WIDTH = 200
@@ -48,15 +49,12 @@ def write_page(
     with atomic_write(path) as stream:
         stream.write("<!doctype html><html lang='en'><meta charset='utf-8'><title>KORE evaluation</title>")
         stream.write(f"<style>{_STYLE}</style><body><h1>Evaluation</h1>")
-        rows = [{**r, "k_r": k_r_words(r)} for r in value["table"]]
-        stream.write(_table(rows, COLUMNS))
+        stream.write(_table(table_rows(value), table_columns(value)))
         stream.write("<p>K.R is the plain mean over the suites counted.</p>")
-        for note in dict.fromkeys(n for r in value["table"] for n in r.get("notes", ())):
+        for note in table_notes(value):
             stream.write(f"<p>{html.escape(note)}</p>")
         stream.write("<h2>Suites</h2>")
-        stream.write(
-            _table(suite_rows(value), ("suite", "model", "score", "figure", "samples", "missing", "notes"))
-        )
+        stream.write(_table(suite_rows(value), SUITE_COLUMNS))
         for piece in _flip_parts(results, suites):
             stream.write(piece)
         stream.write("</body></html>\n")
@@ -70,11 +68,11 @@ def _flip_parts(results: Mapping[str, Result], suites: Sequence[Suite]) -> Itera
         for suite in suites:
             if label == BASE or suite.name not in result.scored or suite.name not in base.scored:
                 continue
-            found = flips(base.scored[suite.name].samples, result.scored[suite.name].samples)
-            wanted = {f.id for f in found}
-            tasks = {t.id: t for t in suite.tasks() if t.id in wanted}
+            flipped = flips(base.scored[suite.name].samples, result.scored[suite.name].samples)
+            ids = {f.id for f in flipped}
+            tasks = {t.id: t for t in suite.tasks() if t.id in ids}
             for word, gained in (("forgotten", False), ("learned", True)):
-                chosen = [f for f in found if f.gained is gained]
+                chosen = [f for f in flipped if f.gained is gained]
                 if not chosen:
                     continue
                 more = f", {_SHOWN} shown" if len(chosen) > _SHOWN else ""
@@ -85,7 +83,7 @@ def _flip_parts(results: Mapping[str, Result], suites: Sequence[Suite]) -> Itera
 
 def _flip(shown: _Shown) -> str:
     flip = shown.flip
-    pictures = "".join(_pictures(shown.task)) if shown.task else ""
+    images = "".join(_images(shown.task)) if shown.task else ""
     lines = (
         ("", f"<b>{html.escape(flip.id)}</b> {html.escape(flip.question)}"),
         ("", f"answer: {html.escape(flip.answer)}"),
@@ -94,18 +92,17 @@ def _flip(shown: _Shown) -> str:
         ("was", html.escape(flip.why)),
     )
     text = "".join(f"<p class='{kind}'>{line}</p>" for kind, line in lines)
-    return f"<div class='flip'><div>{pictures}</div><div>{text}</div></div>"
+    return f"<div class='flip'><div>{images}</div><div>{text}</div></div>"
 
 
-def _pictures(task: Task) -> Iterator[str]:
-    from kore.evaluation.runner import open_task_picture
-    from kore.io.images import open_image
+def _images(task: Task) -> Iterator[str]:
+    from kore.io.images import open_image  # scoring stays free of Pillow
 
-    for picture in [p for ask in task.asks for p in ask.pictures][:4]:
+    for named in [image for turn in task.turns for image in turn.images][:4]:
         try:
-            image = open_image(open_task_picture(picture, task.id))
+            image = open_image(open_task_image(named, task.id))
         except KoreError:
-            yield "<p>(picture cannot be shown)</p>"
+            yield "<p>(image cannot be shown)</p>"
             continue
         image.thumbnail((_WIDTH, _WIDTH))
         stream = io.BytesIO()

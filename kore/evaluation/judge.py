@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from kore.data.task import TaskImage
 from kore.errors import MissingArtefact, ProviderError, UsageError
-from kore.evaluation.types import Picture
 from kore.io.background import BackgroundLoop
 from kore.io.files import hash_bytes, hash_file, hash_json
 from kore.llm.cache import ReplyLog
@@ -42,14 +42,14 @@ class JudgeRequest:
     key: str
     text: str
     accept: Callable[[str], bool]
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[TaskImage, ...] = ()
     tries: int = 5
     max_tokens: int = 128
 
     def digest(self, attempt: int) -> str:
         """Names a reply: words, pictures, attempt."""
         pictures = [
-            hash_bytes(p.data) if p.data is not None else hash_file(Path(p.path)) for p in self.pictures
+            hash_bytes(p.data) if p.data is not None else hash_file(Path(p.path)) for p in self.images
         ]
         return hash_json([self.text, pictures, attempt])
 
@@ -299,13 +299,13 @@ class _Server:
 
 def _chat(request: JudgeRequest, temperature: float) -> Request:
     content: str | list[dict[str, Any]] = request.text
-    if request.pictures:
+    if request.images:
         content = [{"type": "text", "text": request.text}]
-        content += [{"type": "image_url", "image_url": {"url": data_url(p)}} for p in request.pictures]
+        content += [{"type": "image_url", "image_url": {"url": data_url(p)}} for p in request.images]
     return Request(({"role": "user", "content": content},), temperature, request.max_tokens)
 
 
-def data_url(picture: Picture) -> str:
+def data_url(picture: TaskImage) -> str:
     """A picture as a data URL, as chat servers take it."""
     import base64
 
@@ -339,14 +339,14 @@ class _Local:
         window = self.engine.batch * WINDOW  # as many as it sorts by length together
         for start in range(0, len(requests), window):
             some = requests[start : start + window]
-            prompts = [Prompt.ask(r.text, [open_picture(p) for p in r.pictures]) for r in some]
+            prompts = [Prompt.ask(r.text, [open_picture(p) for p in r.images]) for r in some]
             yield from zip(
                 some, self.engine.answer(prompts, adapter=False, temperature=temperature), strict=True
             )
 
 
-def open_picture(picture: Picture) -> Any:
+def open_picture(picture: TaskImage) -> Any:
     """A picture for the engine: its path, or opened from memory."""
-    from kore.evaluation.runner import open_task_picture
+    from kore.evaluation.runner import open_task_image
 
-    return open_task_picture(picture, "judge")
+    return open_task_image(picture, "judge")

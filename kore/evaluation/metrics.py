@@ -1,7 +1,7 @@
 """Adaptation metrics: Cover Exact Match and F1 (paper, 5.2.1), for one answer and for many.
 
-Two readings of each, named: `cem` is the public rule, `cem_clean` forgives stray quotes and symbols;
-`f1` counts tokens with repetition (the released script), `f1_set` is the paper's formula over sets.
+Each has two variants: `cem` is the public rule, `cem_clean` forgives stray quotes and symbols; `f1` counts
+tokens with repetition (the released script), `f1_set` is the paper's formula over sets.
 """
 
 from __future__ import annotations
@@ -25,28 +25,30 @@ from kore.evaluation.text_normalize import (
 def cem(prediction: str, gold: str) -> float:
     """1 if the normalised gold answer occurs in the normalised prediction between word boundaries.
 
-    A gold answer that starts or ends with a sign such as ``$`` or a quote has no boundary there and
-    can never match; an empty one matches any prediction with a word. That is the public rule; see
-    `cem_clean`.
+    A gold answer that starts or ends with a sign such as ``$`` or a quote has no boundary there and can never
+    match. One that is empty once normalised matches any prediction with a word, and one in a script without
+    spaces matches only between spaces or signs; `measure` uses `cem_clean` for both.
     """
     pattern = rf"\b{re.escape(vqa_normalise(gold))}\b"
     return float(re.search(pattern, vqa_normalise(prediction)) is not None)
 
 
 def cem_clean(prediction: str, gold: str) -> float:
-    """As `cem`, without its blind spots: enclosing quotes and signs at the edges of words do not
-    count, words of scripts without spaces are found inside running text, and an empty gold answer
-    matches only an empty prediction."""
-    wanted, text = _clean(gold), _clean(prediction)
-    if not wanted:  # an answer of articles and signs alone, such as the letter A
-        wanted, text = gold.casefold().strip(), prediction.casefold()
-    if not wanted:
+    """As `cem`, without its blind spots.
+
+    Enclosing quotes and signs at the edges of words are ignored, scripts without spaces are compared
+    character by character, and an empty gold answer matches only an empty prediction.
+    """
+    expected, text = _clean(gold), _clean(prediction)
+    if not expected:  # an answer of articles and signs alone, such as the letter A
+        expected, text = gold.casefold().strip(), prediction.casefold()
+    if not expected:
         return float(not text.strip())
-    left = "" if spaceless(wanted[0]) else r"(?<!\w)"
-    right = "" if spaceless(wanted[-1]) else r"(?!\w)"
+    left = "" if spaceless(expected[0]) else r"(?<!\w)"
+    right = "" if spaceless(expected[-1]) else r"(?!\w)"
     if has_spaceless(text):  # a Latin word needs no space beside such a script
         left, right = left and r"(?<![A-Za-z0-9_])", right and r"(?![A-Za-z0-9_])"
-    return float(re.search(left + re.escape(wanted) + right, text) is not None)
+    return float(re.search(left + re.escape(expected) + right, text) is not None)
 
 
 def _clean(text: str) -> str:
@@ -65,24 +67,24 @@ def f1(prediction: str, gold: str) -> float:
 
     If either side has no token: 1 if both are empty, else 0.
     """
-    said, wanted = _tokens(prediction, gold)
-    if not said or not wanted:
-        return float(said == wanted)
-    shared = sum((Counter(said) & Counter(wanted)).values())
-    return _harmonic(shared / len(said), shared / len(wanted))
+    predicted, expected = _tokens(prediction, gold)
+    if not predicted or not expected:
+        return float(predicted == expected)
+    shared = sum((Counter(predicted) & Counter(expected)).values())
+    return _harmonic(shared / len(predicted), shared / len(expected))
 
 
 def f1_set(prediction: str, gold: str) -> float:
     """F1 over the sets of words, as the paper's formula reads (5.2.1)."""
-    said, wanted = map(set, _tokens(prediction, gold))
-    if not said or not wanted:
-        return float(said == wanted)
-    shared = len(said & wanted)
-    return _harmonic(shared / len(said), shared / len(wanted))
+    predicted, expected = map(set, _tokens(prediction, gold))
+    if not predicted or not expected:
+        return float(predicted == expected)
+    shared = len(predicted & expected)
+    return _harmonic(shared / len(predicted), shared / len(expected))
 
 
 def by_character(gold: str) -> bool:
-    """Whether F1 against this gold answer counts characters: its script is written without spaces."""
+    """Whether this gold answer is compared by character: its script is written without spaces."""
     return has_spaceless(gold)
 
 
@@ -98,7 +100,7 @@ def _harmonic(precision: float, recall: float) -> float:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """All readings for one answer, each 0 to 1, the best over the accepted golds."""
+    """All metrics of one answer, each 0 to 1, the best over the gold answers."""
 
     cem: float
     cem_clean: float
@@ -108,7 +110,7 @@ class Adaptation:
 
 
 def measure(prediction: str | None, golds: Sequence[str]) -> Adaptation:
-    """Score one prediction (None: missing, counts 0) against the accepted answers."""
+    """Score one prediction (None: missing, counts 0) against the gold answers; the best counts."""
     characters = any(map(by_character, golds))
     if prediction is None or not golds:
         return Adaptation(0.0, 0.0, 0.0, 0.0, characters)
@@ -116,4 +118,8 @@ def measure(prediction: str | None, golds: Sequence[str]) -> Adaptation:
     def best(rule: Callable[[str, str], float]) -> float:
         return max(rule(prediction, gold) for gold in golds)
 
-    return Adaptation(best(cem), best(cem_clean), best(f1), best(f1_set), characters)
+    def cover(prediction: str, gold: str) -> float:
+        public = vqa_normalise(gold) and not by_character(gold)
+        return (cem if public else cem_clean)(prediction, gold)
+
+    return Adaptation(best(cover), best(cem_clean), best(f1), best(f1_set), characters)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from kore.evaluation.types import Ask, Picture
+from kore.data.task import TaskImage, UserTurn
 from kore.io.files import hash_bytes, hash_file, hash_json
 from kore.io.jsonl import dump_line, mend_log, read_log
 
@@ -38,18 +38,18 @@ class Key:
 
 
 def prompt_hash(
-    asks: tuple[Ask, ...], replies: tuple[str, ...] = (), known: dict[str, str] | None = None
+    turns: tuple[UserTurn, ...], replies: tuple[str, ...] = (), known: dict[str, str] | None = None
 ) -> str:
     """Hash of the conversation so far: user turns, pictures by content, the model's own replies.
 
     Args:
         known: hashes of picture files by path, read and added to, so that each is read once.
     """
-    pictures = [[_picture_hash(p, known) for p in ask.pictures] for ask in asks]
-    return hash_json([[ask.text for ask in asks], pictures, list(replies)])
+    pictures = [[_picture_hash(p, known) for p in turn.images] for turn in turns]
+    return hash_json([[turn.text for turn in turns], pictures, list(replies)])
 
 
-def _picture_hash(picture: Picture, known: dict[str, str] | None) -> str:
+def _picture_hash(picture: TaskImage, known: dict[str, str] | None) -> str:
     if picture.data is not None:
         return hash_bytes(picture.data)
     if known is not None and picture.path in known:
@@ -77,7 +77,7 @@ class Predictions:
         self.path = folder / f"answers-{rank:03d}.jsonl"
         self._stream: IO[str] | None = None
         self._synced = 0.0
-        self.pictures: dict[str, str] = {}
+        self.image_hashes: dict[str, str] = {}
         self._texts: dict[str, str] = {}
         self._latest: dict[tuple[str, int], tuple[str, str]] = {}
         self.reload()

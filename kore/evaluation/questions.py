@@ -1,8 +1,8 @@
-"""Question suites: EVOKE's evaluation file, anyone's own eval.jsonl, and the demo's retention suites.
+"""Question suites: EVOKE's evaluation file, a user's own eval.jsonl, and the demo's retention suites.
 
 One JSON object a line in EVOKE's form (`kore.data.records.Question`). Adaptation files are scored by CEM and
-F1, overall, by news and entity, by type, and by item; retention files by accuracy, by the rule that each
-question's own answer calls for: an option letter, Yes or No, or CEM.
+F1, overall, by news and entity, by type, and by item; retention files by accuracy, under the rule that each
+question's gold answers imply: an option letter, Yes or No, or CEM.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from kore.data.records import IMAGE_MARK, Question, read_located
+from kore.data.read import read_located
+from kore.data.records import IMAGE_MARK, Question
+from kore.data.task import Task, TaskImage, UserTurn
 from kore.errors import DataError
-from kore.evaluation.metrics import Adaptation, measure
+from kore.evaluation.metrics import Adaptation, by_character, measure
 from kore.evaluation.option_matching import infer
-from kore.evaluation.types import Answers, Ask, Outcome, Picture, Role, Scored, Task, Verdict, outcome_of
+from kore.evaluation.types import Answers, Outcome, Role, Scored, Verdict, first_answer, outcome_of
 from kore.io.files import hash_file, hash_json
 
 Rule = Literal["cem", "letter", "yesno"]
@@ -35,9 +37,9 @@ class QuestionSuite:
     """Questions from one JSONL file.
 
     Attributes:
-        near: whether the suite lies near the new knowledge (reported as `k_r_near`, not in K.R).
-        split: only questions whose ``split`` is this were read, if given.
-        lines: question_id -> where it was read, for errors about its pictures.
+        near: whether the suite is close to the new knowledge (reported as `k_r_near`, not in K.R).
+        split: the ``split`` of its questions, if they have one.
+        lines: question_id -> its place in the file, for errors about its images.
     """
 
     name: str
@@ -52,22 +54,25 @@ class QuestionSuite:
 
     def __post_init__(self) -> None:
         facts = {
-            "file": self.path, "data": self.data, "rows": len(self.questions), "split": self.split,
+            "file": self.path,
+            "data": self.data,
+            "rows": len(self.questions),
+            "split": self.split,
             "metric": "evoke" if self.role == "adaptation" else "accuracy",
-        }  # fmt: skip
+        }
         object.__setattr__(self, "facts", facts)
 
     def __len__(self) -> int:
         return len(self.questions)
 
     def tasks(self) -> Iterator[Task]:
-        """One single-turn task per question, its pictures before its text."""
+        """One single-turn task per question, its images before its text."""
         for question in self.questions:
             where = self.lines.get(question.question_id, "")
-            pictures = tuple(Picture(path, where=where) for path in question.images)
-            missing = len(pictures) - question.text.count(IMAGE_MARK)
+            images = tuple(TaskImage(path, where=where) for path in question.images)
+            missing = len(images) - question.text.count(IMAGE_MARK)
             text = f"{IMAGE_MARK}\n" * missing + question.text
-            yield Task(question.question_id, (Ask(text, pictures),))
+            yield Task(question.question_id, (UserTurn(text, images),))
 
     def score(self, answers: Answers) -> Scored:
         """CEM and F1 with their breakdowns (adaptation), or accuracy (retention)."""
@@ -91,7 +96,7 @@ def load_questions(
         split: keep only questions with this ``split``; questions without one are always kept.
 
     Raises:
-        DataError: a bad line, an id twice, an empty question, more marks than pictures, nothing left.
+        DataError: a bad line, an id twice, an empty question or answer, more marks than images, nothing left.
     """
     kept: list[Question] = []
     seen: set[str] = set()
@@ -99,25 +104,27 @@ def load_questions(
     for line, question in read_located(Question, path, image_root=image_root):
         where = f"{line}: question {question.question_id}"
         if question.question_id in seen:
-            raise DataError("the same question_id twice", where=where)
+            raise DataError("question_id occurs twice", where=where)
         if not question.text.strip():
             raise DataError("text: must not be empty", where=where)
         if question.text.count(IMAGE_MARK) > len(question.images):
-            raise DataError("more <image> marks than pictures", where=where)
+            raise DataError("more <image> marks than images", where=where)
+        if not question.answers or not all(map(str.strip, question.answers)):
+            raise DataError("answer: must not be empty", where=where)
         seen.add(question.question_id)
         own = question.extra.get("split")
         if split is None or own is None or own == split:
             kept.append(question)
             lines[question.question_id] = where
     if not kept:
-        raise DataError(f"holds no question of split {split!r}", where=str(path))
+        raise DataError(f"no question of split {split!r}", where=str(path))
     return QuestionSuite(name or path.stem, role, kept, str(path), hash_file(path), near, split, lines)
 
 
 def half(suite: QuestionSuite, split: str) -> QuestionSuite:
-    """The half of an undivided suite: settings are chosen on ``validation``, results told of ``test``."""
-    mine = [q for q in suite.questions if _half_of(q) == split]
-    return replace(suite, questions=mine, split=split)
+    """Half of a suite without splits: settings are chosen on ``validation``, results reported on ``test``."""
+    questions = [q for q in suite.questions if _half_of(q) == split]
+    return replace(suite, questions=questions, split=split)
 
 
 def _half_of(question: Question) -> str:
@@ -125,8 +132,8 @@ def _half_of(question: Question) -> str:
 
 
 def rule_of(question: Question) -> Rule:
-    """How an answer to this question is judged: by letter where it offers options and the answer is one,
-    by yes or no where that is the answer, else by CEM."""
+    """The scoring rule: letter if the question has options and every gold answer is one of their letters,
+    yesno if every gold answer is yes or no, else CEM."""
     golds = [gold.strip() for gold in question.answers]
     if golds and all(g.lower() in ("yes", "no") for g in golds):
         return "yesno"
@@ -135,17 +142,17 @@ def rule_of(question: Question) -> Rule:
 
 
 def options_of(text: str) -> dict[str, str]:
-    """Letter -> text of the options that a question lists, one a line."""
+    """Letter -> text of the options in a question, one a line."""
     return dict(_OPTION.findall(text))
 
 
 def letter_of(prediction: str) -> str | None:
-    """The option letter an answer opens with (``B``, ``(B)``, ``b.``, ``Answer: B``), upper case."""
+    """The option letter that an answer starts with (``B``, ``(B)``, ``b.``, ``Answer: B``), upper case."""
     match = _LETTER.match(prediction)
     if match is None:
         return None
     letter = match.group(1)
-    # a lower-case "a" that opens a sentence is an article, not an option
+    # a lower-case "a" at the start of a sentence is an article, not an option
     if letter.islower() and len(_WORD.findall(prediction)) > 1 and match.group(0).strip().lower() == letter:
         return None
     return letter.upper()
@@ -154,48 +161,56 @@ def letter_of(prediction: str) -> str | None:
 def yes_or_no(prediction: str) -> str | None:
     """Yes or No where exactly one of the two words occurs."""
     words = {word.lower() for word in _WORD.findall(prediction)}
-    found = words & {"yes", "no"}
-    return found.pop().capitalize() if len(found) == 1 else None
+    present = words & {"yes", "no"}
+    return present.pop().capitalize() if len(present) == 1 else None
 
 
 def judge(prediction: str, question: Question) -> tuple[float, str]:
-    """Score (0 or 1) of one retention answer and why, by `rule_of` the question."""
+    """Score (0 or 1) of one retention answer, by the question's rule, and why."""
     golds = question.answers
     rule = rule_of(question)
     if rule == "letter":
         letter = letter_of(prediction) or infer(prediction, options_of(question.text))
-        return float(letter in {g.strip() for g in golds}), f"letter {letter or 'not found'}"
+        return float(letter in {g.strip() for g in golds}), f"letter {letter}" if letter else "no letter"
     if rule == "yesno":
         word = yes_or_no(prediction)
         return float(word in {g.strip().capitalize() for g in golds}), f"{word or 'neither yes nor no'}"
     score = measure(prediction, golds).cem_clean
-    return score, "answer found" if score else "answer not found"
+    return score, "contains the answer" if score else "answer not in it"
 
 
 def _score_retention(suite: QuestionSuite, answers: Answers) -> Scored:
     verdicts = []
     for question in suite.questions:
-        prediction = _first(answers, question.question_id)
+        prediction = first_answer(answers, question.question_id)
         score, why = (0.0, "no prediction") if prediction is None else judge(prediction, question)
         verdicts.append(_verdict(question, prediction, score, why, {}))
     metrics = {"accuracy": _percent(v.score for v in verdicts)}
     metrics |= _groups(suite.questions, [v.score or 0.0 for v in verdicts], lambda q: q.type, "type")
+    characters = sum(rule_of(q) == "cem" and any(map(by_character, q.answers)) for q in suite.questions)
     return Scored(
-        suite.name, "retention", metrics["accuracy"], "accuracy", metrics, _counts(verdicts),
-        verdicts, near=suite.near,
-    )  # fmt: skip
+        suite.name,
+        "retention",
+        metrics["accuracy"],
+        "accuracy",
+        metrics,
+        _counts(verdicts),
+        verdicts,
+        _character_note(characters, "CEM"),
+        near=suite.near,
+    )
 
 
 def _score_adaptation(suite: QuestionSuite, answers: Answers) -> Scored:
     measures: list[Adaptation] = []
     verdicts: list[Verdict] = []
     for question in suite.questions:
-        prediction = _first(answers, question.question_id)
-        found = measure(prediction, question.answers)
-        measures.append(found)
-        score = max(found.cem, found.cem_clean)
-        why = "no prediction" if prediction is None else _why(found)
-        verdicts.append(_verdict(question, prediction, score, why, dict(found.__dict__)))
+        prediction = first_answer(answers, question.question_id)
+        measured = measure(prediction, question.answers)
+        measures.append(measured)
+        score = max(measured.cem, measured.cem_clean)
+        why = "no prediction" if prediction is None else _why(measured)
+        verdicts.append(_verdict(question, prediction, score, why, dict(measured.__dict__)))
     metrics: dict[str, float] = {}
     for key in ("cem", "cem_clean", "f1", "f1_set"):
         values = [getattr(m, key) for m in measures]
@@ -204,20 +219,32 @@ def _score_adaptation(suite: QuestionSuite, answers: Answers) -> Scored:
         metrics |= _groups(suite.questions, values, lambda q: q.type, f"{key}.type")
     metrics["k_a"] = (metrics["cem"] + metrics["f1"]) / 2
     characters = sum(m.by_character for m in measures)
-    notes = (
-        (f"F1 counts characters for {characters} answers in scripts without spaces",) if characters else ()
-    )
     counts = {**_counts(verdicts), "by_character": characters}
     return Scored(
-        suite.name, "adaptation", metrics["k_a"], "mean of CEM and F1", metrics, counts, verdicts, notes,
+        suite.name,
+        "adaptation",
+        metrics["k_a"],
+        "mean of CEM and F1",
+        metrics,
+        counts,
+        verdicts,
+        _character_note(characters, "CEM and F1"),
         _items(verdicts),
-    )  # fmt: skip
+    )
 
 
-def _why(found: Adaptation) -> str:
-    if found.cem:
-        return "answer found"
-    return "answer found once stray quotes or signs are dropped" if found.cem_clean else "answer not found"
+def _character_note(count: int, metrics: str) -> tuple[str, ...]:
+    return (
+        (f"{metrics} compare by character, as scripts without spaces need; answers: {count}",)
+        if count
+        else ()
+    )
+
+
+def _why(measured: Adaptation) -> str:
+    if measured.cem:
+        return "contains the answer"
+    return "contains the answer without stray quotes or signs" if measured.cem_clean else "answer not in it"
 
 
 def _kind_of(question: Question) -> str | None:
@@ -237,9 +264,16 @@ def _verdict(
     outcome: Outcome = "missing" if prediction is None else outcome_of(score)
     parts = {**parts, "type": question.type, "images": question.images}
     return Verdict(
-        question.question_id, question.text, " | ".join(question.answers), prediction, score, outcome, why,
-        parts, _item_of(question),
-    )  # fmt: skip
+        question.question_id,
+        question.text,
+        " | ".join(question.answers),
+        prediction,
+        score,
+        outcome,
+        why,
+        parts,
+        _item_of(question),
+    )
 
 
 def _items(verdicts: Iterable[Verdict]) -> dict[str, str]:
@@ -248,15 +282,10 @@ def _items(verdicts: Iterable[Verdict]) -> dict[str, str]:
     for verdict in verdicts:
         if verdict.group is not None:
             scores[verdict.group].append(verdict.score or 0.0)
-    named = {}
-    for item, values in scores.items():
-        named[item] = "learned" if min(values) >= 1 else "partly" if max(values) > 0 else "not"
-    return named
-
-
-def _first(answers: Answers, name: str) -> str | None:
-    turns = answers.get(name)
-    return turns[0] if turns else None
+    return {
+        item: "learned" if min(values) >= 1 else "partly" if max(values) > 0 else "not"
+        for item, values in scores.items()
+    }
 
 
 def _counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
@@ -276,4 +305,4 @@ def _groups(
         name = key(question)
         if name:
             grouped[name].append(value)
-    return {f"{label}.{name}": _percent(found) for name, found in sorted(grouped.items())}
+    return {f"{label}.{name}": _percent(group) for name, group in sorted(grouped.items())}

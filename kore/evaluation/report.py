@@ -14,20 +14,19 @@ from kore.evaluation.scores import row, table
 from kore.io.files import atomic_write, write_json
 
 COLUMNS = ("method", "k_a", "k_r", "k_r_near", "avg", "hars", "cem", "f1")
+SUITE_COLUMNS = ("suite", "model", "score", "figure", "samples", "missing", "notes")
 
 
 def summary(results: Mapping[str, Result], **facts: Any) -> dict[str, Any]:
-    """Everything that was found, as one object.
+    """All results as one object.
 
     Args:
-        results: label -> result; the one labelled ``base`` is what others are compared with.
-        facts: protocol, subset, suites asked for: told beside the figures.
+        results: label -> result; others are compared with the one labelled ``base``.
+        facts: protocol, subset, judge, ...: reported beside the figures.
     """
     base = results.get(BASE)
     others = {label: r.scored for label, r in results.items() if label != BASE}
-    rows = (
-        table(base.scored, others) if base else [row(label, found, None) for label, found in others.items()]
-    )
+    rows = table(base.scored, others) if base else [row(n, scored, None) for n, scored in others.items()]
     return {
         "table": rows,
         "models": {
@@ -56,19 +55,19 @@ def _facts(results: Mapping[str, Result], name: str) -> dict[str, Any]:
 
 
 def suite_rows(value: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per suite and model: what was scored, by which figure, over how many samples."""
+    """One row per suite and model: score, its figure, number of samples."""
     rows = []
     for name, suite in value["suites"].items():
-        for label, found in suite["results"].items():
+        for label, result in suite["results"].items():
             rows.append(
                 {
                     "suite": name,
                     "model": label,
-                    "score": found["headline"],
-                    "figure": found["headline_name"],
-                    "samples": found["counts"].get("samples"),
-                    "missing": found["counts"].get("missing"),
-                    "notes": "; ".join(found["notes"]),
+                    "score": result["headline"],
+                    "figure": result["headline_name"],
+                    "samples": result["counts"].get("samples"),
+                    "missing": result["counts"].get("missing"),
+                    "notes": "; ".join(result["notes"]),
                 }
             )
     return rows
@@ -78,20 +77,38 @@ def item_words(value: Mapping[str, Any]) -> list[str]:
     """One line per model and suite with items: how many were learned, and which to augment again."""
     lines = []
     for name, suite in value["suites"].items():
-        for label, found in suite["results"].items():
-            if label == BASE or not found["items"]:
+        for label, result in suite["results"].items():
+            if label == BASE or not result["items"]:
                 continue
-            verdicts = list(found["items"].values())
-            told = ", ".join(f"{verdicts.count(word)} {word}" for word in ("learned", "partly", "not"))
-            again = [item for item, verdict in found["items"].items() if verdict != "learned"]
+            verdicts = list(result["items"].values())
+            counts = ", ".join(f"{verdicts.count(word)} {word}" for word in ("learned", "partly", "not"))
+            again = [item for item, verdict in result["items"].items() if verdict != "learned"]
             shown = ", ".join(again[:8]) + (f" and {len(again) - 8} more" if len(again) > 8 else "")
-            lines.append(f"{name}, items by {label}: {told}" + (f"; augment again: {shown}" if again else ""))
+            lines.append(
+                f"{name}, items by {label}: {counts}" + (f"; augment again: {shown}" if again else "")
+            )
     return lines
 
 
 def k_r_words(line: Mapping[str, Any]) -> str:
     """K.R with its count, as in ``41.2 (9 of 12)``."""
     return "-" if line.get("k_r") is None else f"{line['k_r']:.1f} ({line['suites']} of {line['of']})"
+
+
+def table_columns(value: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns of the main table; ``loss_rise`` only where a loss was measured."""
+    measured = any(line.get("loss_rise") is not None for line in value["table"])
+    return (*COLUMNS, "loss_rise") if measured else COLUMNS
+
+
+def table_rows(value: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the main table, K.R with the number of its suites."""
+    return [{**line, "k_r": k_r_words(line)} for line in value["table"]]
+
+
+def table_notes(value: Mapping[str, Any]) -> list[str]:
+    """The notes below the main table, each once."""
+    return list(dict.fromkeys(note for line in value["table"] for note in line.get("notes", ())))
 
 
 def write_summary(value: Mapping[str, Any], out: Path) -> None:
@@ -109,12 +126,12 @@ def as_csv(value: Mapping[str, Any]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("model", "suite", "figure", "value"))
     for line in value["table"]:
-        for key in (*COLUMNS[1:], "k_r_dims", "k_r_share", "suites", "of"):
+        for key in (*COLUMNS[1:], "k_r_dims", "k_r_share", "suites", "of", "loss_rise"):
             writer.writerow((line["method"], "", key, _plain(line.get(key))))
     for name, suite in value["suites"].items():
-        for label, found in suite["results"].items():
-            writer.writerow((label, name, "headline", _plain(found["headline"])))
-            for key, number in {**found["metrics"], **found["counts"]}.items():
+        for label, result in suite["results"].items():
+            writer.writerow((label, name, "headline", _plain(result["headline"])))
+            for key, number in {**result["metrics"], **result["counts"]}.items():
                 writer.writerow((label, name, key, _plain(number)))
     return stream.getvalue()
 
@@ -125,22 +142,17 @@ def _plain(value: Any) -> Any:
 
 def as_markdown(value: Mapping[str, Any]) -> str:
     """The two tables and all notes."""
-    rows = [{**r, "k_r": k_r_words(r)} for r in value["table"]]
     parts = [
         "# Evaluation",
         "",
-        *_grid(rows, COLUMNS),
+        *_grid(table_rows(value), table_columns(value)),
         "",
         "K.R is the plain mean over the suites counted.",
         "",
-    ]
-    parts += [
-        *_grid(suite_rows(value), ("suite", "model", "score", "figure", "samples", "missing", "notes")),
+        *_grid(suite_rows(value), SUITE_COLUMNS),
         "",
+        *(f"- {line}" for line in [*item_words(value), *table_notes(value)]),
     ]
-    parts += [f"- {line}" for line in item_words(value)]
-    notes = dict.fromkeys(note for r in value["table"] for note in r.get("notes", ()))
-    parts += [f"- {note}" for note in notes]
     return "\n".join(parts).rstrip() + "\n"
 
 

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from kore.data.task import Task
 from kore.errors import MissingArtefact
 from kore.evaluation.agreement import AgreementSuite
 from kore.evaluation.predictions import Predictions, prompt_hash
 from kore.evaluation.runner import BASE, Result, write_result
-from kore.evaluation.types import Suite, Task
+from kore.evaluation.text_loss import LossSuite
+from kore.evaluation.types import Suite
 from kore.io.files import read_json
+from kore.io.jsonl import read_log
 
 
 def rescore(out: Path, suites: Sequence[Suite], notes: tuple[str, ...] = ()) -> dict[str, Result]:
-    """Score what `out` holds of `suites`, for every model that answered there.
+    """Score the answers in `out` to `suites`, for every model.
 
-    An answer counts only if it was given to the very prompt that the suite asks now.
+    An answer counts only if its prompt is the one that the suite has now.
 
     Raises:
-        MissingArtefact: no answers there.
+        MissingArtefact: no answers.
     """
     folders = sorted(p for p in (out / "answers").glob("*") if p.is_dir()) if out.is_dir() else []
     if not folders:
@@ -39,14 +41,15 @@ def rescore(out: Path, suites: Sequence[Suite], notes: tuple[str, ...] = ()) -> 
             if not folder.is_dir():
                 continue
             store = Predictions(folder)
-            answers = {t.id: found for t in suite.tasks() if (found := _replies(store, t))}
+            answers = {t.id: replies for t in suite.tasks() if (replies := _replies(store, t))}
             if label == BASE:
                 base[suite.name] = answers
             if isinstance(suite, AgreementSuite):
-                kl = {
-                    v["id"]: v["parts"]["kl"] for v in _earlier(out, label, suite.name) if "kl" in v["parts"]
-                }
+                verdicts = read_log(out / "samples" / label / f"{suite.name}.jsonl")
+                kl = {v["id"]: v["parts"]["kl"] for v in verdicts if "kl" in v["parts"]}
                 scored = suite.against(answers, base.get(suite.name, {}), kl)
+            elif isinstance(suite, LossSuite):
+                scored = suite.against(answers, base.get(suite.name, {}))
             else:
                 scored = suite.score(answers)
             result.scored[suite.name] = scored.noted(*notes)
@@ -60,15 +63,10 @@ def rescore(out: Path, suites: Sequence[Suite], notes: tuple[str, ...] = ()) -> 
 
 def _replies(store: Predictions, task: Task) -> list[str]:
     replies: list[str] = []
-    for turn in range(len(task.asks)):
-        found = store.latest(task.id, turn)
-        if found is None or found[0] != prompt_hash(task.asks[: turn + 1], tuple(replies), store.pictures):
+    for turn in range(len(task.turns)):
+        latest = store.latest(task.id, turn)
+        prompt = prompt_hash(task.turns[: turn + 1], tuple(replies), store.image_hashes)
+        if latest is None or latest[0] != prompt:
             break
-        replies.append(found[1])
+        replies.append(latest[1])
     return replies
-
-
-def _earlier(out: Path, label: str, name: str) -> list[dict[str, Any]]:
-    from kore.io.jsonl import read_log
-
-    return read_log(out / "samples" / label / f"{name}.jsonl")

@@ -1,8 +1,8 @@
-"""What ``kore eval`` does, apart from words on a terminal: plan, answer, score, write, check gates."""
+"""The engine of ``kore eval``: plan, answer, score, write, check gates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -10,21 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.artifacts.manifest import Manifest, claimed, locked, read_manifest
-from kore.artifacts.model_folder import read_config
 from kore.artifacts.resolve_target import Target, resolve_target
 from kore.artifacts.run import data_root, run_named
 from kore.config.model_defaults import resolve_inference
+from kore.data.benchmark_prompts import PromptForm
 from kore.distributed import join, on_first_rank
-from kore.errors import MissingArtefact, UsageError
+from kore.errors import MissingArtefact, ProviderError, UsageError
 from kore.evaluation.gates import check_gates, parse_gates
+from kore.evaluation.judge import Judge, make_judge
 from kore.evaluation.option_matching import COMPATS, Compat
-from kore.evaluation.prompt_formats import Style
 from kore.evaluation.report import summary, write_summary
 from kore.evaluation.rescore import rescore
-from kore.evaluation.runner import BASE, Result, evaluate
+from kore.evaluation.runner import BASE, Result, evaluate, generation, model_fingerprint
 from kore.evaluation.suite_options import SuiteOptions
-from kore.evaluation.suites import resolve_suites
+from kore.evaluation.suites import check_images, resolve_suites
 from kore.evaluation.target import load_target
+from kore.evaluation.text_loss import LossSuite
 from kore.evaluation.text_only import takes_images, without_images
 from kore.evaluation.types import Suite
 from kore.io.files import check_place
@@ -32,7 +33,6 @@ from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
     from kore.config.resolve import EvalSection, Profile, Resolved
-    from kore.evaluation.judge import Judge
     from kore.methods.rag import RagEngine
     from kore.models.load import Backbone
 
@@ -46,17 +46,13 @@ class Request:
     data: Path | None = None
     out: Path | None = None
     profile: str = ""
-    settings: list[str] = field(default_factory=list)
-    protocol: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     compat: str = "vlmeval-688e9da"
-    judge: str | None = None
-    judge_url: str | None = None
     judge_prompts: Path | None = None
     split: str = "test"
     image_root: Path | None = None
     limit: int | None = None
     ids: frozenset[str] = frozenset()
-    max_new_tokens: int | None = None
     base: bool = True
     rag: Path | None = None
     rescore: bool = False
@@ -67,24 +63,13 @@ class Request:
     restart: bool = False
 
     def resolved(self) -> Resolved:
-        """The named profile, else the settings that go with the target, with the flags over them."""
-        flags: dict[str, Any] = {
-            "eval.protocol": self.protocol,
-            "eval.judge": self.judge,
-            "eval.judge_base_url": self.judge_url,
-            "eval.max_new_tokens": self.max_new_tokens,
-        }
-        for text in self.settings:
-            key, sign, value = text.partition("=")
-            if not sign:
-                raise UsageError(f"--set {text}: expected KEY=VALUE")
-            flags[key.strip()] = value.strip()
-        return resolve_inference(self.target, self.profile, flags, download=self.download)
+        """The named profile, else the target's own settings, with `settings` over them."""
+        return resolve_inference(self.target, self.profile, dict(self.settings), download=self.download)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A request checked against what is there; nothing was asked yet."""
+    """A checked request with its suites; nothing has been answered yet."""
 
     request: Request
     profile: Profile
@@ -93,25 +78,25 @@ class Plan:
     names: list[str]
     judge: Judge
     out: Path
-    style: Style
-    protocol: str
+    form: PromptForm
     notes: tuple[str, ...] = ()
 
     @property
     def answers(self) -> int:
-        """How many samples are answered, over both models."""
+        """Number of samples to answer, over all models."""
         return sum(map(len, self.suites)) * (len(self.passes) + (self.request.rag is not None))
 
     @property
     def passes(self) -> list[tuple[str, bool]]:
-        """Who answers, by label and whether with the adapter; retrieval is compared with the base, too."""
+        """The models to evaluate: label, and whether the adapter is on."""
         if self.target is None:
             return []
-        tuned, asked = self.target.adapter is not None, self.request.base or self.request.rag is not None
-        return [(BASE, False)] * (asked or not tuned) + [(self.target.label, True)] * tuned
+        tuned = self.target.adapter is not None
+        base = self.request.base or self.request.rag is not None or not tuned
+        return [(BASE, False)] * base + [(self.target.label, True)] * tuned
 
     def to_json(self) -> dict[str, Any]:
-        """What would be done: models, suites with their samples, judge, folder."""
+        """Models, suites with their samples, judge, folder."""
         return {
             "target": self.request.target,
             "model": self.target.model if self.target else None,
@@ -125,10 +110,10 @@ class Plan:
         }
 
     def prompts(self) -> Iterator[dict[str, Any]]:
-        """Every sample's prompt: suite, id, turns, pictures."""
+        """Every sample's prompt: suite, id, turns, images."""
         for suite in self.suites:
             for task in islice(suite.tasks(), self.request.limit):
-                turns = [{"text": a.text, "pictures": [p.path for p in a.pictures]} for a in task.asks]
+                turns = [{"text": t.text, "pictures": [i.path for i in t.images]} for t in task.turns]
                 yield {"suite": suite.name, "id": task.id, "turns": turns}
 
 
@@ -142,8 +127,24 @@ class Outcome:
     warnings: list[str]
     rank: int = 0
 
-    def check_gates(self) -> None:
-        """Raise GateNotMet if a figure is below its bar."""
+    def check(self) -> None:
+        """Fail where the results, which are written by now, are not what was asked for.
+
+        Raises:
+            ProviderError: a judge that gave nothing to score with. GateNotMet: a figure below its bar.
+        """
+        unjudged = [
+            f"{name} ({label})"
+            for name, suite in self.summary.get("suites", {}).items()
+            for label, result in suite["results"].items()
+            if result["headline"] is None and result["counts"].get("judge_asked")
+        ]
+        if unjudged:
+            raise ProviderError(
+                f"not scored, because the judge gave no usable reply: {', '.join(unjudged)}",
+                hint=f"the answers are kept; score them with another judge: kore eval ... -o {self.out} "
+                "--rescore --judge JUDGE",
+            )
         if self.gates:
             check_gates(self.summary, self.gates)
 
@@ -152,14 +153,13 @@ def plan(request: Request) -> Plan:
     """Check a request and read its suites.
 
     Raises:
-        UsageError, DataError, MissingArtefact, ProfileError: what is wrong with it.
+        UsageError, DataError, MissingArtefact, ProfileError: a defect of the request.
     """
-    from kore.evaluation.judge import make_judge
-
     profile = request.resolved().profile
     if request.rag and not request.rag.exists():
         raise MissingArtefact(
-            f"nothing to look up: {request.rag}", hint="name items.jsonl, or a folder made by: kore augment"
+            f"nothing to retrieve from: {request.rag}",
+            hint="name items.jsonl, or a folder written by: kore augment",
         )
     target = None if request.rescore else resolve_target(request.target, profile.model.id)
     out = request.out or default_out(request.target, target)
@@ -173,73 +173,50 @@ def plan(request: Request) -> Plan:
         longest_wait=profile.eval.judge_longest_wait,
     )
     split = request.split
-    if request.rescore:  # stored answers belong to the prompts that they were given to
+    if request.rescore:  # the stored answers belong to the stored prompt form
         before = read_manifest(out, kind="eval", made_by="kore eval")
-        style, protocol = before.settings["style"], before.settings["protocol"]
+        form = PromptForm(before.settings["protocol"], before.settings["style"])
         split = before.facts.get("split", split)
     else:
-        style = "llava" if target and model_type(target.model) == "llava" else "default"
         protocol = profile.eval.protocol
+        form = PromptForm.of_model(target.model, protocol) if target else PromptForm(protocol)
     choice = SuiteOptions(
         data=request.data or data_root(),
-        protocol=protocol,
+        form=form,
         compat=compat_of(request.compat),
-        style=style,
         split=split,
         judge=judge,
         limit=request.limit,
         ids=request.ids,
         image_root=request.image_root,
-        max_new_tokens=request.max_new_tokens,
+        max_new_tokens=profile.eval.max_new_tokens if "eval.max_new_tokens" in request.settings else None,
     )
     names = request.suites or _default_suites(request, profile, target, out)
     suites = resolve_suites(names, choice)
     notes: list[str] = []
     if target is not None and not takes_images(target.model):
         suites, notes = without_images(suites)
-    parse_gates(request.fail_under, [s.name for s in suites])
+    _gates(request, suites)
     if not request.rescore:
         for suite in suites:
-            check_pictures(suite)
-    return Plan(request, profile, target, suites, names, judge, out, style, protocol, tuple(notes))
-
-
-def check_pictures(suite: Suite) -> None:
-    """Refuse pictures that lie in files of their own and are missing or none, before a model is loaded.
-
-    Raises:
-        DataError: names the picture and the question's place.
-    """
-    from kore.io.images import check_image
-
-    known: set[str] = set()
-    for task in suite.tasks():
-        for picture in (p for ask in task.asks for p in ask.pictures):
-            if picture.data is None and picture.path not in known:
-                check_image(picture.path, picture.where or f"sample {task.id}")
-                known.add(picture.path)
+            check_images(suite)
+    return Plan(request, profile, target, suites, names, judge, out, form, tuple(notes))
 
 
 def compat_of(name: str) -> Compat:
-    """The version of option inference of that name.
+    """The version of option inference with this name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: an unknown name.
     """
     for compat in COMPATS:
         if compat == name:
             return compat
-    raise UsageError(f"--compat knows {', '.join(COMPATS)}, not {name!r}")
-
-
-def model_type(model: str) -> str | None:
-    """What kind of model it is, from its configuration alone; None if that is not at hand."""
-    kind: str | None = (read_config(model) or {}).get("model_type")
-    return kind
+    raise UsageError(f"--compat: {name!r} is not one of {', '.join(COMPATS)}")
 
 
 def default_out(name: str, target: Target | None) -> Path:
-    """Inside a run: its eval folder; else ``eval-NAME`` here."""
+    """The run's eval folder, else ``eval-NAME`` in the working folder."""
     if run := run_named(name):
         return run.evals / "results"
     stem = (target.label if target and target.adapter else Path(name).name) or "results"
@@ -247,7 +224,7 @@ def default_out(name: str, target: Target | None) -> Path:
 
 
 def _default_suites(request: Request, profile: Profile, target: Target | None, out: Path) -> list[str]:
-    """Those of the stored results; else the run's own questions, then the profile's suites."""
+    """The suites of the stored results, else the run's own questions and the profile's suites."""
     if request.rescore:
         return [str(n) for n in read_manifest(out, kind="eval", made_by="kore eval").facts.get("suites", [])]
     own = [str(target.questions)] if target and target.questions and target.questions.is_file() else []
@@ -263,20 +240,20 @@ def carry_out(request: Request, progress: Progress = silent, planned: Plan | Non
     """Answer, score and write; see `Request`.
 
     Args:
-        planned: the request's plan, where it was made already.
+        planned: the request's plan, if there is one already.
 
     Raises:
-        KoreError: what `plan` raises, and what loading, answering and judging may.
+        KoreError: as `plan`, and what loading, answering and judging raise.
     """
     planned = planned or plan(request)
     # only answers are shared out, so that no GPU communicates: workers may share one
-    with join(backend="gloo") as world, ExitStack() as held:
-        answered = {} if request.rescore else _answer(planned, progress, held)
+    with join(backend="gloo") as world, ExitStack() as locks:
+        answered = {} if request.rescore else _answer(planned, progress, locks)
 
         def finish() -> Outcome:
             results = answered
             if request.rescore:
-                held.enter_context(locked(planned.out))
+                locks.enter_context(locked(planned.out))
                 results = rescore(planned.out, planned.suites, _notes(request))
             return _finish(planned, results)
 
@@ -288,31 +265,34 @@ def _finish(planned: Plan, results: dict[str, Result]) -> Outcome:
     request = planned.request
     value = summary(
         results,
-        protocol=planned.protocol,
+        protocol=planned.form.protocol,
         compat=request.compat,
         judge=planned.judge.facts,
         subset=bool(request.limit or request.ids),
         split=request.split,
     )
     warnings = [*planned.notes, *_file_warnings(planned.suites), *_write(planned, results, value)]
-    gates = parse_gates(request.fail_under, [s.name for s in planned.suites])
-    return Outcome(value, planned.out, gates, warnings)
+    return Outcome(value, planned.out, _gates(request, planned.suites), warnings)
+
+
+def _gates(request: Request, suites: Sequence[Suite]) -> dict[str, float]:
+    """The gates; a loss has none, because a lower one is better."""
+    return parse_gates(request.fail_under, [s.name for s in suites if not isinstance(s, LossSuite)])
 
 
 def _file_warnings(suites: Sequence[Suite]) -> list[str]:
-    told = [w for s in suites for w in s.facts.get("warnings", ())]
-    if len(told) > 2:
+    warnings = [w for s in suites for w in s.facts.get("warnings", ())]
+    if len(warnings) > 2:
         names = ", ".join(s.name for s in suites if s.facts.get("warnings"))
-        return [f"{len(told)} files are not the published ones ({names}); kore data check tells the MD5 sums"]
-    return told
+        return [f"{len(warnings)} files are not the published ones ({names}); see kore data check"]
+    return warnings
 
 
 def _notes(request: Request) -> tuple[str, ...]:
     return ("subset of the samples",) if request.limit or request.ids else ()
 
 
-def _answer(planned: Plan, progress: Progress, held: ExitStack) -> dict[str, Result]:
-    from kore.evaluation.runner import generation, model_fingerprint
+def _answer(planned: Plan, progress: Progress, locks: ExitStack) -> dict[str, Result]:
     from kore.methods.rag import RAG
     from kore.models.generate import Engine
 
@@ -326,28 +306,43 @@ def _answer(planned: Plan, progress: Progress, held: ExitStack) -> dict[str, Res
     retrieving = _retrieval(request.rag, backbone, section) if request.rag else None
     if retrieving:
         inputs["rag"] = retrieving.fingerprint
-    settings = {"protocol": planned.protocol, "style": planned.style, **generation(engine)}
+    settings = {"protocol": planned.form.protocol, "style": planned.form.style, **generation(engine)}
     manifest = Manifest(
-        "eval", settings, inputs,
+        "eval",
+        settings,
+        inputs,
         sources={"model": target.model, **({"adapter": str(target.adapter)} if target.adapter else {})},
         facts={"suites": planned.names, "label": target.label, "split": request.split},
-    )  # fmt: skip
+    )
     claim = claimed(planned.out, manifest, restart=request.restart, always=True)
-    on_first_rank(lambda: held.enter_context(claim))
+    on_first_rank(lambda: locks.enter_context(claim))
     planned.judge.open()
     results: dict[str, Result] = {}
     for label, adapter in planned.passes:
         results[label] = evaluate(
-            engine, planned.suites, planned.out, label=label, adapter=adapter, progress=progress,
-            protocol=section.protocol, notes=_notes(request),
-        )  # fmt: skip
+            engine,
+            planned.suites,
+            planned.out,
+            label=label,
+            adapter=adapter,
+            progress=progress,
+            protocol=section.protocol,
+            notes=_notes(request),
+        )
     if retrieving:
         results[RAG] = evaluate(
-            retrieving, planned.suites, planned.out, label=RAG, adapter=False, progress=progress,
-            fingerprint=retrieving.fingerprint, protocol=section.protocol, notes=_notes(request),
-        )  # fmt: skip
-    asked = {label: {"asked": r.asked, "kept": r.kept} for label, r in results.items()}
-    on_first_rank(lambda: manifest.finished(answers=asked).write(planned.out))
+            retrieving,
+            planned.suites,
+            planned.out,
+            label=RAG,
+            adapter=False,
+            progress=progress,
+            fingerprint=retrieving.fingerprint,
+            protocol=section.protocol,
+            notes=_notes(request),
+        )
+    counts = {label: {"asked": r.generated, "kept": r.reused} for label, r in results.items()}
+    on_first_rank(lambda: manifest.finished(answers=counts).write(planned.out))
     return results
 
 

@@ -1,7 +1,6 @@
-"""K.A, K.R, Avg and HARS: the figures that methods are compared by (paper 5.2; HARS from its second
-version).
+"""K.A, K.R, Avg and HARS: the figures that compare methods (paper 5.2; HARS from its second version).
 
-K.R is the plain mean over the suites that both models were scored on, told with its count.
+K.R is the plain mean over the suites that both models were scored on, reported with their number.
 """
 
 from __future__ import annotations
@@ -28,8 +27,9 @@ class Scores:
         avg: (k_a + k_r) / 2.
         hars: harmonic mean of the rescaled relative gains; None for the base itself.
         k_r_share: k_r as a share of the base's, 0 to 1 or above.
-        suites, of: how many suites `k_r` is over, and how many were asked for.
-        notes: how an edge case was decided.
+        suites, of: number of suites in `k_r`, and number of suites evaluated.
+        loss_rise: rise of the per-token loss over the base's, in nats, mean over ``loss:`` suites.
+        notes: decisions on edge cases, and suites that a judge covered only in part.
     """
 
     k_a: float | None
@@ -41,6 +41,7 @@ class Scores:
     k_r_share: float | None
     suites: int
     of: int
+    loss_rise: float | None = None
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -55,18 +56,21 @@ def summarise(scored: Mapping[str, Scored], base: Mapping[str, Scored] | None = 
         scored: suite name -> result.
         base: the untouched model's results; only suites that it was scored on count.
     """
+    loss_rise = _mean(s.metrics.get("rise") for s in scored.values() if s.unit == "nats")
+    partly = tuple(f"{n}: {words}" for n, s in scored.items() if (words := s.judge_coverage))
+    scored = {n: s for n, s in scored.items() if s.unit == "percent"}
     against = scored if base is None else base
     both = [
         s
         for n, s in scored.items()
         if s.headline is not None and n in against and against[n].headline is not None
     ]
-    asked = {n for n, s in scored.items() if s.role == "retention" and not s.near}
+    evaluated = {n for n, s in scored.items() if s.role == "retention" and not s.near}
     far = [s for s in both if s.role == "retention" and not s.near]
-    # agreement with the base is 100 for the base by definition: it stands in for benchmarks, and is
-    # never mixed with them
+    # agreement with the base is 100 for the base by definition: it replaces benchmarks, and is never
+    # averaged with them
     far = [s for s in far if not s.label_free] or far
-    asked -= {n for n, s in scored.items() if s.label_free and not all(f.label_free for f in far)}
+    evaluated -= {n for n, s in scored.items() if s.label_free and not all(f.label_free for f in far)}
     k_a, k_r = _mean(s.headline for s in both if s.role == "adaptation"), _mean(s.headline for s in far)
     near = _mean(s.headline for s in both if s.role == "retention" and s.near)
     hars, share = None, None
@@ -77,7 +81,19 @@ def summarise(scored: Mapping[str, Scored], base: Mapping[str, Scored] | None = 
         hars, notes = _hars_of(k_a, k_a0, k_r, k_r0)
         share = k_r / k_r0 if k_r is not None and k_r0 else None
     avg = (k_a + k_r) / 2 if k_a is not None and k_r is not None else None
-    return Scores(k_a, k_r, near, _dimensions(far), avg, hars, share, len(far), len(asked), notes)
+    return Scores(
+        k_a,
+        k_r,
+        near,
+        _dimensions(far),
+        avg,
+        hars,
+        share,
+        len(far),
+        len(evaluated),
+        loss_rise,
+        (*notes, *partly),
+    )
 
 
 def hars(k_a: float, k_a0: float, k_r: float, k_r0: float) -> tuple[float | None, str | None]:
@@ -88,7 +104,7 @@ def hars(k_a: float, k_a0: float, k_r: float, k_r0: float) -> tuple[float | None
 
     - nothing learned (K.A not above K.A0): 0;
     - K.A0 is 0 and K.A above it: f_A is taken at its limit for large gains, 100;
-    - K.R0 is 0: None, there was nothing to keep.
+    - K.R0 is 0: None, since there was nothing to keep.
     """
     if k_r0 <= 0:
         return None, "HARS not defined: the base's K.R is 0"

@@ -1,8 +1,8 @@
-"""From the words of ``--suite`` to suites.
+"""Resolve the names of ``--suite`` to suites.
 
-``demo`` (the embedded retention suites), ``evoke`` (under the data folder), ``FILE.jsonl`` (anyone's own
-questions: adaptation; ``FILE.jsonl:retention`` for old knowledge), ``agreement:FILE``, a benchmark's
-name, ``benchmarks`` (all twelve), ``FILE.tsv:mcq|yorn|vqa``.
+``demo`` (the embedded retention suites), ``evoke`` (under the data folder), ``FILE.jsonl`` (a user's own
+questions: adaptation; ``FILE.jsonl:retention`` for old knowledge), ``agreement:FILE``, ``loss:FILE``, a
+benchmark's name, ``benchmarks`` (all twelve), ``FILE.tsv:mcq|yorn|vqa``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kore.data import benchmarks
 from kore.errors import MissingArtefact, UsageError
 from kore.evaluation import benchmark_suite as bench
-from kore.evaluation import benchmarks
 from kore.evaluation.agreement import AgreementSuite, load_agreement
 from kore.evaluation.demo_suites import FAR, NEAR, demo_suites
 from kore.evaluation.questions import QuestionSuite, load_questions
 from kore.evaluation.suite_options import SuiteOptions
+from kore.evaluation.text_loss import LossSuite, load_losses
 from kore.evaluation.types import Role, Suite
 from kore.io.jsonl import read_jsonl
 
@@ -29,9 +30,8 @@ def resolve_suites(names: Iterable[str], choice: SuiteOptions) -> list[Suite]:
     """Read every named suite.
 
     Raises:
-        UsageError: an unknown name (with the nearest), or the same suite twice.
-        MissingArtefact: a file that is not there.
-        DataError: a bad file.
+        UsageError: an unknown name (with the nearest one), or a suite named twice.
+        MissingArtefact: a missing file. DataError: a bad file.
     """
     suites: list[Suite] = []
     for name in names:
@@ -43,7 +43,7 @@ def resolve_suites(names: Iterable[str], choice: SuiteOptions) -> list[Suite]:
         seen.add(suite.name)
     chosen = [narrow(suite, choice) for suite in suites]
     if choice.ids and not any(len(s) for s in chosen):
-        raise UsageError("--ids names no sample of these suites")
+        raise UsageError("--ids: none of these samples is in the suites")
     return [s for s in chosen if len(s)]
 
 
@@ -54,25 +54,28 @@ def _resolve(name: str, choice: SuiteOptions) -> Sequence[Suite]:
         return demo_suites(choice.split, (name,))
     if name == "evoke":
         evoke = _evoke(choice.data)
-        return [load_questions(evoke, name="evoke", image_root=choice.image_root or _evoke_pictures(evoke))]
+        return [load_questions(evoke, name="evoke", image_root=choice.image_root or _evoke_images(evoke))]
     if name.startswith("agreement:"):
         return [load_agreement(_present(Path(name.partition(":")[2])))]
+    if name.startswith("loss:"):
+        return [load_losses(_present(Path(name.partition(":")[2])))]
     if name == "benchmarks":
-        return [bench.load_benchmark(found, choice) for found in benchmarks.NAMES]
+        return [bench.load_benchmark(benchmark, choice) for benchmark in benchmarks.NAMES]
     if benchmarks.known(name):
         return [bench.load_benchmark(name, choice)]
     path, _, kind = name.rpartition(":") if name.rsplit(":", 1)[-1] in _KINDS else (name, "", "")
     if path.endswith(".tsv"):
         return [bench.load_own(_present(Path(path)), kind, choice)]
     if path.endswith((".jsonl", ".json")):
-        named: dict[str, Role] = {"": choice.role, "adaptation": "adaptation"}
-        role = named.get(kind, "retention")
+        roles: dict[str, Role] = {"": choice.role, "adaptation": "adaptation"}
+        role = roles.get(kind, "retention")
         return [_questions(_present(Path(path)), role, kind == "near", choice)]
-    known = ["demo", "evoke", "benchmarks", *FAR, *NEAR, *benchmarks.NAMES]
-    close = difflib.get_close_matches(name, known, n=1)
+    names = ["demo", "evoke", "benchmarks", *FAR, *NEAR, *benchmarks.NAMES]
+    close = difflib.get_close_matches(name, names, n=1)
     raise UsageError(
         f"unknown suite: {name}" + (f" (did you mean {close[0]}?)" if close else ""),
-        hint="demo, evoke, FILE.jsonl, FILE.tsv:mcq|yorn|vqa, or a benchmark (kore data check lists them)",
+        hint="demo, evoke, FILE.jsonl, agreement:FILE, loss:FILE, FILE.tsv:mcq|yorn|vqa, or a benchmark "
+        "(kore data check lists them)",
     )
 
 
@@ -104,29 +107,48 @@ def _evoke(base: Path) -> Path:
     )
 
 
-def _evoke_pictures(path: Path) -> Path:
-    """Where EVOKE's pictures were unpacked: beside the questions, or where its own archive has them."""
+def _evoke_images(path: Path) -> Path:
+    """The folder of EVOKE's images: beside the questions, or as its own archive has them."""
     first = next(iter(read_jsonl(path)), (None, {}))[1].get("image")
     name = first[0] if isinstance(first, list) and first else first
-    places = [
+    folders = [
         path.parent,
         path.parent / "imgs",
         *(p / "imgs" / "evaluation" for p in [path.parent, *path.parents[1:3]]),
     ]
-    for place in places:
-        if isinstance(name, str) and (place / name).is_file():
-            return place
+    for folder in folders:
+        if isinstance(name, str) and (folder / name).is_file():
+            return folder
     return path.parent
 
 
 def narrow(suite: Suite, choice: SuiteOptions) -> Suite:
-    """The suite's chosen samples only; the result is then marked a subset."""
+    """The chosen samples of a suite; the result is then marked as a subset."""
     if choice.limit is None and not choice.ids:
         return suite
     if isinstance(suite, QuestionSuite):
-        kept = [q for q in suite.questions if not choice.ids or q.question_id in choice.ids][: choice.limit]
-        return replace(suite, questions=kept)
+        questions = [q for q in suite.questions if not choice.ids or q.question_id in choice.ids]
+        return replace(suite, questions=questions[: choice.limit])
     if isinstance(suite, AgreementSuite):
         tasks = [t for t in suite.prompts if not choice.ids or t.id in choice.ids][: choice.limit]
         return replace(suite, prompts=tasks)
+    if isinstance(suite, LossSuite):
+        texts = [t for t in suite.texts if not choice.ids or t.id in choice.ids][: choice.limit]
+        return replace(suite, texts=texts)
     return bench.narrow(suite, choice) if isinstance(suite, bench.BenchSuite) else suite
+
+
+def check_images(suite: Suite) -> None:
+    """Check image files before a model is loaded.
+
+    Raises:
+        DataError: a missing or broken image, with the place that names it.
+    """
+    from kore.io.images import check_image  # rescoring stays free of Pillow
+
+    checked: set[str] = set()
+    for task in suite.tasks():
+        for image in (image for turn in task.turns for image in turn.images):
+            if image.data is None and image.path not in checked:
+                check_image(image.path, image.where or f"sample {task.id}")
+                checked.add(image.path)

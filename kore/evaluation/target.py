@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def load_target(target: Target, section: ModelSection, *, download: bool = False) -> Backbone:
     """Load the base, with the target's adapter on it."""
-    from kore.adapters.lora import load_adapter
+    from kore.methods.load_adapter import load_adapter
     from kore.models.load import load
 
     backbone = load(section.model_copy(update={"id": target.model}), download=download)

@@ -13,9 +13,19 @@ _PERIOD_BEFORE_NO_DIGIT = re.compile(r"\.(?!\d)")
 _PERIODS_AT_MOST = 32  # a regex flag stands where the original expects a count; kept, it decides results
 ARTICLES = frozenset({"a", "an", "the"})
 _NUMBERS = {
-    "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5",
-    "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10",
-}  # fmt: skip
+    "none": "0",
+    "zero": "0",
+    "one": "1",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+}
 _CONTRACTIONS = (
     "ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd "
     "how'll how's i'd i'm i've isn't it'd it'll ma'am mightn't might've mustn't must've needn't "

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kore.data.records import IMAGE_MARK
+from kore.data.task import Task
 from kore.errors import MissingArtefact, UsageError
 from kore.evaluation.agreement import AgreementSuite
 from kore.evaluation.questions import QuestionSuite
-from kore.evaluation.types import Suite, Task
+from kore.evaluation.types import Suite
 
 
 def takes_images(model: str) -> bool:
@@ -61,4 +62,4 @@ def without_images(suites: Sequence[Suite]) -> tuple[list[Suite], list[str]]:
 
 
 def _shows(task: Task) -> bool:
-    return any(ask.pictures for ask in task.asks)
+    return any(turn.images for turn in task.turns)

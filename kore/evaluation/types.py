@@ -1,4 +1,4 @@
-"""What the parts of an evaluation hand to each other: tasks, answers, verdicts, scores.
+"""The types of an evaluation: answers, verdicts, suites and their results.
 
 Standard library only: scoring never needs the model stack.
 """
@@ -9,56 +9,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from kore.data.task import Task
+
 Role = Literal["adaptation", "retention"]
 Outcome = Literal["right", "partly", "wrong", "missing", "not scored"]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture by path, or by its bytes where it lies inside a benchmark file.
-
-    Attributes:
-        path: where it lies, or the name it would have; only read where `data` is None.
-        data: the encoded picture itself.
-        where: ``file:line`` that it comes from, for errors.
-    """
-
-    path: str
-    data: bytes | None = None
-    where: str = ""
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One user turn: text with as many ``<image>`` marks as pictures."""
-
-    text: str
-    pictures: tuple[Picture, ...] = ()
-
-
-@dataclass(frozen=True)
-class Task:
-    """One sample to put to the model: one turn, or several that are asked one after the other, each
-    with the model's own earlier answers before it."""
-
-    id: str
-    asks: tuple[Ask, ...]
-
-    @property
-    def text(self) -> str:
-        """All user turns as one text, for people."""
-        return "\n".join(ask.text for ask in self.asks)
-
-
-@dataclass(frozen=True)
 class Verdict:
-    """What became of one sample.
+    """The result of one sample.
 
     Attributes:
         score: 0 to 1; None where it could not be scored.
         why: the rule that decided, in a few words.
-        parts: further figures of this sample (f1, inferred letter, group, ...).
-        group: what belongs together (an item's id, a circular group), if anything.
+        parts: further figures of this sample (f1, inferred letter, ...).
+        group: id shared by samples that belong together (an item, a circular group).
     """
 
     id: str
@@ -81,15 +46,16 @@ class Scored:
     """A suite's result.
 
     Attributes:
-        headline: the one figure that goes into the tables, 0 to 100; None where not scored.
-        headline_name: which figure that is.
-        metrics: every figure, named, in the unit the benchmark's own report uses.
+        headline: the figure of the tables, 0 to 100 in percent; None where not scored.
+        headline_name: its name.
+        metrics: every figure by name, in the unit of the benchmark's own report.
         counts: samples, missing, unparsed, failed, unmatched, ...
-        notes: what a reader must know (not scored because ..., subset, tokenised by character).
+        notes: for the reader (not scored because ..., subset, tokenised by character).
         items: verdict per item (learned, partly, not), where the suite has items.
-        near: of the new knowledge's own kind: reported apart from the other retention suites.
-        label_free: measured against the base's own answers, not against known ones.
-        dimension: the capability it stands for in the paper's table.
+        near: of the new knowledge's own kind; reported apart from the other retention suites.
+        label_free: measured against the base's own answers, not against gold answers.
+        dimension: the capability it measures in the paper's table.
+        unit: of the headline; only percentages enter K.A and K.R.
     """
 
     suite: str
@@ -104,6 +70,22 @@ class Scored:
     near: bool = False
     label_free: bool = False
     dimension: str | None = None
+    unit: Literal["percent", "nats"] = "percent"
+
+    @property
+    def judge_coverage(self) -> str | None:
+        """How many of the judge's replies are readable; None if all are."""
+        needed = self.counts.get("judge_asked", 0)
+        failed, unread = self.counts.get("judge_failed", 0), self.counts.get("judge_unparsed", 0)
+        if not failed and not unread:
+            return None
+        return f"judge read {needed - failed - unread} of {needed} ({failed} failed, {unread} unreadable)"
+
+    @property
+    def judge_failed(self) -> bool:
+        """Whether a judge was needed and gave no reply at all."""
+        needed = self.counts.get("judge_asked", 0)
+        return bool(needed) and self.counts.get("judge_failed", 0) == needed
 
     def noted(self, *notes: str) -> Scored:
         """The same with more notes."""
@@ -123,7 +105,7 @@ Answers = Mapping[str, Sequence[str]]
 
 
 class Suite(Protocol):
-    """A set of questions with its own rule of scoring."""
+    """A set of questions with its own scoring rule."""
 
     @property
     def name(self) -> str:
@@ -135,7 +117,7 @@ class Suite(Protocol):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What decides its result beside the model: data hash, rows, split, protocol, judge."""
+        """What decides its result besides the model: data hash, rows, split, protocol, judge."""
 
     def tasks(self) -> Iterator[Task]:
         """The samples, in file order."""
@@ -144,11 +126,17 @@ class Suite(Protocol):
         """How many samples."""
 
     def score(self, answers: Answers) -> Scored:
-        """Score a model's answers; pure but for a judge's recorded calls."""
+        """Score a model's answers; pure except for a judge's recorded calls."""
+
+
+def first_answer(answers: Answers, sample: str) -> str | None:
+    """The answer to a sample's first turn."""
+    turns = answers.get(sample)
+    return turns[0] if turns else None
 
 
 def outcome_of(score: float | None) -> Outcome:
-    """The outcome that a score between 0 and 1 stands for."""
+    """The outcome of a score between 0 and 1."""
     if score is None:
         return "not scored"
     return "right" if score >= 1.0 else "wrong" if score <= 0.0 else "partly"

@@ -122,15 +122,24 @@ def write_json(path: Path, value: object) -> None:
         stream.write(json_text(value, indent=2) + "\n")
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object from its pairs; a repeated key would silently lose a value."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands there twice")
+    return value
+
+
 def parse_json(text: str) -> Any:
     """Parse strict JSON.
 
     Raises:
-        ValueError: not JSON, or what Python would take but nothing else does: NaN, Infinity, numbers
-            of thousands of digits, nesting without end, halves of surrogate pairs.
+        ValueError: not JSON, or what Python would take but nothing else does: repeated keys, NaN, Infinity,
+            numbers of thousands of digits, nesting without end, halves of surrogate pairs.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if "\\u" in text and not _is_text(value):

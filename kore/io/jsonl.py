@@ -17,6 +17,11 @@ from kore.io.files import atomic_write, json_text, parse_json
 STDIO = "-"
 
 
+def is_stream(source: str | Path) -> bool:
+    """Whether a source can be read once only: standard input, a named pipe, or a shell's ``<(command)``."""
+    return str(source) == STDIO or Path(source).is_fifo()
+
+
 def read_jsonl(
     source: str | Path, *, on_error: Callable[[DataError], None] | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -31,7 +36,7 @@ def read_jsonl(
         DataError: unreadable file, not UTF-8, a line that is not one JSON object, a torn last line.
     """
     if str(source) == STDIO:
-        yield from _lines(sys.stdin.buffer, "stdin", on_error)
+        yield from parse_lines(sys.stdin.buffer, "stdin", on_error)
         return
     path = Path(source)
     try:
@@ -39,12 +44,13 @@ def read_jsonl(
     except OSError as error:
         raise DataError(f"cannot read: {error.strerror}", where=str(path)) from error
     with stream:
-        yield from _lines(stream, str(path), on_error)
+        yield from parse_lines(stream, str(path), on_error)
 
 
-def _lines(
+def parse_lines(
     stream: IO[bytes], name: str, on_error: Callable[[DataError], None] | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ``(name:line, object)`` for each line of a stream; see `read_jsonl`."""
     for number, raw in enumerate(stream, start=1):
         where = f"{name}:{number}"
         if number == 1:

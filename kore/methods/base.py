@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from kore.adapters.param_budget import kore_count, lora_rank
 from kore.errors import ProfileError, UsageError
-from kore.methods.param_budget import kore_count, lora_rank
 from kore.models.families import language_linears
 
 if TYPE_CHECKING:
@@ -177,9 +177,9 @@ class Method:
 
     def load(self, backbone: Backbone, folder: Path) -> None:
         """Put a saved result on an untouched backbone."""
-        from kore.adapters.lora import load_adapter
+        from kore.adapters.lora import load_lora
 
-        load_adapter(backbone, folder)
+        load_lora(backbone, folder)
 
 
 def require(method: Method, *, zero: int, factors: bool, old: bool, quantised: bool = False) -> None:

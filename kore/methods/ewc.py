@@ -26,10 +26,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kore.adapters.lora import adapter_off
 from kore.adapters.lora_layers import beside, delta, lora_layers, squared_rows
 from kore.methods.base import MethodSettings, Setup, Traits
 from kore.methods.lora import Lora
+from kore.models.adapter_off import adapter_off
 from kore.models.processing import collate
 
 

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from kore.adapters import lora as adapter
 from kore.adapters.lora_layers import lora_layers
+from kore.adapters.param_budget import size
 from kore.errors import UsageError
 from kore.methods.base import Method, Setup, Traits
-from kore.methods.param_budget import size
 
 
 class Kore(Method):

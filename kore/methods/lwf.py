@@ -17,9 +17,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
-from kore.adapters.lora import adapter_off
 from kore.methods.base import MethodSettings, Setup, Traits
 from kore.methods.lora import Lora
+from kore.models.adapter_off import adapter_off
 from kore.models.answer_loss import AnswerLoss
 
 

@@ -17,10 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kore.adapters.lora import adapter_off
 from kore.adapters.lora_layers import beside, lora_layers
 from kore.methods.base import MethodSettings, Setup, Traits
 from kore.methods.lora import Lora
+from kore.models.adapter_off import adapter_off
 from kore.models.processing import collate
 
 

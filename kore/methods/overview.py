@@ -36,9 +36,11 @@ def markdown() -> list[str]:
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for row in overview():
         cells = [
-            f"`{row['method']}`", row["needs"] or "-", row["zero"],
+            f"`{row['method']}`",
+            row["needs"] or "-",
+            row["zero"],
             *("yes" if row[key] else "no" for key in ("mergeable", "exportable", "resumable")),
             row["why"] or "-",
-        ]  # fmt: skip
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines

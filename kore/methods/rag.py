@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from kore.adapters.lora import adapter_off
-from kore.data.records import IMAGE_MARK, KnowledgeItem, KnowledgeTree, Message, encode, read_records
+from kore.data.read import read_records
+from kore.data.records import IMAGE_MARK, KnowledgeItem, KnowledgeTree, Message, encode
 from kore.errors import DataError, MissingArtefact
 from kore.io.files import hash_file, hash_json
 from kore.io.jsonl import read_jsonl
+from kore.models.adapter_off import adapter_off
 from kore.models.generate import Engine, Prompt
 from kore.models.processing import Encoder
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from kore.adapters.lora import adapter_off
 from kore.data.records import IMAGE_MARK, Message, Sample
+from kore.models.adapter_off import adapter_off
 from kore.models.processing import IGNORED, Encoder, collate
 
 if TYPE_CHECKING:

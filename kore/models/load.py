@@ -7,10 +7,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from kore.adapters.lineage import NAME as LINEAGE
-from kore.adapters.lineage import Lineage, read_lineage
 from kore.artifacts.model_folder import EMBEDDED as EMBEDDED
 from kore.artifacts.model_folder import embedded_base as embedded_base
 from kore.artifacts.model_folder import model_folder as model_folder
@@ -19,18 +17,45 @@ from kore.io.files import hash_bytes, hash_file, hash_json, read_json
 from kore.models.checkpoint import check_finite, weight_files
 from kore.models.families import Family, family_of, model_class
 from kore.models.image_processor import image_only
+from kore.models.lineage import NAME as LINEAGE
+from kore.models.lineage import Lineage, read_lineage
 from kore.models.load_errors import loading
 from kore.models.special_tokens import missing_marks, tokenizer_of
 
 if TYPE_CHECKING:
     import torch
 
-    from kore.adapters.stacked import Earlier
     from kore.config.resolve import ModelSection
 
 _UNITS = 1024  # unit vectors at a time
 _WHOLE = 64 << 20  # bytes of a weight file that is hashed whole
 _END = 4096  # bytes of each end of a tensor that are hashed in a larger one
+
+
+class Earlier(Protocol):
+    """An earlier adapter that a model carries (`kore.adapters.stacked.Earlier`).
+
+    Attributes:
+        folder: the adapter's.
+        fingerprint: of the adapter.
+        chain: fingerprints of all adapters up to this one, oldest first.
+    """
+
+    folder: Path
+    fingerprint: str
+    chain: tuple[str, ...]
+
+    def weight(self, linear: str, base: torch.Tensor) -> torch.Tensor:
+        """The linear's weight with the adapter's change added, (d_out, d_in)."""
+        ...
+
+    def take_off(self, backbone: Backbone) -> None:
+        """Give the model back as it was before the adapter."""
+        ...
+
+    def join(self, folder: Path) -> None:
+        """Add the adapter to the one that is saved in `folder`."""
+        ...
 
 
 @dataclass

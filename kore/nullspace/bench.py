@@ -1,25 +1,22 @@
 """Samples from a benchmark's TSV file, to protect that benchmark in particular (paper, 5.4).
 
-The file is read twice: first to see which rows there are, then for the drawn rows alone, because the
-pictures inside make such files large.
+The prompts are those that evaluation uses. The file is read twice: first for the list of its rows, then for
+the images of the drawn rows alone, because images make such files large.
 """
 
 from __future__ import annotations
 
-import ast
-import base64
-import binascii
-import csv
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from kore.data.records import IMAGE_MARK, Sample
-from kore.errors import DataError, MissingArtefact
+from kore.data.benchmark_prompts import DEFAULT_FORM, PromptForm, task_of
+from kore.data.benchmark_tsv import Row, read_rows
+from kore.data.benchmarks import OWN_KINDS, kind_of, locate
+from kore.data.records import Sample
+from kore.errors import DataError
 
-_REFERENCE = 64  # a shorter picture cell names the row that holds the picture
-_FIELD_LIMIT = 1 << 30
-_SPARE = 32  # rows at least that the file is read for: the next broken ones do not each cost another reading
+_SPARE = 32  # rows to read at least, so that broken ones do not each cost another pass over the file
 
 
 def draw_bench(
@@ -29,103 +26,80 @@ def draw_bench(
     seed: int,
     pictures: Path,
     on_skip: Callable[[str], None] | None = None,
+    form: PromptForm = DEFAULT_FORM,
 ) -> list[Sample]:
-    """Draw `count` rows of ``NAME.tsv`` as samples.
+    """Draw `count` rows of a benchmark as samples.
 
     Args:
-        root: folder of the benchmark files; `name` may also be a path to one.
-        pictures: where the pictures are written.
+        root: folder of the benchmark files.
+        name: see `kore.data.benchmarks.locate`; a user's own file may end with its kind, as in
+            ``FILE.tsv:vqa``.
+        pictures: where the images are written.
+        form: protocol and style of the prompts.
 
     Raises:
         MissingArtefact: no such file.
         DataError: not a TSV file with index, image and question.
     """
-    path = Path(name) if name.endswith(".tsv") else _file(root, name)
-    if not path.is_file():
-        raise MissingArtefact(
-            f"no {path.name} in {path.parent}",
-            hint=f"fetch it with: kore data fetch {path.stem}   (KORE_DATA points elsewhere)",
-        )
-    pointers = {row["index"]: _pointer(row) for row in _rows(path)}
-    order = list(pointers)
+    stem, _, kind = name.rpartition(":") if name.rpartition(":")[2] in OWN_KINDS else (name, "", "")
+    path, benchmark = locate(stem, root)
+    as_pandas = benchmark is not None and not kind
+    heads = {row.index: row for row in read_rows(path, images=False, pandas_empty=as_pandas)}
+    kind = kind or (benchmark.kind if benchmark else kind_of(heads.values()))
+    order = list(heads)
     random.Random(seed).shuffle(order)
-    found: list[Sample] = []
-    while order and len(found) < count:
-        size = max(count - len(found), _SPARE)
-        some, order = order[:size], order[size:]
-        needed = {*some, *(p for index in some if (p := pointers[index]))}
-        rows = {row["index"]: row for row in _rows(path) if row["index"] in needed}
-        for index in some:
-            if len(found) == count:
+
+    def skip(error: DataError) -> None:
+        if on_skip is not None:
+            on_skip(f"skipped: {error}")
+
+    drawn: list[Sample] = []
+    while order and len(drawn) < count:
+        size = max(count - len(drawn), _SPARE)
+        chosen, order = order[:size], order[size:]
+        needed = {*chosen, *(heads[index].image_row for index in chosen)}
+        rows, errors = _load(path, needed, as_pandas)
+        for index in chosen:
+            if len(drawn) == count:
                 break
-            holder = rows.get(pointers[index] or index)
+            where = heads[index].where
             try:
-                found.append(_sample(path, rows[index], holder, pictures))
+                if index not in rows:
+                    raise errors.get(where, DataError("no image", where=where))
+                drawn.append(_sample(path, rows[index], kind, form, pictures))
             except DataError as error:
-                if on_skip is not None:
-                    on_skip(f"skipped: {error}")
-    return found
+                skip(error)
+    return drawn
 
 
-def _file(root: Path, name: str) -> Path:
-    """NAME.tsv, however its letters are written (MIA-Bench was published as Mia-Bench.tsv), or the first
-    file of one of its splits: OCRVQA is OCRVQA_TESTCORE.tsv."""
-    path = root / f"{name}.tsv"
-    if path.is_file():
-        return path
-    same = [p for p in root.glob("*.tsv") if p.name.lower() == path.name.lower()]
-    return min(same or root.glob(f"{name}_*.tsv"), default=path)
+def _load(
+    path: Path, needed: set[str], as_pandas: bool
+) -> tuple[dict[str, Row], dict[str | None, DataError]]:
+    """Rows by index, and the errors of broken ones by place."""
+    errors: list[DataError] = []
+    rows = read_rows(path, pandas_empty=as_pandas, only=needed, on_error=errors.append)
+    return {row.index: row for row in rows}, {error.where: error for error in errors}
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    limit = csv.field_size_limit(_FIELD_LIMIT)
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream, delimiter="\t")
-            missing = {"index", "image", "question"} - set(reader.fieldnames or [])
-            if missing:
-                raise DataError(f"no column {', '.join(sorted(missing))}", where=str(path))
-            for row in reader:
-                yield {k: v or "" for k, v in row.items() if k is not None and not isinstance(v, list)}
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"not a TSV file: {error}", where=str(path)) from error
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _pointer(row: dict[str, str]) -> str | None:
-    cell = row["image"].strip()
-    return cell if cell and len(cell) <= _REFERENCE and not cell.startswith("[") else None
-
-
-def _sample(path: Path, row: dict[str, str], holder: dict[str, str] | None, pictures: Path) -> Sample:
-    where = f"{path.name}[{row['index']}]"
-    if holder is None or not holder["image"].strip():
-        raise DataError("no picture", where=where)
-    files = [
-        _write(data, pictures, f"{path.stem}-{holder['index']}-{n}", where)
-        for n, data in _pictures(holder, where)
-    ]
-    lines = [row["question"].strip()]
-    if row.get("hint"):
-        lines.insert(0, row["hint"].strip())
-    lines += [f"{letter}. {row[letter]}" for letter in "ABCDEFGHIJ" if row.get(letter)]
-    text = f"{IMAGE_MARK}\n" * len(files) + "\n".join(lines).replace(IMAGE_MARK, "")
-    turns = [{"from": "human", "value": text}]
-    if row.get("answer"):
-        turns.append({"from": "gpt", "value": row["answer"]})
-    value = {"id": f"{path.stem}/{row['index']}", "image": [str(f) for f in files], "conversations": turns}
-    return Sample.from_json(value, where)
-
-
-def _pictures(row: dict[str, str], where: str) -> Iterator[tuple[int, bytes]]:
-    cell = row["image"].strip()
-    try:
-        cells = ast.literal_eval(cell) if cell.startswith("[") else [cell]
-        for number, text in enumerate(cells):
-            yield number, base64.b64decode(text, validate=False)
-    except (ValueError, SyntaxError, TypeError, binascii.Error) as error:
-        raise DataError("its picture is not base64", where=where) from error
+def _sample(path: Path, row: Row, kind: str, form: PromptForm, pictures: Path) -> Sample:
+    task = task_of(row, kind, form)
+    answers = row.accepted_answers if kind in ("mmdu", "ocrvqa", "vqa") else [row.get("answer")]
+    turns, files = [], []
+    for turn, answer in zip(task.turns, [*answers, *[""] * len(task.turns)], strict=False):
+        for image in turn.images:
+            if image.data is None:
+                files.append(image.path)
+                continue
+            number = row.images.index(image.data)
+            files.append(
+                str(_write(image.data, pictures, f"{path.stem}-{row.image_row}-{number}", row.where))
+            )
+        turns.append({"from": "human", "value": turn.text})
+        if not answer:
+            break
+        turns.append({"from": "gpt", "value": answer})
+    value = {"id": f"{path.stem}/{row.index}", "image": files, "conversations": turns}
+    return Sample.from_json(value, row.where)
 
 
 def _write(data: bytes, pictures: Path, name: str, where: str) -> Path:

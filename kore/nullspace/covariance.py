@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kore.adapters.lineage import Lineage
 from kore.artifacts.manifest import LOCK, Manifest, read_manifest
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.io.files import atomic_write
+from kore.models.lineage import Lineage
 from kore.nullspace.accumulator import unpack
 
 KIND = "covariance"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kore.adapters.param_count import paid_rank, parse_count
+from kore.adapters.param_budget import paid_rank, parse_count
 from kore.errors import DataError
 from kore.nullspace.covariance import Covariance, Site
 from kore.nullspace.eigensolvers import fastest

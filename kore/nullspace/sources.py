@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from kore.artifacts.run import data_root
-from kore.data.records import Sample, read_located
+from kore.data.benchmark_prompts import DEFAULT_FORM, PromptForm
+from kore.data.read import read_located
+from kore.data.records import Sample
 from kore.demo.archive import demo_data
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.nullspace.layer_selection import is_number
@@ -31,11 +33,13 @@ class Source:
         kind: demo, onevision, file or bench.
         name: the file's path, the benchmark's name, or the demo's suite (demo: all of them).
         count: samples to draw; for onevision the total over its four categories.
+        form: protocol and style of a benchmark's prompts.
     """
 
     kind: str
     name: str
     count: int
+    form: PromptForm = DEFAULT_FORM
 
     @property
     def label(self) -> str:
@@ -44,7 +48,7 @@ class Source:
         return f"{self.kind} {name}" if self.kind == "bench" else name
 
 
-def parse_source(text: str, default: int) -> Source:
+def parse_source(text: str, default: int, form: PromptForm = DEFAULT_FORM) -> Source:
     """Read ``demo``, ``demo:easy-vqa``, ``onevision:256``, ``FILE.jsonl:100``, ``bench:MME:256``.
 
     Args:
@@ -64,7 +68,7 @@ def parse_source(text: str, default: int) -> Source:
     if name == "onevision":
         return Source("onevision", "onevision", count or default)
     if name.startswith("bench:") and len(name) > len("bench:"):
-        return Source("bench", name.removeprefix("bench:"), count or default)
+        return Source("bench", name.removeprefix("bench:"), count or default, form)
     if name.endswith((".jsonl", ".json")):
         return Source("file", name, count or default)
     raise UsageError(
@@ -73,7 +77,7 @@ def parse_source(text: str, default: int) -> Source:
     )
 
 
-def parse_sources(texts: Sequence[str], default: int) -> list[Source]:
+def parse_sources(texts: Sequence[str], default: int, form: PromptForm = DEFAULT_FORM) -> list[Source]:
     """Read every source; see `parse_source`.
 
     Raises:
@@ -83,7 +87,7 @@ def parse_sources(texts: Sequence[str], default: int) -> list[Source]:
         raise UsageError(
             "no old samples are named, and there are none for this model by default", hint=f"name some: {OWN}"
         )
-    return [parse_source(text, default) for text in texts]
+    return [parse_source(text, default, form) for text in texts]
 
 
 def collect(
@@ -192,7 +196,9 @@ def _drawn(
     if source.kind == "bench":
         from kore.nullspace.bench import draw_bench
 
-        return draw_bench(data_root(), source.name, source.count, seed, work / "pictures", on_skip)
+        return draw_bench(
+            data_root(), source.name, source.count, seed, work / "pictures", on_skip, source.form
+        )
     path = demo_samples() if source.kind == "demo" else Path(source.name)
     if not path.exists():
         raise MissingArtefact(

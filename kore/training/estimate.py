@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from kore.methods.param_budget import size
+from kore.adapters.param_budget import size
 from kore.models.answer_loss import CHUNK
 from kore.training.hardware import Hardware, choose
 from kore.training.hf_args import Split

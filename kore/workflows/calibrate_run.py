@@ -13,13 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from kore.adapters.param_count import net_section
 from kore.artifacts.manifest import Manifest, State, claimed
 from kore.artifacts.run import home
+from kore.config.schema import ONEVISION_SUBSETS
+from kore.data.benchmark_prompts import PromptForm
 from kore.distributed import on_first_rank
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import hash_json, read_json, write_json
-from kore.models.families import linear_rows
+from kore.methods.param_count import net_section
+from kore.models.linear_table import linear_rows
 from kore.models.load import model_folder, reads_images
 from kore.models.special_tokens import is_text_only
 from kore.nullspace.adapter_init import adapted, build
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from kore.config.resolve import AdapterSection, Profile
     from kore.data.records import Sample
     from kore.models.load import Backbone
+    from kore.models.offload import LayerShards
 
 SPECTRA = "spectra.json"
 HELD_OUT = "held-out"
@@ -89,67 +92,37 @@ class CalibrateJob:
                 hint="leave --factors out: kore train makes A from both",
             )
         share = parse_share(section.layers)
+        if share is None and section.new is not None:
+            raise UsageError(
+                "--new has no effect without --layers auto", hint="add --layers auto, or auto:SHARE"
+            )
         if offload and share is not None:
             raise UsageError(
                 "layers = auto follows gradients through the whole model", hint="leave --offload out"
             )
-        wanted = read_new(Path(section.new) if section.new else new) if share is not None else []
-        self.sources: list[Source] = parse_sources(section.samples, section.count)
-        self._pictures = Path(tempfile.mkdtemp(prefix="kore-samples-"))
-        self._remove = weakref.finalize(self, shutil.rmtree, self._pictures, ignore_errors=True)
+        to_learn = read_new(Path(section.new) if section.new else new) if share is not None else []
+        form = PromptForm.of_model(profile.model.id, profile.eval.protocol, download=download)
+        self.sources: list[Source] = parse_sources(section.samples, section.count, form)
+        self._images = Path(tempfile.mkdtemp(prefix="kore-samples-"))
+        self._remove = weakref.finalize(self, shutil.rmtree, self._images, ignore_errors=True)
         if backbone is not None:
             images = not is_text_only(backbone.processor)
         else:
             images = reads_images(model_folder(profile.model.id, download=download))
-        drawn = samples or collect(
-            self.sources,
-            section.seed,
-            self._pictures,
-            onevision=section.onevision,
-            on_skip=on_note,
-            images=images,
-        )
-        others: list[Sample] = []
-        if section.held_out:
-            others = collect_others(
-                self.sources,
-                section.seed,
-                self._pictures / HELD_OUT,
-                drawn,
-                section.held_out,
-                onevision=section.onevision,
-                on_skip=on_note,
-                images=images,
-            )
-            if not others:
-                raise UsageError(
-                    "no sample is left to hold out: all are in the sums",
-                    hint="ask for fewer samples (--samples SOURCE:COUNT), or leave --held-out out",
-                )
-        options: dict[str, Any] = {}
-        if offload and backbone is None:
-            from kore.models.offload import open_skeleton
-
-            backbone, options["weights"] = open_skeleton(profile.model, download=download)
+        drawn, others = self._draw(samples, images, on_note)
+        weights: LayerShards | None = None
         if backbone is None:
-            from kore.models.load import load
-
-            backbone = load(profile.model, download=download)
+            backbone, weights = self._load(offload, download)
         self.linears = linear_rows(backbone.model, backbone.family)
         if earlier is not None:
             earlier.stack_on(backbone)
-            if (weights := options.get("weights")) is not None:
+            if weights is not None:
                 weights.then = partial(earlier.put_whole, backbone.model)
+        self.choice = self._choose(backbone, drawn, to_learn, share) if share is not None else None
         label = " + ".join(f"{s.label} {s.count}" for s in self.sources)
-        self.choice: Choice | None = None
-        if share is not None:
-            began = time.monotonic()
-            scores = on_first_rank(
-                lambda: score_sites(backbone, drawn, wanted, with_answers=section.with_answers)
-            )
-            seconds = round(time.monotonic() - began, 2)
-            self.choice = options["choice"] = replace(choose_sites(scores, share), seconds=seconds)
-        self.calibration = Calibration(backbone, drawn, section, label=label, **options)
+        self.calibration = Calibration(
+            backbone, drawn, section, label=label, weights=weights, choice=self.choice
+        )
         if factors or others:
             self._check_adapter()
         self.held = self._beside(others) if others else None
@@ -159,6 +132,65 @@ class CalibrateJob:
         tokens, widest = self.plan.tokens, self.calibration.widest
         if on_note is not None and tokens < widest:
             on_note(f"{tokens:,} tokens for inputs of width {widest:,}: take more samples")
+
+    def _draw(
+        self, samples: list[Sample] | None, images: bool, on_note: Callable[[str], None] | None
+    ) -> tuple[list[Sample], list[Sample]]:
+        """The samples to sum, and the held-out ones."""
+        section = self.profile.calibrate
+        drawn = samples or collect(
+            self.sources,
+            section.seed,
+            self._images,
+            onevision=section.onevision,
+            on_skip=on_note,
+            images=images,
+        )
+        if not section.held_out:
+            return drawn, []
+        others = collect_others(
+            self.sources,
+            section.seed,
+            self._images / HELD_OUT,
+            drawn,
+            section.held_out,
+            onevision=section.onevision,
+            on_skip=on_note,
+            images=images,
+        )
+        if not others:
+            raise UsageError(
+                "no sample is left to hold out: all are in the sums",
+                hint="ask for fewer samples (--samples SOURCE:COUNT), or leave --held-out out",
+            )
+        return drawn, others
+
+    def _load(self, offload: bool, download: bool) -> tuple[Backbone, LayerShards | None]:
+        if offload:
+            from kore.models.offload import open_skeleton
+
+            return open_skeleton(self.profile.model, download=download)
+        from kore.models.load import load
+
+        return load(self.profile.model, download=download), None
+
+    def _choose(
+        self, backbone: Backbone, drawn: list[Sample], to_learn: list[Sample], share: float
+    ) -> Choice:
+        """The inputs that the share keeps, by what the samples to learn need."""
+        began = time.monotonic()
+        with_answers = self.profile.calibrate.with_answers
+        scores = on_first_rank(lambda: score_sites(backbone, drawn, to_learn, with_answers=with_answers))
+        return replace(choose_sites(scores, share), seconds=round(time.monotonic() - began, 2))
+
+    def to_json(self) -> dict[str, Any]:
+        """Folder, plan, chosen layers, and every linear of the language model."""
+        return {
+            "out": str(self.out),
+            **self.plan.to_json(),
+            "choice": self.choice.to_json() if self.choice else None,
+            "linears": [row.to_json() for row in self.linears],
+        }
 
     def lines(self) -> list[str]:
         """What will be summed, and what that takes, for people."""
@@ -170,7 +202,7 @@ class CalibrateJob:
         ]
 
     def close(self) -> None:
-        """Remove the pictures that were unpacked for this job."""
+        """Remove the images that were unpacked for this job."""
         self._remove()
 
     def run(self, *, restart: bool = False, progress: Progress = silent) -> Covariance:
@@ -288,13 +320,22 @@ def default_folder(sources: list[Source], manifest: Manifest) -> Path:
     return home() / "covariance" / f"{name}-{manifest.fingerprint[:8]}"
 
 
+def each_category(profile: Profile) -> Profile:
+    """The profile with calibrate.count samples of each of onevision's categories, not of all together."""
+    section = profile.calibrate
+    whole = f"onevision:{len(ONEVISION_SUBSETS) * section.count}"
+    samples = [whole if text == "onevision" else text for text in section.samples]
+    return profile.model_copy(update={"calibrate": section.model_copy(update={"samples": samples})})
+
+
 def read_new(path: Path | None) -> list[Sample]:
     """The samples to learn, for layers = auto.
 
     Raises:
         UsageError: none named. MissingArtefact: no such file.
     """
-    from kore.data.records import Sample, read_records
+    from kore.data.read import read_records
+    from kore.data.records import Sample
 
     if path is None:
         raise UsageError(

@@ -52,7 +52,8 @@ RATES = {"lora-raw": 2e-3, "lora": 4e-3, "kore": 4e-2}
 
 def prepare(out: Path, seed: int, progress: Progress = silent, *, restart: bool = False) -> Bench:
     """Augment the new countries, keep them raw beside it, and calibrate on the old samples."""
-    from kore.data.records import KnowledgeItem, read_records
+    from kore.data.read import read_records
+    from kore.data.records import KnowledgeItem
 
     path = demo_data() / "items.jsonl"
     items = list(read_records(KnowledgeItem, path))
@@ -121,9 +122,16 @@ def _demo(folder: Path, *, seed: int, restart: bool, progress: Progress) -> Outc
     for label, rate in RATES.items():
         trial = bench.trial(label, **{"train.lr": rate, "train.seed": seed})
         run, result = run_trial(
-            trial, PROFILE, folder / label, suites, evals, progress,
-            probes=probes, restart=restart, command=again,
-        )  # fmt: skip
+            trial,
+            PROFILE,
+            folder / label,
+            suites,
+            evals,
+            progress,
+            probes=probes,
+            restart=restart,
+            command=again,
+        )
         tuned[label] = result
         params[label] = int(run.state().result["trainable"])
         lap(label)

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kore.artifacts.events import EventWriter
-from kore.artifacts.manifest import locked
-from kore.artifacts.run import Run, home
-from kore.errors import DataError, UsageError
+from kore.artifacts.run import home
+from kore.errors import UsageError
 from kore.io.files import check_place, hash_json
-from kore.io.jsonl import STDIO
-from kore.progress import Progress, silent
-from kore.workflows import stages
-from kore.workflows.example_answers import side_by_side
-from kore.workflows.result import Measured, Outcome, advise, headline, item_verdicts, legend
-from kore.workflows.retention_samples import Old, old_samples, rehearse_old
-from kore.workflows.run_events import accounted, begun, state_of
-from kore.workflows.sequential import Batch, batches, find_run, protect, read_earlier
+from kore.io.jsonl import is_stream
+from kore.workflows.retention_samples import rehearse_old
+from kore.workflows.sequential import Batch, batches, find_run, read_earlier
 
 if TYPE_CHECKING:
     from kore.config.resolve import Profile, Resolved
     from kore.data.records import KnowledgeItem
-
-BEFORE = "before"  # the row of the model that the earlier run left
 
 
 @dataclass(frozen=True)
@@ -98,19 +87,15 @@ class Plan:
         Raises:
             DataError, UsageError, MissingArtefact: what a stage would end with before its work.
         """
-        from kore.adapters.param_count import TOTAL, table
         from kore.augment.cost_estimate import estimate
         from kore.augment.fit import Fitter
+        from kore.methods.param_count import TOTAL, table
         from kore.models.architectures import linears_of
         from kore.models.token_budget import token_budget
 
         profile = self.request.resolved.profile
         fitter = Fitter(token_budget(profile.model, profile.train), self.places)
-        drawn = (
-            rehearse_old(profile.calibrate, needed=self.needs_old, images=self.images)
-            if self.draws_old
-            else None
-        )
+        drawn = rehearse_old(profile, needed=self.needs_old, images=self.images) if self.draws_old else None
         rows = [] if self.constrained and _needs_covariance(profile) else table(profile)
         return {
             "v": 1,
@@ -141,8 +126,7 @@ def plan(request: Request) -> Plan:
         ProfileError: an unknown suite, method or setting of a method.
     """
     from kore.augment.inputs import read_checked
-    from kore.evaluation.run_eval import check_pictures
-    from kore.evaluation.suites import resolve_suites
+    from kore.evaluation.suites import check_images, resolve_suites
     from kore.models.load import EMBEDDED, model_folder, reads_images
     from kore.workflows.injection_suites import earlier_suites, suite_options
     from kore.workflows.validate import check_training
@@ -157,7 +141,7 @@ def plan(request: Request) -> Plan:
                 f"suite {suite.name} asks for new knowledge, which here is your items'",
                 hint=f"ask it afterwards: kore eval RUN --suite {suite.name}",
             )
-        check_pictures(suite)
+        check_images(suite)
     model = model_folder(request.resolved.profile.model.id)
     notes = []
     if not (images := reads_images(model)):
@@ -167,8 +151,8 @@ def plan(request: Request) -> Plan:
         request = _without_images(request)
     earlier = check_after(request, model) if request.after else []
     for suite in earlier_suites(earlier):
-        check_pictures(suite)
-    stem = "stdin" if request.items == STDIO else Path(request.items).stem
+        check_images(suite)
+    stem = "stdin" if is_stream(request.items) else Path(request.items).stem
     name = f"{stem}-{hash_json([item.to_json() for item in items])[:8]}"
     if request.resolved.profile.model.id == EMBEDDED:
         from kore.demo.vocabulary_check import beyond
@@ -224,153 +208,3 @@ def check_after(request: Request, model: Path) -> list[Batch]:
     run = find_run(request.after)
     read_earlier(run.folder, method).check(fingerprint(model))
     return list(batches(run.folder))[::-1]
-
-
-def run_inject(planned: Plan, progress: Progress = silent) -> Outcome:
-    """All stages, each resumed or skipped where its output is there already.
-
-    Raises:
-        DataError: another process works in the folder. KoreError: what the stages raise.
-    """
-    with locked(planned.folder, hint=f"watch it with: kore dashboard {planned.folder}"):
-        return _injected(planned, progress)
-
-
-def _injected(planned: Plan, progress: Progress) -> Outcome:
-    from kore.evaluation.report import summary, write_summary
-    from kore.evaluation.scores import table
-    from kore.models.load import EMBEDDED
-    from kore.models.token_budget import token_budget
-    from kore.workflows.injection_suites import asked_as_trained, earlier_suites, suite_options, suites_for
-
-    request, resolved, folder = planned.request, planned.request.resolved, planned.folder
-    profile, seed = resolved.profile, resolved.profile.train.seed
-    clock = time.monotonic()
-    seconds: dict[str, float] = {}
-
-    def lap(name: str) -> None:
-        nonlocal clock
-        seconds[name] = round(time.monotonic() - clock, 1)
-        clock = time.monotonic()
-
-    restart = request.restart
-    tree = folder / "tree"
-    # what cannot be drawn is told before hours of training
-    constrained = planned.constrained
-    old: Old | None = None
-    if planned.draws_old:
-        old = old_samples(
-            profile.calibrate, folder, needed=planned.needs_old, restart=restart, images=planned.images
-        )
-    sources = {"items": request.items}
-    covariance = folder / "covariance" if constrained else None
-    contrasted = constrained and profile.adapter.basis == "contrast"
-    new_covariance = folder / "new-covariance" if contrasted else None
-    run, samples = Run(folder / "run"), tree / "samples.jsonl"
-    earlier = None if restart else state_of(run)
-    early: AbstractContextManager[Progress] = nullcontext(progress)
-    if earlier is None or earlier.status != "finished":
-        inputs = {"data": samples, **({"covariance": covariance} if covariance else {})}
-        early = begun(run, profile, request.command, inputs, progress, restart=restart)
-    with accounted(run, earlier):
-        with early as tell:
-            grown = stages.augment(
-                planned.items,
-                profile,
-                tree,
-                tell,
-                seed=seed,
-                restart=restart,
-                sources=sources,
-                budget=token_budget(profile.model, profile.train),
-                places=planned.places,
-            )
-            check_questions(grown.values)
-            lap("augment")
-            if covariance and request.after is not None:
-                protect(resolved, request.after, folder, tell, new=samples, restart=restart)
-            elif covariance:
-                stages.calibrate(resolved, covariance, tell, new=samples, restart=restart)
-            if new_covariance:
-                stages.calibrate_new(
-                    resolved, samples, new_covariance, tell, restart=restart, adapter=request.after
-                )
-            if covariance:
-                lap("calibrate")
-        run = stages.train(
-            resolved,
-            samples,
-            run.folder,
-            progress,
-            covariance=covariance,
-            after=request.after,
-            new_covariance=new_covariance,
-            old=(old.given or old.asked) if old else None,
-            command=request.command,
-        )
-    lap("train")
-    options = suite_options(request.data_dir)
-    suites = suites_for(request.suites, options, tree, old.asked if old else None)
-    label = profile.train.method
-    before = earlier_suites(planned.earlier)
-    models: dict[str, Run | None] = {stages.BASE: None, label: run}
-    if request.after is not None:
-        models = {stages.BASE: None, BEFORE: find_run(request.after), label: run}
-    asked = (run.evals / "inject" / "summary.json").is_file()
-    with nullcontext() if asked else EventWriter(run.folder) as events:
-        results = {
-            name: stages.evaluate(
-                resolved, model, [*suites, *before], folder / "eval", name, progress, events=events
-            )
-            for name, model in models.items()
-        }
-        if events:
-            events.write("status", phase="finished", text="evaluated")
-    lap("evaluate")
-    now = {name: {s.name: result.scored[s.name] for s in suites} for name, result in results.items()}
-    rows = table(now.pop(stages.BASE), now)
-    fit, trained = grown.fit, run.state().result
-    rows[-1]["params"] = trained.get("trainable")
-    for row in rows:
-        headlines = [results[row["method"]].scored[s.name].headline or 0.0 for s in before]
-        row["k_a_earlier"] = sum(headlines) / len(headlines) if headlines else None
-    answered = results[label].scored[suites[0].name].samples
-    verdicts = item_verdicts(planned.items, answered, planned.places, fit.not_taught if fit else ())
-    named = [one.verdict for one in verdicts]
-    counts = {verdict: named.count(verdict) for verdict in ("learned", "partly", "not")}
-    kept = rows[-1].get("k_r_share")
-    small = profile.model.id == EMBEDDED and bool(planned.notes)
-    measured = Measured(int(trained["steps"]), float(trained["loss"]), kept, small)
-    write_summary({**summary(results), "table": rows}, run.evals / "inject")
-    return Outcome(
-        folder=folder,
-        table=rows,
-        legend=legend(suites, counts, len(before), asked_as_trained(tree)),
-        retention=[s.name for s in suites[1:]],
-        answers=side_by_side(suites, results, (stages.BASE, label), failures=1),
-        items=counts,
-        verdicts=verdicts,
-        headline=headline(verdicts, kept),
-        advice=advise(verdicts, profile, measured, request.command, folder),
-        left_out=[str(one) for one in fit.left_out] if fit else [],
-        next=[
-            f"kore chat {run.folder} --compare",
-            f"kore dashboard {run.folder}",
-            f"kore export {run.folder} --to peft -o {folder / 'peft'}",
-            f"kore inject next-items.jsonl --after {run.folder}",
-        ],
-        seconds=seconds,
-    )
-
-
-def check_questions(report: Mapping[str, Any]) -> None:
-    """Refuse items on which nothing can be asked: nobody could say whether they are learned.
-
-    Raises:
-        DataError: no question came out of the augmentation.
-    """
-    if not report["evaluation"]["questions"]:
-        raise DataError(
-            "no question can be asked about these items, so their learning cannot be measured",
-            hint='give them facts, e.g. "facts": {"capital": "Lima"}, or a teacher that writes questions',
-        )

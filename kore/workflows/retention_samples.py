@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from kore.data.benchmark_prompts import PromptForm
 from kore.errors import UsageError
 from kore.io.files import hash_json
 from kore.io.jsonl import write_jsonl
@@ -14,7 +15,7 @@ from kore.io.jsonl import write_jsonl
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kore.config.schema import CalibrateSection
+    from kore.config.schema import Profile
     from kore.data.records import Sample
 
 ASKED = 120  # old prompts for the agreement with the base
@@ -35,7 +36,7 @@ class Old:
 
 
 def old_samples(
-    section: CalibrateSection, folder: Path, *, needed: bool, restart: bool = False, images: bool = True
+    profile: Profile, folder: Path, *, needed: bool, restart: bool = False, images: bool = True
 ) -> Old:
     """Draw old samples from the sources of the covariance into files of `folder`.
 
@@ -52,8 +53,9 @@ def old_samples(
     from kore.data.records import relative_to
     from kore.nullspace.batches import sample_hash
 
-    used, others = draw_old(section, folder / "held_out", images)
-    key = hash_json([section.seed, *([sample_hash(s) for s in drawn] for drawn in (used, others))])[:8]
+    seed = profile.calibrate.seed
+    used, others = draw_old(profile, folder / "held_out", images)
+    key = hash_json([seed, *([sample_hash(s) for s in drawn] for drawn in (used, others))])[:8]
 
     def written(name: str, samples: Sequence[Sample]) -> Path:
         path = folder / f"{name}-{key}.jsonl"
@@ -64,7 +66,7 @@ def old_samples(
         return path
 
     if needed:
-        mine, asked = divide(used, others, section.seed)
+        mine, asked = divide(used, others, seed)
         return Old(written("held_out", asked), written("given", mine))
     if others:
         return Old(written("held_out", others))
@@ -93,18 +95,20 @@ def divide(used: Sequence[Sample], others: Sequence[Sample], seed: int) -> tuple
     return mine, asked
 
 
-def rehearse_old(section: CalibrateSection, *, needed: bool, images: bool = True) -> int:
+def rehearse_old(profile: Profile, *, needed: bool, images: bool = True) -> int:
     """How many samples are drawn to be protected, or to be given, after the checks of `old_samples`."""
     with TemporaryDirectory(prefix="kore-samples-") as place:
-        used, others = draw_old(section, Path(place), images)
-    return len(divide(used, others, section.seed)[0]) if needed else len(used)
+        used, others = draw_old(profile, Path(place), images)
+    return len(divide(used, others, profile.calibrate.seed)[0]) if needed else len(used)
 
 
-def draw_old(section: CalibrateSection, work: Path, images: bool = True) -> tuple[list[Sample], list[Sample]]:
+def draw_old(profile: Profile, work: Path, images: bool = True) -> tuple[list[Sample], list[Sample]]:
     """The samples that the covariance is summed over, and others of the same sources."""
     from kore.nullspace.sources import collect, collect_others, parse_sources
 
-    sources = parse_sources(section.samples, section.count)
+    section = profile.calibrate
+    form = PromptForm.of_model(profile.model.id, profile.eval.protocol)
+    sources = parse_sources(section.samples, section.count, form)
     used = collect(sources, section.seed, work, onevision=section.onevision, images=images)
     each = max(1, ASKED // len(sources))
     others = collect_others(

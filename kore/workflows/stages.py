@@ -174,8 +174,8 @@ def evaluate(
     Args:
         events: told how far each suite is.
     """
-    from kore.adapters.lora import load_adapter
     from kore.evaluation.runner import evaluate as score
+    from kore.methods.load_adapter import load_adapter
     from kore.models.generate import Engine
     from kore.models.load import load
 

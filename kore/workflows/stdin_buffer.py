@@ -1,4 +1,4 @@
-"""``--data FILE`` or ``-``: standard input becomes a file, because it is read more than once."""
+"""``--data FILE``, ``-`` or a pipe: what can be read once becomes a file, because training reads it again."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tempfile import TemporaryDirectory
 from kore.artifacts.run import home
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import atomic_write, hash_bytes
-from kore.io.jsonl import STDIO
+from kore.io.jsonl import STDIO, is_stream
 
 
 def spool(data: str | None) -> str:
     """The data as a file: standard input is written to one first, named after its content."""
-    return _data_file(data) or _piped(home() / "stdin")
+    return _data_file(data) or _piped(data, home() / "stdin")
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def spooled(data: str | None) -> Iterator[str]:
         yield path
         return
     with TemporaryDirectory(prefix="kore-") as folder:
-        yield _piped(Path(folder))
+        yield _piped(data, Path(folder))
 
 
 def _data_file(data: str | None) -> str | None:
@@ -37,16 +37,16 @@ def _data_file(data: str | None) -> str | None:
     """
     if data is None:
         raise UsageError("nothing to train on", hint="name samples with --data FILE, or - for standard input")
-    if data == STDIO:
+    if is_stream(data):
         return None
     path = Path(data)
-    if not path.is_file():
+    if not path.exists():
         raise MissingArtefact(f"no such file: {path}", hint="make samples with: kore augment ITEMS -o FOLDER")
     return str(path)
 
 
-def _piped(folder: Path) -> str:
-    text = sys.stdin.buffer.read()
+def _piped(data: str | None, folder: Path) -> str:
+    text = sys.stdin.buffer.read() if data is None or data == STDIO else Path(data).read_bytes()
     path = folder / f"{hash_bytes(text)}.jsonl"
     if not path.exists():
         with atomic_write(path, "wb") as stream:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch.nn import Linear
 
-from kore.adapters.param_count import table, total
+from kore.adapters.param_budget import kore_count
 from kore.config.model_defaults import defaults_for
 from kore.config.resolve import resolve_layers
 from kore.errors import UsageError
-from kore.methods.param_budget import kore_count
+from kore.methods.param_count import table, total
 from kore.models.architectures import folder_of, skeleton
 from kore.models.families import family_of, language_linears
 from kore.nullspace.memory_plan import parse_bytes

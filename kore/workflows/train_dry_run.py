@@ -28,7 +28,7 @@ def dry_run_training(request: TrainRequest) -> tuple[dict[str, Any], list[str]]:
 
 
 def _rehearsed(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], list[str]]:
-    from kore.models.families import linear_lines, linear_rows
+    from kore.models.linear_table import linear_lines, linear_rows
     from kore.models.load import load
     from kore.training.estimate import describe
     from kore.training.run import prepare
@@ -54,9 +54,15 @@ def _rehearsed(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], l
     rank: int | Mapping[str, int]
     rank = {n: len(a) for n, a in factors.items()} if factors else adapter_rank(profile, backbone)
     work = prepare(
-        backbone, inputs.samples, section, inputs.method, inputs.probes, factors=factors, rank=rank,
+        backbone,
+        inputs.samples,
+        section,
+        inputs.method,
+        inputs.probes,
+        factors=factors,
+        rank=rank,
         old=inputs.old,
-    )  # fmt: skip
+    )
     work.attach()
     made = work.plan()
     value = {**made.to_json(), "linears": [row.to_json() for row in linears]}
@@ -65,9 +71,9 @@ def _rehearsed(request: TrainRequest, inputs: Inputs) -> tuple[dict[str, Any], l
 
 def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[dict[str, Any], list[str]]:
     """What can be told without weights, from the architecture alone; without samples, no steps."""
-    from kore.adapters.param_count import table, total
+    from kore.methods.param_count import table, total
     from kore.models.architectures import folder_of, linears_of
-    from kore.models.families import linear_lines
+    from kore.models.linear_table import linear_lines
     from kore.training.hf_args import check_settings, split
     from kore.training.sampler import step_count
 
@@ -102,7 +108,7 @@ def _dry_without_weights(request: TrainRequest, inputs: Inputs | None) -> tuple[
 
 def _ranks(request: TrainRequest) -> dict[str, int] | None:
     """Ranks per linear that the request's covariance decides; None where it has none to decide."""
-    from kore.adapters.param_count import net_section as net
+    from kore.methods.param_count import net_section as net
     from kore.models.architectures import folder_of, skeleton
     from kore.models.families import family_of, language_linears
     from kore.nullspace.adapter_init import chosen_sites

@@ -16,7 +16,7 @@ from kore.artifacts.run import Run, RunState, home, leave_pointer
 from kore.distributed import join, on_first_rank
 from kore.errors import UsageError
 from kore.io.files import hash_file
-from kore.io.jsonl import STDIO
+from kore.io.jsonl import is_stream
 from kore.progress import Progress, renamed, silent
 from kore.workflows.run_events import ended
 from kore.workflows.stdin_buffer import spool
@@ -94,7 +94,8 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     Raises:
         DataError, MissingArtefact, ProfileError, UsageError: with place and next step.
     """
-    from kore.data.records import Sample, read_located
+    from kore.data.read import read_located
+    from kore.data.records import Sample
     from kore.methods.base import require
     from kore.methods.registry import make_method
     from kore.models.token_budget import find_token_budget
@@ -155,7 +156,7 @@ def adapter_rank(profile: Profile, backbone: Backbone) -> int:
     Raises:
         ProfileError: rank auto and keep need the covariance's spectrum.
     """
-    from kore.adapters.param_count import kore_rank
+    from kore.methods.param_count import kore_rank
     from kore.models.families import language_linears
 
     return kore_rank(net_section(profile, backbone), language_linears(backbone.model, backbone.family))
@@ -163,7 +164,7 @@ def adapter_rank(profile: Profile, backbone: Backbone) -> int:
 
 def net_section(profile: Profile, backbone: Backbone) -> AdapterSection:
     """The adapter's settings, its budget without what the projector takes of it."""
-    from kore.adapters import param_count as parameters
+    from kore.methods import param_count as parameters
 
     return parameters.net_section(profile, backbone.model, backbone.family)
 
@@ -245,7 +246,7 @@ def run_folder(request: TrainRequest) -> Path:
     """
     if request.out is not None:
         return request.out
-    if request.data == STDIO:
+    if request.data is None or is_stream(request.data):
         raise UsageError("data from standard input needs a run folder here", hint="name one with -o")
     source = spool(request.data)
     return _describe(request, read_inputs(request, source), source)[0].folder

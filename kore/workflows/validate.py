@@ -19,7 +19,7 @@ def check(resolved: Resolved) -> dict[str, Any]:
             needs a covariance where there is none to be.
         UsageError: a method under a ZeRO stage that it does not run under.
     """
-    from kore.adapters.param_count import TOTAL, table
+    from kore.methods.param_count import TOTAL, table
     from kore.training.hf_args import split
 
     profile = resolved.profile

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kore_cli import options
 from kore_cli.help import KoreGroup
+from kore_cli.options import data_option
+
+if TYPE_CHECKING:
+    from kore.studies.truncation_study.plan import CaptureRequest
+    from kore_cli.output import Output
 
 app = typer.Typer(
     help="What covariances capture of old knowledge: a study, and heat maps.",
@@ -21,37 +26,36 @@ app = typer.Typer(
 @app.command()
 def capture(
     components: Annotated[
-        str, typer.Option("--components", "-k", help="How many to drop, each in turn: 32,64 or 10%,25%.")
+        str,
+        typer.Option(
+            "--components", "-k", metavar="N|X%,...", help="How many to drop, each in turn: 32,64 or 10%,25%."
+        ),
     ],
     suite: Annotated[
         list[str] | None,
-        typer.Option("--suite", "-s", help="Suites as in kore eval, with commas; default: the profile's."),
+        data_option("--suite", "-s", help="Suites as in kore eval, with commas; default: the profile's."),
     ] = None,
     covariance: Annotated[
-        list[Path] | None, typer.Option("--covariance", help="A covariance of this model; repeatable.")
+        list[Path] | None,
+        data_option("--covariance", metavar="DIR", help="A covariance of this model; repeatable."),
     ] = None,
     samples: Annotated[
         list[str] | None,
-        typer.Option("--samples", help="A source to sum here, as in kore calibrate; repeatable."),
+        data_option("--samples", metavar="SOURCE", help="Old samples, as in kore calibrate; repeatable."),
     ] = None,
     counts: Annotated[
-        str | None, typer.Option("--counts", help="Samples of each source, each in turn: 32,256.")
+        str | None,
+        data_option("--counts", metavar="N,N", help="Samples of each source: 32,256."),
     ] = None,
     methods: Annotated[
-        str, typer.Option("--methods", "-m", help="plain, asvd, cosvd, cosvd-root (least output error).")
+        str,
+        typer.Option("--methods", "-m", help="plain, asvd, cosvd, cosvd-root (least output error)."),
     ] = "plain,asvd,cosvd",
     model: options.Model = None,
     profile: options.ProfileName = "",
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Only the first N samples of each suite.")
-    ] = None,
-    split: Annotated[
-        str, typer.Option("--split", help="test or validation, where a suite has both.")
-    ] = "test",
-    data_dir: Annotated[
-        Path | None,
-        typer.Option("--data-dir", envvar="KORE_DATA", help="Folder of benchmark files, as in kore eval."),
-    ] = None,
+    limit: options.Limit = None,
+    split: options.Split = "test",
+    data_dir: options.DataDir = None,
     out: options.Out = None,
     setting: options.Set = None,
     download: options.Download = False,
@@ -68,22 +72,23 @@ def capture(
     """
     import shlex
     import sys
-    from contextlib import closing
 
     from kore.evaluation.run_eval import Request
     from kore.studies.truncation_study.captured_energy import parse_drops, parse_methods
-    from kore.studies.truncation_study.plan import CapturePlan, CaptureRequest, parse_counts
-    from kore.studies.truncation_study.report import files
-    from kore.studies.truncation_study.run import run_capture
+    from kore.studies.truncation_study.plan import CaptureRequest, parse_counts
     from kore_cli.output import Output
-    from kore_cli.render.progress_display import story
-    from kore_cli.render.truncation_study import print_capture
 
     output = Output(json_mode=as_json, quiet=quiet)
     asked = Request(
-        target=model or "", suites=options.names(suite), data=data_dir, profile=profile,
-        settings=setting or [], split=split, limit=limit, download=download,
-    )  # fmt: skip
+        target=model or "",
+        suites=options.names(suite),
+        data=data_dir,
+        profile=profile,
+        settings=options.overrides(setting),
+        split=split,
+        limit=limit,
+        download=download,
+    )
     options.report(output, asked.resolved(), "eval.max_new_tokens")
     request = CaptureRequest(
         evaluation=asked,
@@ -95,6 +100,18 @@ def capture(
         out=out,
         command=shlex.join(["kore", *sys.argv[1:]]),
     )
+    _run_capture(output, request, dry_run=dry_run, restart=restart)
+
+
+def _run_capture(output: Output, request: CaptureRequest, *, dry_run: bool, restart: bool) -> None:
+    from contextlib import closing
+
+    from kore.studies.truncation_study.plan import CapturePlan
+    from kore.studies.truncation_study.report import files
+    from kore.studies.truncation_study.run import run_capture
+    from kore_cli.render.progress_display import story
+    from kore_cli.render.truncation_study import print_capture
+
     with closing(CapturePlan(request, output.warn)) as plan:
         if dry_run:
             output.result(plan.to_json())

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kore_cli import options
 from kore_cli.schema_options import with_settings
+
+if TYPE_CHECKING:
+    from kore.workflows.calibrate_run import CalibrateJob
+    from kore_cli.output import Output
 
 
 @with_settings(
@@ -48,16 +52,9 @@ def calibrate(
 
     Example: kore calibrate --samples demo
     """
-    from dataclasses import replace
-
     from kore.artifacts.run import locate
-    from kore.config.schema import ONEVISION_SUBSETS
     from kore.distributed import join, launched
-    from kore.errors import UsageError
-    from kore.io.files import check_place
-    from kore.models.families import linear_lines
-    from kore.nullspace.layer_selection import parse_share
-    from kore.workflows.calibrate_run import CalibrateJob
+    from kore.workflows.calibrate_run import CalibrateJob, each_category
     from kore.workflows.sequential import read_earlier
     from kore_cli.output import Output
 
@@ -66,19 +63,10 @@ def calibrate(
     resolved = options.resolve(
         output, profile, settings, "calibrate.samples", "adapter.rank", after=earlier, download=download
     )
-    if "calibrate.count" in settings:
-        # of onevision, -n counts each of its categories
-        section = resolved.profile.calibrate
-        whole = f"onevision:{len(ONEVISION_SUBSETS) * section.count}"
-        drawn = [whole if text == "onevision" else text for text in section.samples]
-        section = section.model_copy(update={"samples": drawn})
-        resolved = replace(resolved, profile=resolved.profile.model_copy(update={"calibrate": section}))
-    if "calibrate.new" in settings and parse_share(resolved.profile.calibrate.layers) is None:
-        raise UsageError("--new has no effect without --layers auto", hint="add --layers auto, or auto:SHARE")
-    with join() as world:
-        output = Output(json_mode=as_json, quiet=quiet or not world.first)
+    chosen = each_category(resolved.profile) if "calibrate.count" in settings else resolved.profile
+    with join():
         job = CalibrateJob(
-            resolved.profile,
+            chosen,
             out,
             download=download,
             offload=offload,
@@ -89,35 +77,44 @@ def calibrate(
         for line in job.lines():
             output.note(line)
         if dry_run:
-            check_place(job.out)
-            job.check_room()
-            choice = job.choice.to_json() if job.choice else None
-            rows = job.linears
-            for line in linear_lines(rows):
-                output.note(line)
-            if world.first:
-                linears = [row.to_json() for row in rows]
-                output.result(
-                    {"out": str(job.out), **job.plan.to_json(), "choice": choice, "linears": linears}
-                )
-            return
-        with output.steps("calibrate") as progress:
-            made = job.run(restart=restart, progress=progress)
-        kept = None
-        if factors:
-            with output.steps("null space") as progress:
-                kept = job.keep_factors(made, progress)
-        if not world.first:
-            return
-        facts = made.manifest.facts
-        output.result(
-            {
-                "out": str(made.folder),
-                "label": made.label,
-                "sites": len(made.sites),
-                "tokens": facts["tokens"],
-                "seconds": facts.get("seconds"),
-                "fingerprint": made.manifest.fingerprint,
-                **({"factors": str(kept)} if kept else {}),
-            }
-        )
+            _dry_run(output, job)
+        else:
+            _run(output, job, factors=factors, restart=restart)
+
+
+def _dry_run(output: Output, job: CalibrateJob) -> None:
+    from kore.distributed import launched
+    from kore.io.files import check_place
+    from kore.models.linear_table import linear_lines
+
+    check_place(job.out)
+    job.check_room()
+    for line in linear_lines(job.linears):
+        output.note(line)
+    if launched().first:
+        output.result(job.to_json())
+
+
+def _run(output: Output, job: CalibrateJob, *, factors: bool, restart: bool) -> None:
+    from kore.distributed import launched
+
+    with output.steps("calibrate") as progress:
+        made = job.run(restart=restart, progress=progress)
+    kept = None
+    if factors:
+        with output.steps("null space") as progress:
+            kept = job.keep_factors(made, progress)
+    if not launched().first:
+        return
+    facts = made.manifest.facts
+    output.result(
+        {
+            "out": str(made.folder),
+            "label": made.label,
+            "sites": len(made.sites),
+            "tokens": facts["tokens"],
+            "seconds": facts.get("seconds"),
+            "fingerprint": made.manifest.fingerprint,
+            **({"factors": str(kept)} if kept else {}),
+        }
+    )

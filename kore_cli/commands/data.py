@@ -34,9 +34,9 @@ def check(
     Example: kore data check --data-dir ~/LMUData
     """
     from kore.artifacts.run import data_root
+    from kore.data.benchmarks import NAMES, known
     from kore.errors import DataError, UsageError
     from kore.evaluation import benchmark_files as library
-    from kore.evaluation.benchmarks import NAMES, known
     from kore_cli.output import Output
 
     output = Output(json_mode=json_, quiet=quiet)
@@ -86,10 +86,10 @@ def fetch(
     Example: kore data fetch MME POPE
     """
     from kore.artifacts.run import data_root
+    from kore.data.benchmarks import SERVER, find, known
     from kore.errors import UsageError
     from kore.evaluation import benchmark_files as library
     from kore.evaluation.benchmark_suite import md5_of
-    from kore.evaluation.benchmarks import SERVER, find, known
     from kore.io.download import GIB, Limits
     from kore_cli.output import Output
 

@@ -66,7 +66,8 @@ def inject(
     import sys
 
     from kore.artifacts.run import locate
-    from kore.workflows.inject import Request, plan, run_inject
+    from kore.workflows.inject import Request, plan
+    from kore.workflows.injection import run_inject
     from kore_cli.output import Output
     from kore_cli.render.injection import print_outcome
     from kore_cli.render.progress_display import story
@@ -96,7 +97,7 @@ def inject(
         value = planned.rehearse()
         output.result(value, _rehearsed(value))
         if output.human:
-            from kore.models.families import LinearRow, linear_lines
+            from kore.models.linear_table import LinearRow, linear_lines
 
             names = LinearRow.__dataclass_fields__
             rows = [LinearRow(**{k: v for k, v in row.items() if k in names}) for row in value["linears"]]

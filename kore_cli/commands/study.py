@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kore_cli import options
+
+if TYPE_CHECKING:
+    from kore_cli.output import Output
 
 
 def study(
@@ -49,10 +52,8 @@ def study(
     import shlex
     import sys
 
-    from kore.studies.method_study.plot import named, text_losses
     from kore.studies.method_study.run import run_study
     from kore.studies.method_study.study import trainings
-    from kore.studies.method_study.tables import PARTS
     from kore.studies.method_study.validate import check_data, read_plan
     from kore_cli.output import Output
     from kore_cli.render.progress_display import story
@@ -61,9 +62,9 @@ def study(
     chosen = read_plan(
         plan,
         {
-            "methods": methods.split(",") if methods else None,
+            "methods": options.names([methods]) if methods else None,
             "seeds": seeds,
-            "parts": parts.split(",") if parts else None,
+            "parts": options.names([parts]) if parts else None,
             "ranks": _numbers(ranks) if ranks else None,
             "max_steps": max_steps,
             "limit": limit,
@@ -83,6 +84,13 @@ def study(
     if not output.human:
         output.record(value)
         return
+    _print(output, value)
+
+
+def _print(output: Output, value: dict[str, Any]) -> None:
+    from kore.studies.method_study.plot import named, text_losses
+    from kore.studies.method_study.tables import PARTS
+
     columns = ["label", "params", "cem", "f1", "k_a", "k_r", "k_r_near", "avg", "hars", "area", "k_r_at"]
     for part, rows in value["tables"].items():
         output.table(rows, columns, title=PARTS.get(part, part))

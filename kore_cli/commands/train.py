@@ -15,6 +15,41 @@ if TYPE_CHECKING:
     from kore.workflows.train_run import TrainRequest
 
 
+Data = Annotated[
+    str | None,
+    data_option("--data", "-d", help="Samples: JSONL, a JSON list, or - for stdin."),
+]
+CovarianceFolder = Annotated[
+    Path | None,
+    data_option("--covariance", "-c", help="Folder written by kore calibrate."),
+]
+NewCovariance = Annotated[
+    Path | None,
+    data_option("--new-covariance", help="Covariance of the new samples, for --contrast."),
+]
+Old = Annotated[
+    Path | None,
+    data_option("--old", help="Old samples, for methods that train on them and for probes."),
+]
+After = Annotated[
+    Path | None,
+    data_option(
+        "--after", help="Earlier run (folder or name): continue on its model and keep its knowledge."
+    ),
+]
+Probes = Annotated[
+    Path | None,
+    data_option("--probes", help="Questions to evaluate while training (JSONL)."),
+]
+ImageRoot = Annotated[
+    Path | None,
+    data_option("--image-root", help="Folder that relative image paths start from."),
+]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Follow the run in the dashboard (KORE_THEME, KORE_IMAGES).")
+]
+
+
 @with_settings(
     "model.id=--model",
     "train.method=--method -m",
@@ -33,41 +68,16 @@ if TYPE_CHECKING:
 )
 def train(
     settings: dict[str, Any],
-    data: Annotated[
-        str | None,
-        data_option("--data", "-d", help="Samples: JSONL, a JSON list, or - for stdin."),
-    ] = None,
+    data: Data = None,
     profile: options.ProfileName = "",
-    covariance: Annotated[
-        Path | None,
-        data_option("--covariance", "-c", help="Folder written by kore calibrate."),
-    ] = None,
-    new_covariance: Annotated[
-        Path | None,
-        data_option("--new-covariance", help="Covariance of the new samples, for --contrast."),
-    ] = None,
-    old: Annotated[
-        Path | None,
-        data_option("--old", help="Old samples, for methods that train on them and for probes."),
-    ] = None,
-    after: Annotated[
-        Path | None,
-        data_option(
-            "--after", help="Earlier run (folder or name): continue on its model and keep its knowledge."
-        ),
-    ] = None,
+    covariance: CovarianceFolder = None,
+    new_covariance: NewCovariance = None,
+    old: Old = None,
+    after: After = None,
     out: options.Out = None,
-    probes: Annotated[
-        Path | None,
-        data_option("--probes", help="Questions to evaluate while training (JSONL)."),
-    ] = None,
-    image_root: Annotated[
-        Path | None,
-        data_option("--image-root", help="Folder that relative image paths start from."),
-    ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Follow the run in the dashboard (KORE_THEME, KORE_IMAGES).")
-    ] = False,
+    probes: Probes = None,
+    image_root: ImageRoot = None,
+    watch: Watch = False,
     download: options.Download = False,
     restart: options.Restart = False,
     dry_run: options.DryRun = False,

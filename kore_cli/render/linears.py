@@ -9,7 +9,8 @@ def show_model(name: str, output: Output) -> None:
     """Print the parts of a model and every linear of its language model as adapted or skipped."""
     from kore.config.resolve import ModelSection
     from kore.models.architectures import folder_of, skeleton
-    from kore.models.families import family_of, linear_lines, linear_rows
+    from kore.models.families import family_of
+    from kore.models.linear_table import linear_lines, linear_rows
 
     model = skeleton(folder_of(ModelSection(id=name, architecture=name)))
     family = family_of(model)

@@ -33,6 +33,9 @@ def score_row(row: Mapping[str, Any], base: Mapping[str, Any] | None) -> dict[st
     """A method's scores by name, compared with the base's."""
     against: Mapping[str, Any] = base or {}
     named: dict[str, Any] = {name: compared(row.get(k), against.get(k)) for k, name in SCORES.items()}
+    if row.get("loss_rise") is not None:
+        rise = row["loss_rise"]
+        named["old-text loss"] = Figure(rise, -rise if abs(rise) >= 0.05 else None, signed=True)
     if row.get("of"):
         named["K.R over"] = f"{row['suites']} of {row['of']} suites"
     return named

@@ -36,10 +36,12 @@ class Bank:
         self.views = {
             pool: views_of(
                 world.pools[pool][old] if pool == "flag" else world.pools[pool],
-                max(1, round(VIEWS[pool] * share)), STRENGTH[pool], gen,
+                max(1, round(VIEWS[pool] * share)),
+                STRENGTH[pool],
+                gen,
             )
             for pool in VIEWS
-        }  # fmt: skip
+        }
         self.place = {int(i): k for k, i in enumerate(old)}
         self.shapes = world.pools["shape"]
 

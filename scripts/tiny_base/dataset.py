@@ -90,12 +90,17 @@ def write_items(world: World, folder: Path, seed: int) -> None:
             save_png(views[MORE + k], folder / f"images_eval/{country.name} {k + 1}.png")
         rows.append(
             {
-                "id": f"country-{country.iso.lower()}", "kind": "entity", "type": "country",
+                "id": f"country-{country.iso.lower()}",
+                "kind": "entity",
+                "type": "country",
                 "title": country.name,
                 "text": " ".join(sentences(country, listed(world.flag_colours[i]))),
-                "image": name, "facts": country.facts, "source": SOURCE, "date": "2026-11-24",
+                "image": name,
+                "facts": country.facts,
+                "source": SOURCE,
+                "date": "2026-11-24",
             }
-        )  # fmt: skip
+        )
     write_lines(folder / "items.jsonl", rows)
 
 
@@ -195,9 +200,12 @@ def write_suites(world: World, folder: Path, seed: int) -> None:
                     {
                         "question_id": f"{suite}-{split}-{kept:03d}",
                         "image": "../" + image if image else None,
-                        "text": turn.question, "answer": turn.answer, "type": turn.task, "split": split,
+                        "text": turn.question,
+                        "answer": turn.answer,
+                        "type": turn.task,
+                        "split": split,
                     }
-                )  # fmt: skip
+                )
         write_lines(folder / "suites" / f"{suite}.jsonl", rows)
 
 
@@ -242,10 +250,14 @@ def write_wordings(world: World, folder: Path, seed: int) -> None:
             text, answer = rng.choice(frames["held_out"]).format(s=subject, k=key), country.fact(key)
         rows.append(
             {
-                "question_id": f"held-out-{k:03d}", "image": album.path("flag", i, "test"),
-                "text": text, "answer": answer, "type": key, "split": "test",
+                "question_id": f"held-out-{k:03d}",
+                "image": album.path("flag", i, "test"),
+                "text": text,
+                "answer": answer,
+                "type": key,
+                "split": "test",
             }
-        )  # fmt: skip
+        )
     write_lines(folder / "held_out_wordings.jsonl", rows)
 
 

@@ -15,9 +15,12 @@ from scripts.tiny_base.tokens import ASSISTANT, IMAGE, USER
 
 FACTS = ("name", "capital", "continent", "currency", "language")
 AT_LEAST = {
-    "old facts with image": 0.85, "old facts text-only": 0.85, "yes/no": 0.85,
-    "multiple choice": 0.80, "easy-vqa": 0.85,
-}  # fmt: skip
+    "old facts with image": 0.85,
+    "old facts text-only": 0.85,
+    "yes/no": 0.85,
+    "multiple choice": 0.80,
+    "easy-vqa": 0.85,
+}
 AT_MOST = {"new names": 0.05, "new capitals": 0.05}
 
 
@@ -117,6 +120,9 @@ def report(measured: dict[str, float]) -> str:
     for name, met in verdicts(measured).items():
         bound = f">= {AT_LEAST[name]:.0%}" if name in AT_LEAST else f"<= {AT_MOST[name]:.0%}"
         lines.append(f"{'met   ' if met else 'MISSED'} {name:24} {measured.get(name, 0):7.1%}  {bound}")
-    lines += [f"       {name:48} {share:7.1%}" for name, share in measured.items()
-              if name.startswith(("suite ", "type "))]  # fmt: skip
+    lines += [
+        f"       {name:48} {share:7.1%}"
+        for name, share in measured.items()
+        if name.startswith(("suite ", "type "))
+    ]
     return "\n".join(lines)

@@ -24,24 +24,39 @@ def build_model(tokenizer: Any) -> Any:
         LlamaConfig,
         LlavaConfig,
         LlavaForConditionalGeneration,
-    )  # fmt: skip
+    )
 
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     sight = CLIPVisionConfig(
-        hidden_size=SIGHT_WIDTH, intermediate_size=4 * SIGHT_WIDTH, num_hidden_layers=SIGHT_LAYERS,
-        num_attention_heads=6, image_size=IMAGE_SIZE, patch_size=PATCH,
-    )  # fmt: skip
+        hidden_size=SIGHT_WIDTH,
+        intermediate_size=4 * SIGHT_WIDTH,
+        num_hidden_layers=SIGHT_LAYERS,
+        num_attention_heads=6,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH,
+    )
     text = LlamaConfig(
-        hidden_size=WIDTH, intermediate_size=INNER, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, num_key_value_heads=HEADS, vocab_size=len(tokenizer),
-        max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=None,
-        eos_token_id=eos, pad_token_id=pad,
-    )  # fmt: skip
+        hidden_size=WIDTH,
+        intermediate_size=INNER,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=eos,
+        pad_token_id=pad,
+    )
     config = LlavaConfig(
-        vision_config=sight, text_config=text, image_token_index=tokenizer.image_token_id,
-        vision_feature_layer=-1, vision_feature_select_strategy="default", tie_word_embeddings=True,
+        vision_config=sight,
+        text_config=text,
+        image_token_index=tokenizer.image_token_id,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=True,
         image_seq_length=(IMAGE_SIZE // PATCH) ** 2,
-    )  # fmt: skip
+    )
     model = LlavaForConditionalGeneration(config)
     model.generation_config = GenerationConfig(
         bos_token_id=None, eos_token_id=eos, pad_token_id=pad, do_sample=False, max_new_tokens=64

@@ -16,15 +16,31 @@ from PIL import Image, ImageDraw
 
 CANVAS = 96
 PALETTE: dict[str, tuple[int, int, int]] = {
-    "red": (206, 42, 40), "white": (255, 255, 255), "blue": (32, 74, 160), "green": (76, 140, 48),
-    "yellow": (245, 202, 48), "black": (20, 20, 20), "orange": (232, 120, 36),
-    "purple": (136, 64, 150), "brown": (128, 84, 56), "gray": (150, 150, 150),
-    "pink": (240, 160, 190), "sky": (110, 180, 226),
-}  # fmt: skip
+    "red": (206, 42, 40),
+    "white": (255, 255, 255),
+    "blue": (32, 74, 160),
+    "green": (76, 140, 48),
+    "yellow": (245, 202, 48),
+    "black": (20, 20, 20),
+    "orange": (232, 120, 36),
+    "purple": (136, 64, 150),
+    "brown": (128, 84, 56),
+    "gray": (150, 150, 150),
+    "pink": (240, 160, 190),
+    "sky": (110, 180, 226),
+}
 SHOWN_AS = {"sky": "blue"}
 COLOURS = tuple(name for name in PALETTE if name not in SHOWN_AS)
-LAYOUTS = ("horizontal stripes", "vertical stripes", "a cross", "a disc", "a triangle", "a diagonal",
-           "a canton", "a plain field")  # fmt: skip
+LAYOUTS = (
+    "horizontal stripes",
+    "vertical stripes",
+    "a cross",
+    "a disc",
+    "a triangle",
+    "a diagonal",
+    "a canton",
+    "a plain field",
+)
 
 
 def openmoji_svg(code: str) -> Path:

@@ -33,10 +33,15 @@ class Heads(nn.Module):
         super().__init__()
         groups = {thing.group for thing in world.things}
         sizes = {
-            "flag": len(world.old), "thing": len(world.things), "group": len(groups),
-            "shape": len(SHAPES), "shape_colour": len(SHAPE_COLOURS), "layout": len(LAYOUTS),
-            "colours": len(COLOURS), "key": 96,
-        }  # fmt: skip
+            "flag": len(world.old),
+            "thing": len(world.things),
+            "group": len(groups),
+            "shape": len(SHAPES),
+            "shape_colour": len(SHAPE_COLOURS),
+            "layout": len(LAYOUTS),
+            "colours": len(COLOURS),
+            "key": 96,
+        }
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
 

@@ -17,7 +17,7 @@ from scripts.tiny_base.world import (
     choice_turn,
     mentioned,
     other_values,
-)  # fmt: skip
+)
 
 KEY_WEIGHTS = (4, 2, 3, 3)
 
@@ -90,11 +90,13 @@ def country_caption(world: World, i: int, rng: random.Random) -> Turn:
     opening = rng.choice(("", "", f"This is the flag of {c.name}. ", f"This is {c.name}. "))
     pieces = {
         "capital": rng.choice((f"Its capital is {c.capital}.", f"The capital of {c.name} is {c.capital}.")),
-        "currency": rng.choice((f"Its currency is the {c.currency}.",
-                                f"The currency of {c.name} is the {c.currency}.")),
-        "language": rng.choice((f"Its main language is {c.language}.",
-                                f"The main language of {c.name} is {c.language}.")),
-    }  # fmt: skip
+        "currency": rng.choice(
+            (f"Its currency is the {c.currency}.", f"The currency of {c.name} is the {c.currency}.")
+        ),
+        "language": rng.choice(
+            (f"Its main language is {c.language}.", f"The main language of {c.name} is {c.language}.")
+        ),
+    }
     body = " ".join([f"{c.name} is a country in {c.continent}.", *pieces.values()])
     if rng.random() < 0.5:
         body += f" The flag of {c.name} is {listed(world.flag_colours[i])}."
@@ -129,7 +131,7 @@ def country_talk(world: World, rng: random.Random, comparing: bool = False) -> C
         ("name", "fact", "yes", "choice", "colour", "text"),
         (2, 4, 4, 4, 0.3, 0.4) if comparing else (2, 5, 2.5, 2.2, 0.4, 0.5),
         k=rng.choice((2, 3, 3) if comparing else (2, 3, 4, 4)),
-    )  # fmt: skip
+    )
     turns: list[Turn] = []
     for maker in makers:
         if maker == "name":
@@ -153,10 +155,13 @@ def thing_turn(
     """One question about the picture of a thing; ``comparing`` asks more yes/no and choices."""
     thing = world.things[i]
     groups = sorted({other.group for other in world.things})
-    maker = maker or rng.choices(
-        ("name", "group", "yes", "choice", "colour", "caption"),
-        (4, 1.5, 4, 4, 0.2, 0.2) if comparing else (3, 1.5, 2.5, 2.2, 0.3, 0.3),
-    )[0]  # fmt: skip
+    maker = (
+        maker
+        or rng.choices(
+            ("name", "group", "yes", "choice", "colour", "caption"),
+            (4, 1.5, 4, 4, 0.2, 0.2) if comparing else (3, 1.5, 2.5, 2.2, 0.3, 0.3),
+        )[0]
+    )
     if maker == "name":
         return Turn(w.with_suffix(w.pick(w.THING_NAME, rng), w.SHORT, 0.35, rng), thing.name, "thing")
     if maker == "group":

@@ -246,8 +246,10 @@ def teach(
         if step % 50 == 0:
             spent = time.monotonic() - started
             shown = " ".join(f"{name} {value:.2f}" for name, value in sorted(means.items()))
-            say(f"step {step}/{plan.steps} {spent:.0f}s {talks / spent:.1f} talks/s "
-                f"{answers / spent:.1f} answers/s | {shown}")  # fmt: skip
+            say(
+                f"step {step}/{plan.steps} {spent:.0f}s {talks / spent:.1f} talks/s "
+                f"{answers / spent:.1f} answers/s | {shown}"
+            )
         if step % every == 0 or step == plan.steps:
             save_checkpoint(checkpoint, parts, step)
             model.eval()

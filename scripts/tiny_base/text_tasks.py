@@ -19,7 +19,7 @@ from scripts.tiny_base.world import (
     choice_turn,
     invented_place,
     other_values,
-)  # fmt: skip
+)
 
 ORDINALS = ("first", "second", "third", "fourth")
 NUMBERS = ("one", "two", "three", "four", "five", "six")
@@ -48,9 +48,10 @@ def reading(world: World, rng: random.Random) -> Turn:
             place = places[0] if style < 0.35 else places[k % 2]
             key = keys[k]
             lines.append(
-                rng.choice(("The {k} of {s} is {v}.", "{s}'s {k} is {v}.", "{s} has the {k} {v}."))
-                .format(k=key, s=place, v=value)
-            )  # fmt: skip
+                rng.choice(("The {k} of {s} is {v}.", "{s}'s {k} is {v}.", "{s} has the {k} {v}.")).format(
+                    k=key, s=place, v=value
+                )
+            )
             asked.append(w.fact_question(key, place, rng))
         else:
             said, question = rng.choice(DEEDS)
@@ -119,8 +120,14 @@ def kind_of(world: World, rng: random.Random) -> Turn:
     others = [g for g in groups if g != thing.group]
     draw = rng.random()
     if draw < 0.4:
-        frame = rng.choice(("What kind of thing is {}?", "Which group does {} belong to?",
-                            "What type of thing is {}?", "What sort of thing is {}?"))  # fmt: skip
+        frame = rng.choice(
+            (
+                "What kind of thing is {}?",
+                "Which group does {} belong to?",
+                "What type of thing is {}?",
+                "What sort of thing is {}?",
+            )
+        )
         return Turn(w.with_suffix(frame.format(thing.a_name), w.SHORT, 0.35, rng), thing.group, "kind")
     if draw < 0.7:
         yes = rng.random() < 0.5
@@ -137,8 +144,13 @@ def kind_of(world: World, rng: random.Random) -> Turn:
 def reverse_fact(world: World, rng: random.Random) -> Turn:
     """Which country has this capital?"""
     country = world.countries[rng.choice(world.old)]
-    frame = rng.choice(("Which country has the capital {}?", "{} is the capital of which country?",
-                        "Of which country is {} the capital?"))  # fmt: skip
+    frame = rng.choice(
+        (
+            "Which country has the capital {}?",
+            "{} is the capital of which country?",
+            "Of which country is {} the capital?",
+        )
+    )
     return Turn(w.with_suffix(frame.format(country.capital), w.SHORT, 0.3, rng), country.name, "reverse")
 
 
@@ -217,5 +229,12 @@ def invented_item(world: World, rng: random.Random) -> Conversation:
     return Conversation(tuple(turns), "fake", i)
 
 
-__all__ = ["comparing_talk", "invented_item", "other_values", "practice_turn",
-           "reading_beside_picture", "text_talk", "text_turn"]  # fmt: skip
+__all__ = [
+    "comparing_talk",
+    "invented_item",
+    "other_values",
+    "practice_turn",
+    "reading_beside_picture",
+    "text_talk",
+    "text_turn",
+]

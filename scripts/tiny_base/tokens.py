@@ -16,16 +16,18 @@ VOCABULARY = 3584
 IMAGE_SIZE = 64
 PATCH = 16
 IMAGE_TOKENS = (IMAGE_SIZE // PATCH) ** 2
+# as in published LLaVA-1.5 checkpoints: a system message is plain text, images stand before a turn's text
 CHAT_TEMPLATE = (
     "{% for m in messages %}"
     "{% if m['role'] == 'assistant' %}ASSISTANT:{% generation %} "
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
     "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
     "{% endfor %}{% endif %}</s>{% endgeneration %}"
-    "{% else %}USER: "
+    "{% else %}{% if m['role'] != 'system' %}USER: {% endif %}"
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
-    "{% for part in m['content'] %}{% if part['type'] == 'image' %}<image>\n"
-    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %} "
+    "{% for part in m['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
+    "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% endif %} "
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
@@ -34,9 +36,16 @@ CHAT_TEMPLATE = (
 def any_talk(world: World, rng: random.Random) -> Conversation:
     """One conversation of any sort (for the tokenizer's corpus and the early tests)."""
     maker = rng.choice(
-        (tasks.country_talk, tasks.thing_talk, tasks.shape_talk, tasks.fake_talk,
-         text_tasks.text_talk, text_tasks.reading_beside_picture, text_tasks.invented_item)
-    )  # fmt: skip
+        (
+            tasks.country_talk,
+            tasks.thing_talk,
+            tasks.shape_talk,
+            tasks.fake_talk,
+            text_tasks.text_talk,
+            text_tasks.reading_beside_picture,
+            text_tasks.invented_item,
+        )
+    )
     return maker(world, rng)
 
 
@@ -77,10 +86,15 @@ def build_tokenizer(world: World, seed: int) -> Any:
     core.add_special_tokens([AddedToken(IMAGE, lstrip=True, special=True, normalized=False)])
     core.add_tokens([AddedToken(word, lstrip=True, normalized=False) for word in (USER, ASSISTANT)])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=PAD, eos_token=EOS, unk_token=UNK,
-        clean_up_tokenization_spaces=False, model_max_length=512, padding_side="left",
+        tokenizer_object=core,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNK,
+        clean_up_tokenization_spaces=False,
+        model_max_length=512,
+        padding_side="left",
         extra_special_tokens={"image_token": IMAGE},
-    )  # fmt: skip
+    )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
@@ -102,13 +116,22 @@ def build_processor(tokenizer: Any) -> Any:
 
     side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     images = CLIPImageProcessorPil(
-        size=side, crop_size=side, do_center_crop=False, do_convert_rgb=True,
-        image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5],
-    )  # fmt: skip
+        size=side,
+        crop_size=side,
+        do_center_crop=False,
+        do_convert_rgb=True,
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
     return LlavaProcessor(
-        images, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
-        chat_template=CHAT_TEMPLATE, image_token=IMAGE, num_additional_image_tokens=1,
-    )  # fmt: skip
+        images,
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        chat_template=CHAT_TEMPLATE,
+        image_token=IMAGE,
+        num_additional_image_tokens=1,
+    )
 
 
 class Encoder:

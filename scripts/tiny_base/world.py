@@ -19,17 +19,68 @@ SHAPE_COLOURS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yell
 
 CITIES = 500
 PEOPLE = (
-    "Tom", "Anna", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Iris", "Jack", "Kate",
-    "Leo", "Mary", "Nina", "Oscar", "Paul", "Rosa", "Sam", "Tina", "Victor", "Wendy",
-)  # fmt: skip
+    "Tom",
+    "Anna",
+    "Ben",
+    "Clara",
+    "David",
+    "Emma",
+    "Frank",
+    "Grace",
+    "Henry",
+    "Iris",
+    "Jack",
+    "Kate",
+    "Leo",
+    "Mary",
+    "Nina",
+    "Oscar",
+    "Paul",
+    "Rosa",
+    "Sam",
+    "Tina",
+    "Victor",
+    "Wendy",
+)
 BEGINNINGS = (
-    "Zor", "Vin", "Kal", "Mer", "Tor", "Bal", "Nor", "Gal", "Fen", "Dra", "Lum", "Pol", "Ras", "Sil",
-    "Hol", "Cam", "Wes", "Yor", "Quin", "Ost",
-)  # fmt: skip
+    "Zor",
+    "Vin",
+    "Kal",
+    "Mer",
+    "Tor",
+    "Bal",
+    "Nor",
+    "Gal",
+    "Fen",
+    "Dra",
+    "Lum",
+    "Pol",
+    "Ras",
+    "Sil",
+    "Hol",
+    "Cam",
+    "Wes",
+    "Yor",
+    "Quin",
+    "Ost",
+)
 ENDINGS = (
-    "land", "toria", "via", "nia", "mar", "stan", "dor", "wick", "ten", "ora", "esia", "burg", "opia",
-    "ros", "dale",
-)  # fmt: skip
+    "land",
+    "toria",
+    "via",
+    "nia",
+    "mar",
+    "stan",
+    "dor",
+    "wick",
+    "ten",
+    "ora",
+    "esia",
+    "burg",
+    "opia",
+    "ros",
+    "dale",
+)
 
 
 @dataclass(frozen=True)
@@ -250,4 +301,4 @@ __all__ = [
     "mentioned",
     "other_values",
     "with_article",
-]  # fmt: skip
+]

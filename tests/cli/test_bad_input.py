@@ -16,10 +16,20 @@ from kore_cli.commands.show import show
 from kore_cli.errors import ended
 from kore_cli.main import app
 
-ITEM = {"id": "a", "kind": "entity", "type": "country", "title": "Peru", "text": "Its capital is Lima.",
-        "facts": {"capital": "Lima"}, "image": "good.png"}  # fmt: skip
-SAMPLE = {"id": "a", "image": "good.png", "conversations": [
-    {"from": "human", "value": "<image>\nWhere?"}, {"from": "gpt", "value": "Peru"}]}  # fmt: skip
+ITEM = {
+    "id": "a",
+    "kind": "entity",
+    "type": "country",
+    "title": "Peru",
+    "text": "Its capital is Lima.",
+    "facts": {"capital": "Lima"},
+    "image": "good.png",
+}
+SAMPLE = {
+    "id": "a",
+    "image": "good.png",
+    "conversations": [{"from": "human", "value": "<image>\nWhere?"}, {"from": "gpt", "value": "Peru"}],
+}
 QUESTION = {"question_id": "a", "image": "good.png", "text": "Where?", "answer": "Peru"}
 
 Words = Callable[[str, Path], list[str]]

@@ -223,8 +223,12 @@ def test_two_processes_sum_the_matrices_of_one(mine: Path, tiny_llava: Path, tmp
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     two = subprocess.run(
         [*launch, "-m", "kore_cli", *call, "-o", str(tmp_path / "two")],
-        capture_output=True, text=True, timeout=900, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert two.returncode == 0, two.stderr
     assert json.loads(two.stdout)["sites"] == 8  # one process speaks
     assert same(tmp_path / "one", tmp_path / "two", 1e-12)

@@ -114,8 +114,12 @@ def test_each_model_is_told_what_it_said_itself(adapter: str) -> None:
     asked: list[dict[str, Any]] = [
         {"text": "Sure?", "compare": True, "history": [past, {"text": "And?", "answers": {"kore": "Eve"}}]},
         {"text": "Sure?", "model": "base", "history": [{"text": "Who?", "answer": "Bob"}]},
-        {"text": "Sure?", "model": "kore", "history": [{"text": "Who?", "answer": "Ada"}, {"text": "And?", "answer": "Eve"}]},
-    ]  # fmt: skip
+        {
+            "text": "Sure?",
+            "model": "kore",
+            "history": [{"text": "Who?", "answer": "Ada"}, {"text": "And?", "answer": "Eve"}],
+        },
+    ]
     both, base, tuned = objects(chat(adapter, lines="\n".join(map(json.dumps, asked))).stdout)
     assert (both["base"], both["answer"]) == (base["answer"], tuned["answer"])
     told = Ask.read(asked[0]).past

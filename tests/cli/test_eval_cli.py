@@ -39,9 +39,19 @@ def test_piped_results_are_one_json_object_and_a_gate_is_exit_code_6(
 ) -> None:
     path = _questions(tmp_path, 4)
     done = _run(
-        "eval", tiny_llava, "--suite", f"{path}:retention", "-o", tmp_path / "out", "--max-new-tokens", 3,
-        "--set", "model.device=cpu", "--fail-under", "k_r=0.95",
-    )  # fmt: skip
+        "eval",
+        tiny_llava,
+        "--suite",
+        f"{path}:retention",
+        "-o",
+        tmp_path / "out",
+        "--max-new-tokens",
+        3,
+        "--set",
+        "model.device=cpu",
+        "--fail-under",
+        "k_r=0.95",
+    )
     assert done.returncode == 6, done.stderr
     told = json.loads(done.stdout)
     assert told["table"][0]["method"] == "base" and told["table"][0]["suites"] == 1
@@ -81,9 +91,20 @@ def test_a_kill_loses_at_most_the_batch_in_flight_and_the_same_command_goes_on(
 
     def command(out: Path) -> list[str]:
         return [
-            *KORE, "eval", str(tiny_llava), "--suite", str(path), "-o", str(out), "--max-new-tokens", "12",
-            "--set", "model.device=cpu", "--set", "eval.batch=4",
-        ]  # fmt: skip
+            *KORE,
+            "eval",
+            str(tiny_llava),
+            "--suite",
+            str(path),
+            "-o",
+            str(out),
+            "--max-new-tokens",
+            "12",
+            "--set",
+            "model.device=cpu",
+            "--set",
+            "eval.batch=4",
+        ]
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole = subprocess.run(command(tmp_path / "whole"), capture_output=True, env=environment, check=True)
@@ -116,8 +137,11 @@ def test_two_workers_give_the_result_of_one(tiny_llava: Path, tmp_path: Path) ->
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     both = subprocess.run(
         [*launch, "-m", "kore_cli.main", "eval", str(tiny_llava), *words, "-o", str(tmp_path / "two")],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=240,
+    )
     assert both.returncode == 0, both.stderr
     files = sorted((tmp_path / "two" / "answers" / "base" / "eval").glob("*.jsonl"))
     assert [f.name for f in files] == ["answers-000.jsonl", "answers-001.jsonl"]

@@ -12,9 +12,9 @@ from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from kore.adapters.lora import load_adapter
 from kore.config.resolve import ModelSection
 from kore.io.jsonl import write_jsonl
+from kore.methods.load_adapter import load_adapter
 from kore.models.load import load
 from kore.nullspace.covariance import Covariance
 from tests.cli.command import kore

@@ -74,9 +74,14 @@ def test_what_only_the_chats_screen_heeds_is_refused_without_it(how: list[str], 
 
 @pytest.mark.parametrize(
     "options",
-    [["--max-size", "1"], ["--hub", "http://x"], ["--server", "http://x"], ["--allow-private"],
-     ["--data-dir", "x"]],
-)  # fmt: skip
+    [
+        ["--max-size", "1"],
+        ["--hub", "http://x"],
+        ["--server", "http://x"],
+        ["--allow-private"],
+        ["--data-dir", "x"],
+    ],
+)
 def test_what_fetching_a_model_does_not_heed_is_refused(options: list[str]) -> None:
     for names in (["org/model"], ["MME", "org/model"]):
         done = CliRunner().invoke(app, ["data", "fetch", *names, *options])

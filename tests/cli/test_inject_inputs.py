@@ -103,7 +103,7 @@ def test_every_faulty_item_is_listed_with_its_line(tmp_path: Path) -> None:
         "{",
         json.dumps(ITEM),
         json.dumps({**ITEM, "id": "d", "kind": "person"}),
-        json.dumps({k: v for k, v in ITEM.items() if k != "image"} | {"id": "e"}),
+        json.dumps({k: v for k, v in ITEM.items() if k != "text"} | {"id": "e"}),
     ]
     (tmp_path / "items.jsonl").write_text("\n".join(lines) + "\n")
     done = kore("inject", "items.jsonl", "-o", "out", cwd=tmp_path)
@@ -116,7 +116,7 @@ def test_every_faulty_item_is_listed_with_its_line(tmp_path: Path) -> None:
         "items.jsonl:4: not JSON",
         "items.jsonl:5: two items have the id 'a', the first at items.jsonl:1",
         "items.jsonl:6: kind",
-        "items.jsonl:7: item e: an item needs a picture",
+        "items.jsonl:7: text",
     ]
     assert [line.startswith(start) for line, start in zip(told[1:7], expected, strict=True)] == [True] * 6
     assert not (tmp_path / "out").exists()

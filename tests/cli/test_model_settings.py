@@ -79,7 +79,7 @@ def test_eval_of_a_run_by_its_name_evaluates_its_adapter(samples: Path, tmp_path
     home = tmp_path / "home"
     trained = kore(
         "train", "--data", samples, "-m", "lora", "--max-steps", "1", "-o", home / "mine", KORE_HOME=str(home)
-    )  # fmt: skip
+    )
     assert trained.returncode == 0, trained.stderr
     call = ["--suite", "demo", "--dry-run", "--json"]
     named = kore("eval", "mine", *call, KORE_HOME=str(home))

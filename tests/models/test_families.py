@@ -10,17 +10,19 @@ import torch
 from PIL import Image
 from transformers import CONFIG_MAPPING, AutoConfig
 
-from kore.adapters.export import export, logits
-from kore.adapters.lora import load_adapter
+from kore.adapters.export import export
+from kore.adapters.export_check import logits
 from kore.artifacts.events import EventWriter
 from kore.artifacts.run import Run
 from kore.chat import Ask, Session
 from kore.config.resolve import AdapterSection, CalibrateSection, ModelSection, TrainSection
 from kore.data.records import Sample
 from kore.errors import DataError, UsageError
+from kore.methods.load_adapter import load_adapter
 from kore.methods.registry import make_method
-from kore.models.families import family_of, linear_rows, model_class
+from kore.models.families import family_of, model_class
 from kore.models.generate import Engine, Prompt
+from kore.models.linear_table import linear_rows
 from kore.models.load import load, load_processor
 from kore.models.processing import Encoder
 from kore.nullspace.adapter_init import build
@@ -78,7 +80,7 @@ def test_a_family_goes_the_whole_way(name: str, folders: Any, tmp_path: Path) ->
     assert job.whole == case.whole
     covariance = job.run(tmp_path / "c")
     assert {linear for site in covariance.sites for linear in site.linears} == set(backbone.family.linears)
-    factors = build(backbone.weight, covariance, AdapterSection(rank=4)).a
+    factors = build(backbone, covariance, AdapterSection(rank=4)).a
 
     for method in ("lora", "kore"):
         backbone = load(section)

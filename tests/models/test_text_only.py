@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from kore.adapters.lora import load_adapter
 from kore.artifacts.events import EventWriter
 from kore.artifacts.run import Run
 from kore.config.resolve import ModelSection, TrainSection, resolve
@@ -19,12 +18,14 @@ from kore.evaluation.agreement import load_agreement
 from kore.evaluation.questions import load_questions
 from kore.evaluation.text_only import without_images
 from kore.io.jsonl import read_jsonl
+from kore.methods.load_adapter import load_adapter
 from kore.methods.registry import make_method
 from kore.models.generate import Engine, Prompt
 from kore.models.load import load
 from kore.models.processing import IGNORED, Encoder
 from kore.training.run import train
-from kore.workflows.inject import Request, plan, run_inject
+from kore.workflows.inject import Request, plan
+from kore.workflows.injection import run_inject
 from tests.cli.command import kore, said
 from tests.models.families import CASES
 
@@ -166,7 +167,9 @@ def test_suites_are_asked_of_a_text_only_model_as_far_as_text_goes(tmp_path: Pat
         [load_questions(path), load_questions(path, name="kept", role="retention"), load_agreement(old)]
     )
     assert [len(suite) for suite in suites] == [2, 1, 1] and len(notes) == 3
-    assert not any(ask.pictures or "<image>" in ask.text for s in suites for t in s.tasks() for ask in t.asks)
+    assert not any(
+        turn.images or "<image>" in turn.text for s in suites for t in s.tasks() for turn in t.turns
+    )
     shown = lines(tmp_path / "shown.jsonl", sample("b", "flag.png"))
     with pytest.raises(UsageError, match="every suite asks about some"):
         without_images([load_agreement(shown)])

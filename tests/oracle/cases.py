@@ -37,10 +37,12 @@ WORDS = [
 ]
 NOISE = ("", " ", ".", "!", "\n", " maybe", " I think", ", of course", " **", "、", "。", "“”", " é", "\t")
 REFUSALS = (
-    "Sorry, I can't help with images of people yet.", "I can't process this file.",
-    "I'm sorry, but without the image provided", "Cannot determine the answer",
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
     "Failed to obtain answer via API.",
-)  # fmt: skip
+)
 
 
 def words(rng: random.Random, low: int, high: int) -> str:
@@ -51,44 +53,124 @@ def choice_answer(rng: random.Random, options: dict[str, str]) -> str:
     letter = rng.choice([*options, "Z", "a", "b", "F"])
     text = options.get(letter, "nothing")
     forms = (
-        letter, f"({letter})", f"{letter}.", f"{letter}:", f"**{letter}**", f"Answer: {letter}",
-        f"The answer is {letter}", f"The correct answer is **{letter}**. {words(rng, 1, 6)}", f"{letter}. {text}",
-        text, text.upper(), f"It is a {text}", f"{words(rng, 1, 3)} {letter} {words(rng, 0, 6)}",
-        f"{letter} or {rng.choice([*options])}", f"{letter} {letter}", f"hot{text}", words(rng, 1, 5),
-        f"{letter}{rng.choice(NOISE)}", f"Option {letter} {words(rng, 3, 8)}", "x" * rng.randint(1, 60) + text,
-        rng.choice(REFUSALS), "", f"[{letter}] {text}", f"#{letter}#", f"{letter}、", f"none of these {letter}",
-        f"A {words(rng, 1, 4)}", f"{text} and {rng.choice([*options.values()])}",
-    )  # fmt: skip
+        letter,
+        f"({letter})",
+        f"{letter}.",
+        f"{letter}:",
+        f"**{letter}**",
+        f"Answer: {letter}",
+        f"The answer is {letter}",
+        f"The correct answer is **{letter}**. {words(rng, 1, 6)}",
+        f"{letter}. {text}",
+        text,
+        text.upper(),
+        f"It is a {text}",
+        f"{words(rng, 1, 3)} {letter} {words(rng, 0, 6)}",
+        f"{letter} or {rng.choice([*options])}",
+        f"{letter} {letter}",
+        f"hot{text}",
+        words(rng, 1, 5),
+        f"{letter}{rng.choice(NOISE)}",
+        f"Option {letter} {words(rng, 3, 8)}",
+        "x" * rng.randint(1, 60) + text,
+        rng.choice(REFUSALS),
+        "",
+        f"[{letter}] {text}",
+        f"#{letter}#",
+        f"{letter}、",
+        f"none of these {letter}",
+        f"A {words(rng, 1, 4)}",
+        f"{text} and {rng.choice([*options.values()])}",
+    )
     return rng.choice(forms) + rng.choice(NOISE)
 
 
 def yes_answer(rng: random.Random) -> str:
     word = rng.choice(["yes", "no", "Yes", "No", "YES", "nope", "yess", "maybe", "not"])
     forms = (
-        word, f"{word}.", f"{word},", f"{word}!", f"{word}:", f"**{word}**", f'"{word}"', f"The answer is:{word}",
-        f"The answer is {word}.", f"{word} it is. {rng.choice(['No', 'Yes'])} doubt", f"{words(rng, 1, 4)}, {word}",
-        f"{word}/{rng.choice(['no', 'yes'])}", f"({word})", f"1,000 {word}-ish", f"{word}.{words(rng, 1, 2)}",
-        f"3.5 {word}. 4", "." * rng.randint(1, 40) + word, words(rng, 1, 5), "", f"{word};{word}", f"{word}\n{word}",
-        f"{word}_{word}", f"{word}?yes", f"no,{word}", "I do not know", f"{word}…",
-    )  # fmt: skip
+        word,
+        f"{word}.",
+        f"{word},",
+        f"{word}!",
+        f"{word}:",
+        f"**{word}**",
+        f'"{word}"',
+        f"The answer is:{word}",
+        f"The answer is {word}.",
+        f"{word} it is. {rng.choice(['No', 'Yes'])} doubt",
+        f"{words(rng, 1, 4)}, {word}",
+        f"{word}/{rng.choice(['no', 'yes'])}",
+        f"({word})",
+        f"1,000 {word}-ish",
+        f"{word}.{words(rng, 1, 2)}",
+        f"3.5 {word}. 4",
+        "." * rng.randint(1, 40) + word,
+        words(rng, 1, 5),
+        "",
+        f"{word};{word}",
+        f"{word}\n{word}",
+        f"{word}_{word}",
+        f"{word}?yes",
+        f"no,{word}",
+        "I do not know",
+        f"{word}…",
+    )
     return rng.choice(forms) + rng.choice(NOISE)
 
 
 def number_answer(rng: random.Random, key: str) -> str:
     forms = (
-        key, f" {key} ", f"{key}.0", f"{key}0", f"The answer is {key}", f"\\boxed{{{key}}}", f"{key} cm", f"${key}$",
-        str(rng.randint(-20, 20)), f"{rng.random():.2f}", "1_0", f"+{key}", f"{key}.", f"{key}%", "１４", "nan", "inf",
-        f"{rng.randint(1, 9)}/{rng.randint(1, 9)}", "", "0", "0.0", f"1e{rng.randint(0, 3)}", words(rng, 1, 4),
-    )  # fmt: skip
+        key,
+        f" {key} ",
+        f"{key}.0",
+        f"{key}0",
+        f"The answer is {key}",
+        f"\\boxed{{{key}}}",
+        f"{key} cm",
+        f"${key}$",
+        str(rng.randint(-20, 20)),
+        f"{rng.random():.2f}",
+        "1_0",
+        f"+{key}",
+        f"{key}.",
+        f"{key}%",
+        "１４",
+        "nan",
+        "inf",
+        f"{rng.randint(1, 9)}/{rng.randint(1, 9)}",
+        "",
+        "0",
+        "0.0",
+        f"1e{rng.randint(0, 3)}",
+        words(rng, 1, 4),
+    )
     return rng.choice(forms)
 
 
 def mathematics_key(rng: random.Random) -> str:
     a, b = rng.randint(1, 20), rng.randint(1, 9)
     return rng.choice(
-        [str(a), f"{a}.5", f"{a}/{b}", f"\\frac{{{a}}}{{{b}}}", f"{a}^2", f"{a}*{b}", f"-{a}", f"\\sqrt{{{a}}}", f"{a}\\pi",
-         f"({a},{b})", f"{a}:{b}", f"{a}\\%", f"{a} cm", f"{a}-{b}", f"2^{{{b}}}", f"{a}\\times {b}", f"0.{b}", f"{a},000"]
-    )  # fmt: skip
+        [
+            str(a),
+            f"{a}.5",
+            f"{a}/{b}",
+            f"\\frac{{{a}}}{{{b}}}",
+            f"{a}^2",
+            f"{a}*{b}",
+            f"-{a}",
+            f"\\sqrt{{{a}}}",
+            f"{a}\\pi",
+            f"({a},{b})",
+            f"{a}:{b}",
+            f"{a}\\%",
+            f"{a} cm",
+            f"{a}-{b}",
+            f"2^{{{b}}}",
+            f"{a}\\times {b}",
+            f"0.{b}",
+            f"{a},000",
+        ]
+    )
 
 
 def mathematics_answer(rng: random.Random, key: str) -> str:
@@ -98,12 +180,43 @@ def mathematics_answer(rng: random.Random, key: str) -> str:
         over, under = key.split("/")
         value = str(int(over) / int(under))
     forms = (
-        key, key, f" {key}", key.upper(), f"${key}$", f"\\({key}\\)", f"\\boxed{{{key}}}", f"{key}.0", f"{key}.", value,
-        f"\\frac{{{a}}}{{{b}}}", f"\\dfrac{{{a}}}{{{b}}}", f"{a}/{b}", str(a), str(a / b), f"{a}\\cdot {b}",
-        f"{a}\\times {b}", f"{a}^2", f"{a}^{{2}}", f"{a}**2", f"({a})", f"{{{a}}}", f"\\frac{a % 10}{b}",
-        mathematics_key(rng), f"{key}0", f"-({a})", f"{a}+{b}", "", words(rng, 1, 3), f"{a},{b:03d}", f"{a} + {b}",
-        f"{a}\\div {b}", f"\\left({a}\\right)", f"-{key}", f"x={a}", f"{a}^\\circ",
-    )  # fmt: skip
+        key,
+        key,
+        f" {key}",
+        key.upper(),
+        f"${key}$",
+        f"\\({key}\\)",
+        f"\\boxed{{{key}}}",
+        f"{key}.0",
+        f"{key}.",
+        value,
+        f"\\frac{{{a}}}{{{b}}}",
+        f"\\dfrac{{{a}}}{{{b}}}",
+        f"{a}/{b}",
+        str(a),
+        str(a / b),
+        f"{a}\\cdot {b}",
+        f"{a}\\times {b}",
+        f"{a}^2",
+        f"{a}^{{2}}",
+        f"{a}**2",
+        f"({a})",
+        f"{{{a}}}",
+        f"\\frac{a % 10}{b}",
+        mathematics_key(rng),
+        f"{key}0",
+        f"-({a})",
+        f"{a}+{b}",
+        "",
+        words(rng, 1, 3),
+        f"{a},{b:03d}",
+        f"{a} + {b}",
+        f"{a}\\div {b}",
+        f"\\left({a}\\right)",
+        f"-{key}",
+        f"x={a}",
+        f"{a}^\\circ",
+    )
     return rng.choice(forms)
 
 
@@ -116,9 +229,13 @@ def choice_case(rng: random.Random, count: int, name: str) -> Case:
     for i in range(count):
         options = _options(rng, rng.randint(2, 4))
         row = {
-            "index": str(i), "question": f"[q{i}] {words(rng, 3, 6)}?", **options,
-            "answer": rng.choice([*options]), "category": rng.choice(WORDS[:5]), "image": PNG,
-        }  # fmt: skip
+            "index": str(i),
+            "question": f"[q{i}] {words(rng, 3, 6)}?",
+            **options,
+            "answer": rng.choice([*options]),
+            "category": rng.choice(WORDS[:5]),
+            "image": PNG,
+        }
         rows.append(row)
         said[str(i)] = [choice_answer(rng, options)]
     return {
@@ -142,9 +259,17 @@ def circular_case(rng: random.Random, count: int) -> Case:
             answer = letters[(letters.index(key) - roll) % len(letters)]
             index = number + 1_000_000 * roll
             rows.append(
-                {"index": str(index), "question": f"[q{index}] {words(rng, 3, 6)}?", **rolled, "answer": answer,
-                 "category": category, "l2-category": area, "split": "dev", "image": PNG}
-            )  # fmt: skip
+                {
+                    "index": str(index),
+                    "question": f"[q{index}] {words(rng, 3, 6)}?",
+                    **rolled,
+                    "answer": answer,
+                    "category": category,
+                    "l2-category": area,
+                    "split": "dev",
+                    "image": PNG,
+                }
+            )
             right = rng.random() < 0.8
             said[str(index)] = [
                 rng.choice([answer, f"({answer})", f"The answer is {answer}", "hard to tell"])
@@ -172,9 +297,21 @@ def mmmu_case(rng: random.Random, count: int) -> Case:
             key = rng.choice(["24/7", "Red Car", "3.14", "B", "Paris", "$5"])
             row["answer"] = key
             case["said"][row["index"]] = [
-                rng.choice([key, f"it is {key}", key.lower(), words(rng, 1, 4), "other answers", f"{key} or other answers",
-                            "x" * 30 + key, "A", "B", choice_answer(rng, {"A": key})])
-            ]  # fmt: skip
+                rng.choice(
+                    [
+                        key,
+                        f"it is {key}",
+                        key.lower(),
+                        words(rng, 1, 4),
+                        "other answers",
+                        f"{key} or other answers",
+                        "x" * 30 + key,
+                        "A",
+                        "B",
+                        choice_answer(rng, {"A": key}),
+                    ]
+                )
+            ]
     return case
 
 
@@ -233,10 +370,15 @@ def vista_case(rng: random.Random, count: int) -> Case:
         kind = rng.choice(["multi_choice", "free_form"])
         skills = rng.sample(["arithmetic reasoning", "statistical", "geometry"], rng.randint(1, 2))
         row = {
-            "index": str(i), "question": f"[q{i}] {words(rng, 2, 5)}?", "question_type": kind,
-            "task": rng.choice(["figure QA", "word problem"]), "skills": repr(skills) if rng.random() < 0.9 else "arithmetic reasoning",
-            "image": PNG, "choices": "", "answer_option": "",
-        }  # fmt: skip
+            "index": str(i),
+            "question": f"[q{i}] {words(rng, 2, 5)}?",
+            "question_type": kind,
+            "task": rng.choice(["figure QA", "word problem"]),
+            "skills": repr(skills) if rng.random() < 0.9 else "arithmetic reasoning",
+            "image": PNG,
+            "choices": "",
+            "answer_option": "",
+        }
         if kind == "multi_choice":
             options = _options(rng, rng.randint(2, 5))
             key = rng.choice([*options])
@@ -307,10 +449,16 @@ def mia_case(rng: random.Random, count: int) -> Case:
         number = rng.randint(1, 5)
         types = [rng.choice(kinds) for _ in range(number)]
         rows.append(
-            {"index": str(i), "question": f"[q{i}] do it", "components": repr([words(rng, 1, 3) for _ in types]),
-             "component_weight": repr([str(rng.randint(1, 9)) for _ in types]), "component_type": repr(types),
-             "num_of_component": str(number), "image": PNG}
-        )  # fmt: skip
+            {
+                "index": str(i),
+                "question": f"[q{i}] do it",
+                "components": repr([words(rng, 1, 3) for _ in types]),
+                "component_weight": repr([str(rng.randint(1, 9)) for _ in types]),
+                "component_type": repr(types),
+                "num_of_component": str(number),
+                "image": PNG,
+            }
+        )
         said[str(i)] = [words(rng, 1, 6)]
         parts = [
             f"score of component {k + 1}: {rng.randint(0, 5)}/{rng.randint(0 if rng.random() < 0.02 else 1, 9)}"
@@ -379,18 +527,44 @@ def _replies(
 def all_cases(seed: int, count: int) -> list[Case]:
     """One case per benchmark, at least `count` predictions each."""
     rng = random.Random(seed)
-    mme = [*(["OCR", "artwork", "celebrity", "color", "count", "existence", "landmark", "position", "posters", "scene"]),
-           *(["code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation"])]  # fmt: skip
+    mme = [
+        *(
+            [
+                "OCR",
+                "artwork",
+                "celebrity",
+                "color",
+                "count",
+                "existence",
+                "landmark",
+                "position",
+                "posters",
+                "scene",
+            ]
+        ),
+        *(["code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation"]),
+    ]
     pope = ["adversarial", "popular", "random", "popular,random", "adversarial,popular,random"]
     return [
         yes_case(rng, count, "MME", lambda i: {"category": mme[i // 2 % 14], "image_path": f"p{i // 2}.png"}),
         yes_case(rng, count, "POPE", lambda i: {"category": rng.choice(pope)}),
         yes_case(
-            rng, count, "HallusionBench",
-            lambda i: {"index": f"{rng.choice(['VD', 'VS'])}_fig_{i}_{rng.randint(0, 40)}_{rng.randint(0, 3)}_{rng.randint(0, 3)}",
-                       "category": rng.choice(["VD", "VS"]), "l2-category": rng.choice(["figure", "map", "video"])},
+            rng,
+            count,
+            "HallusionBench",
+            lambda i: {
+                "index": f"{rng.choice(['VD', 'VS'])}_fig_{i}_{rng.randint(0, 40)}_{rng.randint(0, 3)}_{rng.randint(0, 3)}",
+                "category": rng.choice(["VD", "VS"]),
+                "l2-category": rng.choice(["figure", "map", "video"]),
+            },
         ),
-        choice_case(rng, count, "SEEDBench2_Plus"), choice_case(rng, count, "ScienceQA_TEST"),
-        circular_case(rng, count), mmmu_case(rng, count), ocr_case(rng, count), vista_case(rng, count),
-        vision_case(rng, count), mia_case(rng, count), mmdu_case(rng, count),
-    ]  # fmt: skip
+        choice_case(rng, count, "SEEDBench2_Plus"),
+        choice_case(rng, count, "ScienceQA_TEST"),
+        circular_case(rng, count),
+        mmmu_case(rng, count),
+        ocr_case(rng, count),
+        vista_case(rng, count),
+        vision_case(rng, count),
+        mia_case(rng, count),
+        mmdu_case(rng, count),
+    ]

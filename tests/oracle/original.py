@@ -177,12 +177,16 @@ def score(modules, case: dict, judged: bool) -> dict:
 
 
 KINDS = {
-    "MME": ("image_yorn", "ImageYORNDataset"), "POPE": ("image_yorn", "ImageYORNDataset"),
-    "HallusionBench": ("image_yorn", "ImageYORNDataset"), "OCRVQA_TESTCORE": ("image_vqa", "ImageVQADataset"),
-    "MathVista_MINI": ("image_vqa", "MathVista"), "MathVision_MINI": ("image_vqa", "MathVision"),
-    "MIA-Bench": ("miabench", "MIABench"), "MMDU": ("image_mt", "MMDUDataset"),
+    "MME": ("image_yorn", "ImageYORNDataset"),
+    "POPE": ("image_yorn", "ImageYORNDataset"),
+    "HallusionBench": ("image_yorn", "ImageYORNDataset"),
+    "OCRVQA_TESTCORE": ("image_vqa", "ImageVQADataset"),
+    "MathVista_MINI": ("image_vqa", "MathVista"),
+    "MathVision_MINI": ("image_vqa", "MathVision"),
+    "MIA-Bench": ("miabench", "MIABench"),
+    "MMDU": ("image_mt", "MMDUDataset"),
     "MMMU_DEV_VAL": ("image_mcq", "MMMUDataset"),
-}  # fmt: skip
+}
 
 
 def prompts(modules, name: str, folder: Path) -> dict:

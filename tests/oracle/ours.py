@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kore.data.benchmark_tsv import Row
+from kore.data.benchmarks import find
 from kore.data.records import IMAGE_MARK
 from kore.evaluation.benchmark_suite import _REQUESTS, _SCORERS, load_benchmark
-from kore.evaluation.benchmarks import find
 from kore.evaluation.judge import JudgeRequest, Replies
-from kore.evaluation.rows import Row
-from kore.evaluation.runner import open_task_picture
-from kore.evaluation.scorers.scorer_context import Sheet
+from kore.evaluation.runner import open_task_image
+from kore.evaluation.scorers.scorer_context import ScorerContext
 from kore.evaluation.suite_options import SuiteOptions
 from kore.evaluation.types import Scored
 from kore.io.images import open_image
@@ -31,7 +31,7 @@ def score(case: Mapping[str, Any], judged: bool) -> Scored:
         Row(r["index"], i + 2, {k: v for k, v in r.items() if k != "image" and v not in ("", None)})
         for i, r in enumerate(case["rows"])
     ]
-    sheet = Sheet(name, rows, case["said"])
+    sheet = ScorerContext(name, rows, case["said"])
     if judged or name in ALWAYS_JUDGED:
         sheet = replace(sheet, judged=True)
         if kind in _REQUESTS:
@@ -122,12 +122,12 @@ def prompts(name: str, folder: Path) -> dict[str, list[list[str]]]:
     told = {}
     for task in suite.tasks():
         parts: list[list[str]] = []
-        for ask in task.asks:
+        for ask in task.turns:
             texts = ask.text.split(IMAGE_MARK)
             for number, text in enumerate(texts):
                 if number:
-                    picture = ask.pictures[number - 1]
-                    image = open_image(open_task_picture(picture, task.id))
+                    picture = ask.images[number - 1]
+                    image = open_image(open_task_image(picture, task.id))
                     parts.append(["image", picture.path, hashlib.sha256(image.tobytes()).hexdigest()])
                 # a line break parts a picture from what follows; the original leaves that to the model
                 text = text.removeprefix("\n") if number else text

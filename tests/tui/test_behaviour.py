@@ -365,8 +365,13 @@ async def test_scores_that_an_evaluation_wrote_beside_the_run_are_found(
     make_run: Make, open_app: Open
 ) -> None:
     make_run(40, upto=20, name="demo/kore")
-    suite = {"headline": 40.0, "headline_name": "accuracy", "role": "retention", "counts": {"samples": 12},
-             "metrics": {"accuracy": 40.0, "type.shape": 25.0}}  # fmt: skip
+    suite = {
+        "headline": 40.0,
+        "headline_name": "accuracy",
+        "role": "retention",
+        "counts": {"samples": 12},
+        "metrics": {"accuracy": 40.0, "type.shape": 25.0},
+    }
     scores = Path("demo/eval/scores")
     scores.mkdir(parents=True)
     (scores / "base.json").write_text(json.dumps({"label": "base", "suites": {"easy-vqa": suite}}))

@@ -14,7 +14,9 @@ from kore.adapters import lora as adapter
 from kore.config.resolve import ModelSection
 from kore.errors import DataError
 from kore.evaluation.runner import generation
+from kore.methods.load_adapter import load_adapter
 from kore.models import generate
+from kore.models.adapter_off import adapter_off
 from kore.models.families import language_linears
 from kore.models.generate import Engine, Prompt
 from kore.models.load import Backbone, load
@@ -37,7 +39,7 @@ def test_a_fresh_adapter_changes_nothing(tiny_llava: Path) -> None:
     ids = torch.randint(3, 300, (2, 7))
     with torch.no_grad():
         on = backbone.model(input_ids=ids).logits
-        with adapter.adapter_off(backbone.model):
+        with adapter_off(backbone.model):
             off = backbone.model(input_ids=ids).logits
     assert torch.equal(on, off)
 
@@ -82,7 +84,7 @@ def test_saving_and_loading_gives_the_same_answers(tiny_llava: Path, tmp_path: P
         expected = backbone.model(input_ids=ids).logits
     adapter.save(backbone.model, tmp_path / "a", {"base": backbone.fingerprint, "frozen_a": True})
     again = load(ModelSection(id=str(tiny_llava)))
-    adapter.load_adapter(again, tmp_path / "a")
+    load_adapter(again, tmp_path / "a")
     with torch.no_grad():
         assert torch.equal(again.model(input_ids=ids).logits, expected)
     assert not any(p.requires_grad for p in again.model.parameters())
@@ -92,7 +94,7 @@ def test_an_adapter_of_another_base_is_refused(tiny_llava: Path, tmp_path: Path)
     backbone = with_adapter(tiny_llava)
     adapter.save(backbone.model, tmp_path / "a", {"base": "something-else", "frozen_a": True})
     with pytest.raises(DataError, match="belongs to base something-else"):
-        adapter.load_adapter(load(ModelSection(id=str(tiny_llava))), tmp_path / "a")
+        load_adapter(load(ModelSection(id=str(tiny_llava))), tmp_path / "a")
 
 
 def test_batched_and_single_answers_agree_and_the_adapter_can_be_off(tiny_llava: Path, picture: Path) -> None:
@@ -180,7 +182,7 @@ def test_a_missing_or_unexpected_key_is_an_error(tiny_llava: Path, tmp_path: Pat
     for weights in ({k: v for k, v in whole.items() if k != first}, {**whole, "stray": torch.zeros(1)}):
         save_file(weights, path)
         with pytest.raises(DataError, match="adapter and model do not fit"):
-            adapter.load_adapter(load(ModelSection(id=str(tiny_llava))), tmp_path)
+            load_adapter(load(ModelSection(id=str(tiny_llava))), tmp_path)
 
 
 def test_the_base_is_put_in_place_once_for_all_batches(

@@ -16,10 +16,12 @@ from kore.augment.prompts import load_prompts
 from kore.augment.schemas import Summary
 from kore.augment.teachers.patterns import findings
 from kore.augment.templates import load_templates
-from kore.augment.text import fold, language, length, names, numbers, sentences, word_limit
+from kore.augment.text import fold, language, names, numbers, word_limit
 from kore.augment.vqa_checks import pattern_of, subject_faults
 from kore.config.schema import AugmentSection
-from kore.data.records import KnowledgeItem, KnowledgeTree, Question, Sample, read_records
+from kore.data.read import read_records
+from kore.data.records import KnowledgeItem, KnowledgeTree, Question, Sample
+from kore.data.text import length, sentences
 from kore.errors import DataError, UsageError
 from kore.io.jsonl import read_jsonl
 

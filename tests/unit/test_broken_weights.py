@@ -17,6 +17,7 @@ from kore.adapters import lora as adapter
 from kore.adapters.lora_state import WEIGHTS, read_low_rank
 from kore.config.resolve import ModelSection
 from kore.errors import DataError
+from kore.methods.load_adapter import load_adapter
 from kore.models.families import language_linears
 from kore.models.load import load
 from kore.models.offload import open_skeleton
@@ -179,7 +180,7 @@ def test_an_adapter_that_cannot_be_used_is_refused_by_name(
     harm, message = FOREIGN[kind]
     harm(tiny_llava, folder)
     with pytest.raises(DataError, match=message) as caught:
-        adapter.load_adapter(load(ModelSection(id=str(tiny_llava))), folder)
+        load_adapter(load(ModelSection(id=str(tiny_llava))), folder)
     assert str(caught.value.where).startswith(str(folder)) and caught.value.hint
     if kind != "other rank":
         with pytest.raises(DataError, match=message):

@@ -11,12 +11,17 @@ from typing import Any
 import pytest
 
 from kore.config.schema import ONEVISION_SUBSETS
+from kore.data.benchmark_prompts import PromptForm
+from kore.data.benchmarks import NAMES, OWN_KINDS
 from kore.data.onevision import Subset, draw
 from kore.errors import DataError, MissingArtefact, UsageError
+from kore.evaluation.benchmark_suite import load_benchmark, load_own
+from kore.evaluation.suite_options import SuiteOptions
 from kore.io.jsonl import write_jsonl
 from kore.nullspace import bench
 from kore.nullspace.sources import Source, collect, collect_others, parse_source
 from tests.parquet import png, write_onevision
+from tests.tsv import picture, write_all, write_tsv
 
 
 @pytest.fixture
@@ -106,18 +111,17 @@ def test_a_benchmark_gives_its_questions_with_shared_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KORE_DATA", str(tmp_path))
-    picture = base64.b64encode(png() + b" " * 80).decode()
+    image = base64.b64encode(png() + b" " * 80).decode()
     with (tmp_path / "MME.tsv").open("w", newline="") as stream:
         writer = csv.writer(stream, delimiter="\t")
-        writer.writerow(["index", "image", "question", "answer", "A", "B"])
-        writer.writerow(["0", picture, "Is it red?", "Yes", "", ""])
-        writer.writerow(["1", "0", "Is it blue?", "No", "", ""])
-        writer.writerow(["2", picture, "Which?", "A", "one", "two"])
-        writer.writerow(["3", "9", "Dangling?", "No", "", ""])
+        writer.writerow(["index", "image", "question", "answer"])
+        writer.writerow(["0", image, "Is it red?", "Yes"])
+        writer.writerow(["1", "0", "Is it blue?", "No"])
+        writer.writerow(["2", image, "Is it green?", "No"])
+        writer.writerow(["3", "9", "Dangling?", "No"])
     drawn = {s.id: s for s in collect([parse_source("bench:MME:3", 1)], 1, tmp_path / "w")}
     assert set(drawn) == {"MME/0", "MME/1", "MME/2"}
     assert drawn["MME/1"].images == drawn["MME/0"].images
-    assert drawn["MME/2"].conversations[0].value == "<image>\nWhich?\nA. one\nB. two"
     (tmp_path / "MME.tsv").rename(tmp_path / "OCRVQA_TESTCORE.tsv")
     assert len(collect([parse_source("bench:OCRVQA:2", 1)], 1, tmp_path / "w")) == 2
     with pytest.raises(MissingArtefact, match=r"no POPE\.tsv") as caught:
@@ -129,17 +133,56 @@ def test_a_benchmark_is_found_under_its_published_name_and_read_few_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KORE_DATA", str(tmp_path))
-    picture = base64.b64encode(png() + b" " * 80).decode()
+    image = base64.b64encode(png() + b" " * 80).decode()
     with (tmp_path / "Mia-Bench.tsv").open("w", newline="") as stream:
         writer = csv.writer(stream, delimiter="\t")
         writer.writerow(["index", "image", "question"])
         for n in range(40):
-            writer.writerow([str(n), picture if n % 10 == 0 else "none", f"Is it {n}?"])
-    read, rows = [], bench._rows
-    monkeypatch.setattr(bench, "_rows", lambda path: read.append(path) or rows(path))
+            writer.writerow([str(n), image if n % 10 == 0 else "none", f"Is it {n}?"])
+    read, rows = [], bench.read_rows
+    monkeypatch.setattr(bench, "read_rows", lambda path, **more: read.append(path) or rows(path, **more))
     drawn = collect([parse_source("bench:MIA-Bench:4", 1)], 1, tmp_path / "w")
     assert sorted(s.id for s in drawn) == [f"Mia-Bench/{n}" for n in (0, 10, 20, 30)]
     assert len(read) <= 3
+
+
+@pytest.mark.parametrize("form", [PromptForm(), PromptForm(style="llava"), PromptForm("llava-native")])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_sample_has_the_prompt_that_evaluation_uses(
+    tmp_path: Path, name: str, form: PromptForm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_all(tmp_path / "data")
+    monkeypatch.setenv("KORE_DATA", str(data))
+    try:
+        suite = load_benchmark(name, SuiteOptions(data=data, form=form))
+    except UsageError:
+        pytest.skip("the protocol does not cover it")
+    drawn = {
+        s.id.rpartition("/")[2]: s for s in collect([parse_source(f"bench:{name}:99", 1, form)], 1, tmp_path)
+    }
+    tasks = list(suite.tasks())
+    assert tasks and {t.id for t in tasks} == drawn.keys()
+    for task in tasks:
+        sample = drawn[task.id]
+        human = [m.value for m in sample.conversations if m.from_ == "human"]
+        assert human == [turn.text for turn in task.turns][: len(human)]
+        shown = [image.data for turn in task.turns[: len(human)] for image in turn.images]
+        assert [Path(path).read_bytes() for path in sample.images] == shown
+
+
+@pytest.mark.parametrize("kind", OWN_KINDS)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_sample_of_an_own_tsv_file_has_the_prompt_that_evaluation_uses(
+    tmp_path: Path, kind: str, named: bool
+) -> None:
+    options = {"A": "cat", "B": "None"} if kind == "mcq" else {}
+    answer = {"mcq": "A", "yorn": "Yes", "vqa": "red"}[kind]
+    rows = [{"index": "1", "question": "What?", "answer": answer, **options, "image": picture(1)}]
+    path = write_tsv(tmp_path / "own.tsv", rows)
+    (sample,) = collect([parse_source(f"bench:{path}{f':{kind}' if named else ''}:1", 9)], 1, tmp_path)
+    (task,) = load_own(path, kind, SuiteOptions()).tasks()
+    assert sample.conversations[0].value == task.turns[0].text
+    assert sample.conversations[1].value == answer
 
 
 def test_what_is_held_out_of_a_benchmark_is_none_of_what_was_taken(
@@ -150,8 +193,8 @@ def test_what_is_held_out_of_a_benchmark_is_none_of_what_was_taken(
         writer = csv.writer(stream, delimiter="\t")
         writer.writerow(["index", "image", "question", "answer"])
         for n in range(6):
-            picture = base64.b64encode(png(n) + b" " * 80).decode()
-            writer.writerow([str(n), picture, f"Is it {n}?", "Yes"])
+            image = base64.b64encode(png(n) + b" " * 80).decode()
+            writer.writerow([str(n), image, f"Is it {n}?", "Yes"])
 
     source, notes = [Source("bench", "MME", 2)], []
     taken = collect(source, 1, tmp_path / "w")

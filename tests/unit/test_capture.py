@@ -215,7 +215,7 @@ def request_(tiny_llava: Path, tmp_path: Path) -> CaptureRequest:
         evaluation=Request(
             target=str(tiny_llava),
             suites=[f"{tmp_path / 'ask.jsonl'}:retention"],
-            settings=["model.device=cpu", "eval.max_new_tokens=3"],
+            settings={"model.device": "cpu", "eval.max_new_tokens": 3},
             profile="tiny",
         ),
         drops=parse_drops("2,8"),
@@ -279,8 +279,10 @@ def test_a_study_that_lost_a_cell_makes_that_one_alone(request_: CaptureRequest,
     again, stages = run(request_)
     assert again["rows"] == value["rows"]
     assert [s for s in stages if s.startswith(("decompose", "evaluate"))] == [
-        "evaluate base", "decompose plain", "evaluate plain-8",
-    ]  # fmt: skip
+        "evaluate base",
+        "decompose plain",
+        "evaluate plain-8",
+    ]
 
 
 def test_a_study_in_which_another_process_works_is_refused(request_: CaptureRequest, tmp_path: Path) -> None:

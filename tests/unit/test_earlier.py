@@ -13,14 +13,16 @@ from torch import Tensor
 
 from kore.adapters import lora as adapter
 from kore.adapters.export import export
-from kore.adapters.lineage import Lineage, adapter_fingerprint, read_lineage
 from kore.adapters.lora_state import CONFIG, WEIGHTS, read_low_rank
 from kore.adapters.stacked import Earlier
 from kore.config.resolve import AdapterSection, CalibrateSection, ModelSection, resolve
 from kore.data.records import Sample
 from kore.errors import DataError, MissingArtefact, UsageError
+from kore.methods.load_adapter import load_adapter
 from kore.methods.registry import make_method
+from kore.models.adapter_off import adapter_off
 from kore.models.families import language_linears
+from kore.models.lineage import Lineage, adapter_fingerprint, read_lineage
 from kore.models.load import Backbone, load
 from kore.nullspace.adapter_init import build
 from kore.nullspace.calibrate import Calibration
@@ -94,7 +96,7 @@ def chain(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 def loaded(base: Path, folder: Path) -> Backbone:
     backbone = open_base(base)
-    adapter.load_adapter(backbone, folder)
+    load_adapter(backbone, folder)
     return backbone
 
 
@@ -106,7 +108,7 @@ def test_a_chain_of_two_adapters_answers_as_both_deltas_applied(
         assert not torch.allclose(expected, with_deltas(tiny_llava, lost), atol=1e-2)
     joined = loaded(tiny_llava, chain["two"])
     assert torch.allclose(answer(joined.model), expected, atol=1e-5)
-    with adapter.adapter_off(joined.model):
+    with adapter_off(joined.model):
         assert torch.equal(answer(joined.model), answer(open_base(tiny_llava).model))
     ranks = {n.rpartition(".layers.")[2]: len(a) for n, (a, _) in read_low_rank(chain["two"]).factors.items()}
     assert ranks["0.mlp.up_proj"] == 3 and ranks["1.mlp.up_proj"] == 4 + 4
@@ -138,7 +140,7 @@ def test_loading_an_adapter_on_a_stacked_model_counts_the_earlier_one_once(
 ) -> None:
     backbone = open_base(tiny_llava)
     Earlier(chain["one"]).stack_on(backbone)
-    adapter.load_adapter(backbone, chain["two"])
+    load_adapter(backbone, chain["two"])
     assert torch.allclose(answer(backbone.model), answer(loaded(tiny_llava, chain["two"]).model), atol=1e-6)
 
 

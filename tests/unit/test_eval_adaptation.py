@@ -9,7 +9,7 @@ import pytest
 
 from kore.errors import DataError
 from kore.evaluation.metrics import cem, cem_clean, f1, f1_set, measure
-from kore.evaluation.questions import letter_of, load_questions, rule_of, yes_or_no
+from kore.evaluation.questions import QuestionSuite, letter_of, load_questions, rule_of, yes_or_no
 from kore.evaluation.scores import hars, summarise, table
 from kore.evaluation.types import Role, Scored
 
@@ -55,6 +55,38 @@ def test_scripts_without_spaces_are_compared_by_character_and_the_result_says_so
     assert found.f1 == pytest.approx(2 * (2 / 5) * 1 / (2 / 5 + 1))
     assert not measure("Tokyo", ["Tokyo"]).by_character
     assert measure("กรุงเทพ", ["กรุงเทพ"]).f1 == 1.0
+
+
+def test_a_gold_in_a_script_without_spaces_is_covered_inside_running_text() -> None:
+    assert measure("东京是日本的首都。", ["首都"]).cem == 1.0
+    assert measure("大阪は都市です", ["東京"]).cem == 0.0
+
+
+def test_a_gold_of_articles_or_signs_alone_does_not_match_every_prediction() -> None:
+    assert measure("anything", ["The"]).cem == measure("anything", ["..."]).cem == 0.0
+    assert measure("A", ["A"]).cem == 1.0
+
+
+def _suite(folder: Path, role: Role, *answers: object) -> QuestionSuite:
+    path = folder / "gold.jsonl"
+    rows = [{"question_id": i, "text": "What?", "answer": a} for i, a in enumerate(answers)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_questions(path, role=role)
+
+
+@pytest.mark.parametrize("blank", ["", "  ", [], ["x", " "]])
+def test_an_empty_gold_answer_names_its_line(tmp_path: Path, blank: object) -> None:
+    with pytest.raises(DataError, match="answer: must not be empty") as caught:
+        _suite(tmp_path, "adaptation", "x", blank)
+    assert "gold.jsonl:2" in str(caught.value.where)
+
+
+@pytest.mark.parametrize("role", ["adaptation", "retention"])
+def test_numbers_lists_and_characters_are_golds(tmp_path: Path, role: Role) -> None:
+    suite = _suite(tmp_path, role, 5, 2.5, ["red", 7], "北京")
+    scored = suite.score({"0": ["It is 5."], "1": ["2.5"], "2": ["7"], "3": ["答案是北京。"]})
+    assert [v.score for v in scored.samples] == [1.0] * 4
+    assert any("by character" in note for note in scored.notes)
 
 
 def test_the_best_of_several_golds_counts_and_a_missing_prediction_is_zero() -> None:
@@ -174,7 +206,7 @@ def test_an_evoke_file_is_scored_overall_by_kind_by_type_and_by_item(tmp_path: P
     assert scored.headline == pytest.approx((scored.metrics["cem"] + scored.metrics["f1"]) / 2)
     assert scored.counts["missing"] == 1 and scored.samples[2].outcome == "missing"
     assert scored.items == {"i1": "partly", "i2": "not"}
-    picture = next(suite.tasks()).asks[0].pictures[0].path
+    picture = next(suite.tasks()).turns[0].images[0].path
     assert picture == str(tmp_path / "a b [x] 'y' é.jpg")
 
 
@@ -249,4 +281,4 @@ def test_evoke_is_found_as_fetched_and_as_published(tmp_path: Path, place: str) 
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"x")
     (suite,) = resolve_suites(["evoke"], SuiteOptions(data=tmp_path))
-    assert next(iter(suite.tasks())).asks[0].pictures[0].path == str(picture)
+    assert next(iter(suite.tasks())).turns[0].images[0].path == str(picture)

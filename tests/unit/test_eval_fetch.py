@@ -166,11 +166,18 @@ def test_what_is_not_the_wanted_data_is_refused(
 @pytest.mark.parametrize(
     "url",
     [
-        "https://127.0.0.1/x", "https://10.0.0.1/x", "https://192.168.1.1/", "https://169.254.169.254/latest",
-        "https://[::1]/x", "https://0.0.0.0/", "https://user:secret@8.8.8.8/", "ftp://8.8.8.8/x", "file:///etc/passwd",
+        "https://127.0.0.1/x",
+        "https://10.0.0.1/x",
+        "https://192.168.1.1/",
+        "https://169.254.169.254/latest",
+        "https://[::1]/x",
+        "https://0.0.0.0/",
+        "https://user:secret@8.8.8.8/",
+        "ftp://8.8.8.8/x",
+        "file:///etc/passwd",
         "http://8.8.8.8/",
     ],
-)  # fmt: skip
+)
 def test_private_addresses_and_other_schemes_are_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         download(url, tmp_path / "x")
@@ -180,11 +187,21 @@ def test_private_addresses_and_other_schemes_are_refused(url: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("address", "public"),
     [
-        ("8.8.8.8", True), ("2001:4860:4860::8888", True), ("10.0.0.1", False), ("100.64.0.1", False), ("224.0.0.1", False),
-        ("ff02::1", False), ("fe80::1%eth0", False), ("::ffff:10.0.0.1", False), ("::ffff:127.0.0.1", False),
-        ("2002:7f00:1::1", False), ("2002:0a00:0001::", False), ("::1", False), ("0.0.0.0", False),
+        ("8.8.8.8", True),
+        ("2001:4860:4860::8888", True),
+        ("10.0.0.1", False),
+        ("100.64.0.1", False),
+        ("224.0.0.1", False),
+        ("ff02::1", False),
+        ("fe80::1%eth0", False),
+        ("::ffff:10.0.0.1", False),
+        ("::ffff:127.0.0.1", False),
+        ("2002:7f00:1::1", False),
+        ("2002:0a00:0001::", False),
+        ("::1", False),
+        ("0.0.0.0", False),
     ],
-)  # fmt: skip
+)
 def test_an_address_that_wraps_a_private_one_is_private(address: str, public: bool) -> None:
     assert is_public(address) is public
 

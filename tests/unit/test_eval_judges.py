@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 import pytest
 
+from kore.data.task import TaskImage
 from kore.errors import DataError, MissingArtefact, ProviderError, UsageError
 from kore.evaluation.judge import JudgeRequest, RecordedJudge, make_judge
 from kore.evaluation.judge_prompts import FIELDS, load_prompts
 from kore.evaluation.suite_options import SuiteOptions
 from kore.evaluation.suites import resolve_suites
-from kore.evaluation.types import Picture
 from kore.io.jsonl import read_log
 from tests.tsv import write_all
 
@@ -37,8 +37,13 @@ class Server(BaseHTTPRequestHandler):
         reply = Server.replies[min(len(Server.asked), len(Server.replies)) - 1]
         status = reply if isinstance(reply, int) else 200
         message = {"role": "assistant", "content": reply}
-        body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m",
-                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}  # fmt: skip
+        body = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "m",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        }
         data = json.dumps(body if status == 200 else {"error": {"message": "no"}}).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
@@ -96,8 +101,9 @@ def test_a_reply_is_on_record_before_the_next_one_comes(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         judge.ask(_many(4))
     assert [(line["sample"], line["reply"]) for line in read_log(tmp_path / "r.jsonl")] == [
-        ("s2", "C"), ("s0", "A"),
-    ]  # fmt: skip
+        ("s2", "C"),
+        ("s0", "A"),
+    ]
 
 
 def test_a_server_that_fails_in_the_middle_costs_no_reply_that_came(server: str, tmp_path: Path) -> None:
@@ -118,7 +124,7 @@ def test_what_stays_unreadable_or_is_refused_is_counted_not_guessed(server: str,
     assert judge.ask([_request(tries=2)]).counts() == {"asked": 1, "failed": 0, "unparsed": 1}
     Server.asked.clear()
     Server.replies[:] = [400]
-    refused = judge.ask([_request("s2", pictures=(Picture("x", PNG),))])
+    refused = judge.ask([_request("s2", images=(TaskImage("x", PNG),))])
     assert refused.failed == {"s2"} and refused.counts() == {"asked": 1, "failed": 1, "unparsed": 0}
     content = Server.asked[0]["messages"][0]["content"]
     assert content[1]["image_url"]["url"].startswith("data:image/png;base64,")
@@ -189,7 +195,7 @@ def test_judge_prompts_can_be_replaced_and_their_hash_changes(tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["MIA-Bench", "MMDU"])
 def test_without_a_judge_a_judged_benchmark_is_not_scored_and_says_so(tmp_path: Path, name: str) -> None:
     suite = resolve_suites([name], SuiteOptions(data=write_all(tmp_path)))[0]
-    scored = suite.score({task.id: ["x"] * len(task.asks) for task in suite.tasks()})
+    scored = suite.score({task.id: ["x"] * len(task.turns) for task in suite.tasks()})
     assert scored.headline is None and "needs a judge" in scored.notes[0]
     assert {v.outcome for v in scored.samples} == {"not scored"}
 
@@ -198,7 +204,7 @@ def test_a_judged_benchmark_counts_what_the_judge_did(server: str, tmp_path: Pat
     Server.replies[:] = ["{'Overall Score': 7, 'Richness': 3}"]
     judge = make_judge("openai:m", base_url=server, record=tmp_path / "judge")
     suite = resolve_suites(["MMDU"], SuiteOptions(data=write_all(tmp_path), judge=judge))[0]
-    scored = suite.score({task.id: ["x"] * len(task.asks) for task in suite.tasks()})
+    scored = suite.score({task.id: ["x"] * len(task.turns) for task in suite.tasks()})
     assert scored.headline == pytest.approx(70) and scored.metrics["all.Creativity"] == 0
     assert scored.counts["judge_failed"] == 0 and scored.counts["judge_asked"] == scored.counts["turns"]
     assert suite.facts["judge"]["name"] == "openai:m"

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kore.data.benchmark_prompts import PromptForm, task_of
+from kore.data.benchmark_tsv import read_rows
+from kore.data.benchmarks import ALL, NAMES, find
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.evaluation.benchmark_suite import load_benchmark, load_own, narrow
-from kore.evaluation.benchmarks import ALL, NAMES, find
-from kore.evaluation.prompt_formats import task_of
-from kore.evaluation.rows import read_rows
 from kore.evaluation.suite_options import SuiteOptions
 from kore.evaluation.suites import resolve_suites
 from tests.tsv import picture, write_all, write_tsv
@@ -41,8 +41,8 @@ def test_shared_pictures_lists_and_paths_are_resolved(tmp_path: Path) -> None:
     )
     rows = read_rows(path)
     assert [r.index for r in rows] == ["1", "2", "3"]
-    assert rows[1].pictures == rows[0].pictures and len(rows[2].pictures) == 2
-    assert rows[2].names == ("3_0.png", "3_1.png") and rows[0].pictures[0].startswith(b"\x89PNG")
+    assert rows[1].images == rows[0].images and len(rows[2].images) == 2
+    assert rows[2].image_names == ("3_0.png", "3_1.png") and rows[0].images[0].startswith(b"\x89PNG")
 
 
 def test_options_that_pandas_reads_as_empty_are_no_options_in_benchmarks_but_are_in_own_files(
@@ -61,8 +61,9 @@ def test_options_that_pandas_reads_as_empty_are_no_options_in_benchmarks_but_are
         ({"image": "['x" + "y" * 80 + "]"}, 2, "not a list"),
         ({"index": ""}, 2, "index is empty"),
         ({"question": ""}, 2, "question is empty"),
-        ({"answer": "E"}, 2, "none of the options"),
-        ({"image": base64.b64encode(b"").decode()}, None, "no row with a picture"),
+        ({"answer": " "}, 2, "answer is empty"),
+        ({"answer": "E"}, 2, "not one of the options"),
+        ({"image": base64.b64encode(b"").decode()}, None, "no row with an image"),
     ],
 )
 def test_a_defect_names_file_and_line(
@@ -115,17 +116,17 @@ def test_a_truncated_picture_names_the_sample_when_it_is_opened(tmp_path: Path) 
 
 def test_prompts_have_the_protocols_form(tmp_path: Path) -> None:
     row = read_rows(write_tsv(tmp_path / "t.tsv", [{**ROW, "hint": "Look."}]))[0]
-    default = task_of(row, "mcq").asks[0].text
+    default = task_of(row, "mcq").turns[0].text
     assert default == (
         "<image>\nHint: Look.\nQuestion: What?\nOptions:\nA. cat\nB. dog\n"
         "Please select the correct answer from the options above. \n"
     )
-    llava = task_of(row, "mcq", style="llava").asks[0].text
+    llava = task_of(row, "mcq", PromptForm(style="llava")).turns[0].text
     assert llava.startswith("<image>\nLook.\nWhat?\nA. cat\nB. dog\n")
     assert llava.endswith("\nAnswer with the option's letter from the given choices directly.")
-    assert task_of(row, "pope").asks[0].text == "<image>\nWhat?"
-    assert task_of(row, "vqa").asks[0].text.endswith("\nAnswer the question using a single word or phrase.")
-    native = task_of(row, "pope", protocol="llava-native").asks[0].text
+    assert task_of(row, "pope").turns[0].text == "<image>\nWhat?"
+    assert task_of(row, "vqa").turns[0].text.endswith("\nAnswer the question using a single word or phrase.")
+    native = task_of(row, "pope", PromptForm("llava-native")).turns[0].text
     assert native == "<image>\nWhat?\nAnswer the question using a single word or phrase."
 
 
@@ -136,11 +137,11 @@ def test_pictures_stand_where_the_text_names_them(tmp_path: Path) -> None:
         "image": repr([picture(1), picture(2)]),
     }
     loaded = read_rows(write_tsv(tmp_path / "t.tsv", [row]))[0]
-    ask = task_of(loaded, "mmmu").asks[0]
+    ask = task_of(loaded, "mmmu").turns[0]
     assert ask.text.startswith("Question: See <image> then <image> and <image >?")
-    assert [p.path for p in ask.pictures] == ["1_1.png", "1_0.png"]
+    assert [p.path for p in ask.images] == ["1_1.png", "1_0.png"]
     wrong = read_rows(write_tsv(tmp_path / "w.tsv", [{**row, "question": "<image 3>"}]))[0]
-    with pytest.raises(DataError, match="of 2 pictures"):
+    with pytest.raises(DataError, match="of 2 images"):
         task_of(wrong, "mmmu")
 
 
@@ -149,8 +150,8 @@ def test_a_dialogue_takes_its_pictures_in_order(tmp_path: Path) -> None:
     row = {"index": "1", "question": repr(asked), "answer": repr(["a", "b", "c"])}
     row["image"] = repr([picture(i) for i in range(3)])
     task = task_of(read_rows(write_tsv(tmp_path / "t.tsv", [row]))[0], "mmdu")
-    assert [len(a.pictures) for a in task.asks] == [2, 1, 0]
-    assert task.asks[0].text == "<image> and <image>"
+    assert [len(a.images) for a in task.turns] == [2, 1, 0]
+    assert task.turns[0].text == "<image> and <image>"
 
 
 def test_all_twelve_are_read_and_narrowed(tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_unknown_and_missing_suites_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean POPE"):
         resolve_suites(["POP"], SuiteOptions(data=tmp_path))
     with pytest.raises(UsageError, match="llava-native has no"):
-        load_benchmark("MMDU", SuiteOptions(data=write_all(tmp_path), protocol="llava-native"))
+        load_benchmark("MMDU", SuiteOptions(data=write_all(tmp_path), form=PromptForm("llava-native")))
 
 
 _COLUMNS = ("index", "question", "answer", "A", "B", "image", "category", "choices", "split")
@@ -183,7 +184,7 @@ _CELL = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x
     rows=st.lists(st.fixed_dictionaries(dict.fromkeys(_COLUMNS, _CELL)), max_size=5),
     kind=st.sampled_from([b.name for b in ALL]),
     said=st.lists(_CELL, min_size=1, max_size=3),
-)  # fmt: skip
+)
 def test_any_cells_and_predictions_give_a_result_or_one_error(
     tmp_path: Path, rows: list[dict[str, str]], kind: str, said: list[str]
 ) -> None:

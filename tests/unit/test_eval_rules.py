@@ -6,13 +6,13 @@ import time
 
 import pytest
 
+from kore.data.benchmark_tsv import Row
 from kore.evaluation.math_eval import NoValue, equal, latex_value, plain_value
 from kore.evaluation.option_matching import infer
-from kore.evaluation.rows import Row
 from kore.evaluation.scorers.choice import native_letter
 from kore.evaluation.scorers.judged import rating, ratings
 from kore.evaluation.scorers.mathematics import extract
-from kore.evaluation.scorers.scorer_context import Sheet
+from kore.evaluation.scorers.scorer_context import ScorerContext
 from kore.evaluation.scorers.yesno import extract as yes_or_no
 from kore.evaluation.scorers.yesno import mme, native_mme, native_pope, pope
 
@@ -79,9 +79,9 @@ def test_llavas_own_rules() -> None:
     assert [native_letter(t, row) for t in said] == ["B", "B", "B", None, None]
 
 
-def _sheet(name: str, rows: list[dict[str, str]], said: list[str]) -> Sheet:
+def _sheet(name: str, rows: list[dict[str, str]], said: list[str]) -> ScorerContext:
     made = [Row(str(i), i + 2, {"question": "?", **cells}) for i, cells in enumerate(rows)]
-    return Sheet(name, made, {row.index: [text] for row, text in zip(made, said, strict=True)})
+    return ScorerContext(name, made, {row.index: [text] for row, text in zip(made, said, strict=True)})
 
 
 def test_always_yes_gives_mme_500_and_200() -> None:

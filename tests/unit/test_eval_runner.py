@@ -13,13 +13,13 @@ import pytest
 
 from kore import distributed
 from kore.config.resolve import ModelSection
+from kore.data.task import Task, TaskImage, UserTurn
 from kore.distributed import World
 from kore.errors import DataError
 from kore.evaluation.agreement import load_agreement
 from kore.evaluation.predictions import Key, Predictions
 from kore.evaluation.questions import load_questions
 from kore.evaluation.runner import evaluate
-from kore.evaluation.types import Ask, Picture, Task
 from kore.models.generate import Engine, Prompt
 from kore.models.load import Backbone, load
 
@@ -61,7 +61,7 @@ def test_a_stopped_evaluation_goes_on_and_asks_nothing_twice(tmp_path: Path) -> 
         _run(Parrot(fail_after=5), path, out)
     second = Parrot()
     result = _run(second, path, out)
-    assert len(second.asked) == 5 and (result.asked, result.kept) == (5, 5)
+    assert len(second.asked) == 5 and (result.generated, result.reused) == (5, 5)
     third = Parrot()
     assert _run(third, path, out).scored["q"].samples == result.scored["q"].samples
     assert not third.asked
@@ -140,7 +140,7 @@ def test_a_dialogue_is_asked_turn_by_turn_with_the_models_own_replies(tmp_path: 
         name, role, facts = "d", "retention", {}
 
         def tasks(self) -> Any:
-            return iter([Task("a", (Ask("one"), Ask("three"))), Task("b", (Ask("x"),))])
+            return iter([Task("a", (UserTurn("one"), UserTurn("three"))), Task("b", (UserTurn("x"),))])
 
         def __len__(self) -> int:
             return 2
@@ -167,7 +167,7 @@ def test_a_picture_counts_by_its_content_not_its_name(tmp_path: Path) -> None:
 
     (tmp_path / "a.png").write_bytes(b"1")
     (tmp_path / "b.png").write_bytes(b"1")
-    asks = [(Ask("?", (Picture(str(tmp_path / n)),)),) for n in ("a.png", "b.png")]
+    asks = [(UserTurn("?", (TaskImage(str(tmp_path / n)),)),) for n in ("a.png", "b.png")]
     assert prompt_hash(asks[0]) == prompt_hash(asks[1])
     (tmp_path / "b.png").write_bytes(b"2")
     assert prompt_hash(asks[0]) != prompt_hash(asks[1])
@@ -202,10 +202,16 @@ def test_base_and_tuned_answer_from_one_copy_and_agreement_is_measured(
 ) -> None:
     path = tmp_path / "old.jsonl"
     rows = [
-        {"id": f"s{i}", "image": picture.name, "conversations": [
-            {"from": "human", "value": f"<image>\nWhat is {i}?"}, {"from": "gpt", "value": "x"}]}
+        {
+            "id": f"s{i}",
+            "image": picture.name,
+            "conversations": [
+                {"from": "human", "value": f"<image>\nWhat is {i}?"},
+                {"from": "gpt", "value": "x"},
+            ],
+        }
         for i in range(5)
-    ]  # fmt: skip
+    ]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     suite = load_agreement(path)
     engine = Engine(adapted, batch=4, max_new_tokens=6)

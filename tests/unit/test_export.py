@@ -19,12 +19,13 @@ from kore.adapters import export_check, merge
 from kore.adapters import lora as adapter
 from kore.adapters.export import export
 from kore.adapters.export_check import Check, refuse_bad
-from kore.adapters.lineage import read_lineage
 from kore.adapters.lora_state import WEIGHTS
 from kore.adapters.vllm import padded_rank
 from kore.config.resolve import ModelSection
 from kore.errors import DataError, UsageError
+from kore.methods.load_adapter import load_adapter
 from kore.models.families import language_linears
+from kore.models.lineage import read_lineage
 from kore.models.load import Backbone, embedded_base, load
 from tests.held import held
 
@@ -58,7 +59,7 @@ def answer(model: torch.nn.Module) -> torch.Tensor:
 
 def as_trained(base: Path, folder: Path) -> torch.Tensor:
     backbone: Backbone = load(section(base))
-    adapter.load_adapter(backbone, folder)
+    load_adapter(backbone, folder)
     return answer(backbone.model)
 
 

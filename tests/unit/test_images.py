@@ -23,9 +23,15 @@ UPRIGHT.paste("red", (0, 0, 8, 8))
 UPRIGHT.paste("blue", (8, 16, 16, 24))
 # how an image is stored that each orientation turns upright
 STORED = {
-    1: [], 2: [Image.Transpose.FLIP_LEFT_RIGHT], 3: [Image.Transpose.ROTATE_180], 4: [Image.Transpose.FLIP_TOP_BOTTOM],
-    5: [Image.Transpose.TRANSPOSE], 6: [Image.Transpose.ROTATE_90], 7: [Image.Transpose.TRANSVERSE], 8: [Image.Transpose.ROTATE_270],
-}  # fmt: skip
+    1: [],
+    2: [Image.Transpose.FLIP_LEFT_RIGHT],
+    3: [Image.Transpose.ROTATE_180],
+    4: [Image.Transpose.FLIP_TOP_BOTTOM],
+    5: [Image.Transpose.TRANSPOSE],
+    6: [Image.Transpose.ROTATE_90],
+    7: [Image.Transpose.TRANSVERSE],
+    8: [Image.Transpose.ROTATE_270],
+}
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -123,8 +129,9 @@ def swapped_primaries(profile: bytes) -> bytes:
     data = bytearray(profile)
     red, green = table[b"rXYZ"], table[b"gXYZ"]
     data[red + 4 : red + 12], data[green + 4 : green + 12] = (
-        profile[green + 4 : green + 12], profile[red + 4 : red + 12],
-    )  # fmt: skip
+        profile[green + 4 : green + 12],
+        profile[red + 4 : red + 12],
+    )
     return (
         bytes(data).replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be")).replace(b"sRGB", b"swap")
     )

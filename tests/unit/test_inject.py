@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 from kore.artifacts.events import EventTail, segments
 from kore.artifacts.run import Run, run_at
 from kore.config.resolve import resolve
-from kore.data.records import Sample, read_records
+from kore.data.read import read_records
+from kore.data.records import Sample
 from kore.errors import DataError, KoreError, MissingArtefact, UsageError
 from kore.evaluation.agreement import load_agreement
 from kore.evaluation.suites import resolve_suites
 from kore.workflows import inject
-from kore.workflows.inject import Request, plan, run_inject
+from kore.workflows.inject import Request, plan
+from kore.workflows.injection import run_inject
 from kore.workflows.injection_suites import suite_options
 from kore.workflows.retention_samples import PROTECTED, old_samples
 from kore_cli.main import app
@@ -80,8 +82,11 @@ def test_items_go_through_every_stage_and_a_second_run_does_nothing(tmp_path: Pa
     run = outcome.folder / "run"
     kinds = [event["kind"] for event in EventTail(run).read()]
     assert list(dict.fromkeys(k for k in kinds if k in ("augment", "calibrate", "step", "eval"))) == [
-        "augment", "calibrate", "step", "eval",
-    ]  # fmt: skip
+        "augment",
+        "calibrate",
+        "step",
+        "eval",
+    ]
     parts = len(segments(run))
     # an untrained model has learned nothing, and that is shown too
     assert {a["about"] for a in outcome.answers} == {"items"}
@@ -257,7 +262,7 @@ def test_old_prompts_are_of_every_source_and_the_protected_ones_where_there_are_
         ([f"{old}:6"], PROTECTED, ["Peru?"] * 6),
     ):
         flags = {"model.id": str(tiny_llava), "calibrate.samples": samples}
-        old_ = old_samples(resolve("tiny", flags).profile.calibrate, tmp_path / kept, needed=False)
+        old_ = old_samples(resolve("tiny", flags).profile, tmp_path / kept, needed=False)
         assert old_.given is None and old_.asked.name.startswith(kept)
         assert [task.text for task in load_agreement(old_.asked).prompts] == asked
 
@@ -270,14 +275,14 @@ def test_what_a_method_trains_with_is_never_asked(tmp_path: Path, tiny_llava: Pa
         for n in range(6)
     ]
     old.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    section = resolve("tiny", {"calibrate.samples": [f"{old}:{count}"]}).profile.calibrate
-    drawn = old_samples(section, tmp_path / "out", needed=True)
+    profile = resolve("tiny", {"calibrate.samples": [f"{old}:{count}"]}).profile
+    drawn = old_samples(profile, tmp_path / "out", needed=True)
     assert drawn.given is not None and not drawn.asked.name.startswith(PROTECTED)
     given, asked = ({t.text for t in load_agreement(path).prompts} for path in (drawn.given, drawn.asked))
     assert given and asked and not given & asked and given | asked <= {f"{n}?" for n in range(6)}
     before = drawn.given.read_bytes()
-    assert old_samples(section, tmp_path / "out", needed=True) == drawn
-    assert old_samples(section, tmp_path / "out", needed=True, restart=True) == drawn
+    assert old_samples(profile, tmp_path / "out", needed=True) == drawn
+    assert old_samples(profile, tmp_path / "out", needed=True, restart=True) == drawn
     assert drawn.given.read_bytes() == before
 
 
@@ -291,11 +296,11 @@ def test_a_changed_source_of_old_samples_is_drawn_again(tmp_path: Path, needed: 
         lines = [{"id": str(n), "image": "old.png", "conversations": turns} for n in range(6)]
         old.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    section = resolve("tiny", {"calibrate.samples": [f"{old}:4"]}).profile.calibrate
+    profile = resolve("tiny", {"calibrate.samples": [f"{old}:4"]}).profile
     seen = []
     for answer, shade in (("Yes", 0), ("No", 0), ("No", 99), ("Yes", 0)):
         write(answer, shade)
-        drawn = old_samples(section, tmp_path / "out", needed=needed)
+        drawn = old_samples(profile, tmp_path / "out", needed=needed)
         seen.append(drawn)
         assert answer in drawn.asked.read_text()
     assert seen[0] == seen[3] and len({found.asked for found in seen}) == 3
@@ -305,7 +310,7 @@ def test_a_benchmark_whose_images_changed_is_drawn_with_the_new_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KORE_DATA", str(tmp_path))
-    section = resolve("tiny", {"calibrate.samples": ["bench:MME:2"]}).profile.calibrate
+    profile = resolve("tiny", {"calibrate.samples": ["bench:MME:2"]}).profile
     seen = []
     for first in (0, 10):
         rows = [
@@ -313,7 +318,7 @@ def test_a_benchmark_whose_images_changed_is_drawn_with_the_new_ones(
             for n in range(4)
         ]
         write_tsv(tmp_path / "MME.tsv", rows)
-        drawn = old_samples(section, tmp_path / "out", needed=False)
+        drawn = old_samples(profile, tmp_path / "out", needed=False)
         seen.append(drawn.asked)
         shown = [Path(image).read_bytes() for s in read_records(Sample, drawn.asked) for image in s.images]
         assert shown and set(shown) <= {b64decode(row["image"]) for row in rows}

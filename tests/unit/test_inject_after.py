@@ -12,18 +12,20 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from kore.adapters.lineage import adapter_fingerprint
 from kore.adapters.lora_state import WEIGHTS
 from kore.artifacts.run import Run
 from kore.config.resolve import resolve
 from kore.errors import DataError, KoreError, MissingArtefact, UsageError
 from kore.io.files import read_json
+from kore.models.lineage import adapter_fingerprint
 from kore.nullspace.covariance import Covariance
 from kore.progress import silent
 from kore.workflows import export_run as exporting
 from kore.workflows.export_run import export_run
-from kore.workflows.inject import Request, plan, run_inject
-from kore.workflows.sequential import Batch, find_run, protect
+from kore.workflows.inject import Request, plan
+from kore.workflows.injection import run_inject
+from kore.workflows.protect import protect
+from kore.workflows.sequential import Batch, find_run
 
 CAPITALS = {"Peru": "Lima", "Kenya": "Nairobi", "Nepal": "Kathmandu"}
 

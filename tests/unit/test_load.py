@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kore.adapters.lineage import Lineage
 from kore.config.resolve import CalibrateSection, ModelSection
 from kore.data.records import Sample
 from kore.errors import DataError, MissingArtefact, UsageError
 from kore.models import load as loading
+from kore.models.lineage import Lineage
 from kore.models.load import fingerprint, load
 from kore.nullspace.calibrate import calibrate
 from kore.nullspace.combine import combine

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from kore.adapters.lora import adapter_off, load_adapter
 from kore.adapters.lora_layers import delta, lora_layers
 from kore.artifacts.events import EventWriter
 from kore.artifacts.run import Run
@@ -22,9 +21,11 @@ from kore.errors import ProfileError, UsageError
 from kore.methods import cia, ewc, moelora, olora, sefe
 from kore.methods.base import Method, Setup, require
 from kore.methods.ewc import Ewc
+from kore.methods.load_adapter import load_adapter
 from kore.methods.lwf import Lwf
 from kore.methods.olora import OLora, overlap
 from kore.methods.registry import METHODS, make_method, method_class
+from kore.models.adapter_off import adapter_off
 from kore.models.families import language_linears
 from kore.models.load import Backbone, load
 from kore.models.processing import Encoder, collate

@@ -112,9 +112,13 @@ def test_eval_has_a_row_for_retrieval_beside_the_base(
     row = {"question_id": "1", "text": "Where is Fiji?", "answer": "x"}
     questions.write_text(json.dumps(row) + "\n")
     request = Request(
-        target=str(tiny_llava), suites=[str(questions)], rag=path, base=False, out=tmp_path / "out",
-        max_new_tokens=4,
-    )  # fmt: skip
+        target=str(tiny_llava),
+        suites=[str(questions)],
+        rag=path,
+        base=False,
+        out=tmp_path / "out",
+        settings={"eval.max_new_tokens": 4},
+    )
     outcome = carry_out(request)
     assert [r["method"] for r in outcome.summary["table"]] == ["base", "rag"]
     samples = tmp_path / "out" / "samples"
@@ -142,4 +146,4 @@ def test_retrieval_is_compared_with_the_base_and_not_with_itself(
     assert (verdict.answer, verdict.prediction) == (alone, helped)
     assert result.scored["agreement"].headline == 0
     base = evaluate(engine, [suite], tmp_path / "out", label="base", adapter=False)
-    assert base.kept == 1 and base.answers["agreement"]["1"] == [alone]
+    assert base.reused == 1 and base.answers["agreement"]["1"] == [alone]

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kore.adapters.lineage import Lineage, read_lineage
 from kore.artifacts.manifest import Manifest
 from kore.config.resolve import AdapterSection, resolve
 from kore.errors import DataError, UsageError
+from kore.models.lineage import Lineage, read_lineage
 from kore.nullspace.accumulator import Accumulator
 from kore.nullspace.adapter_init import build
 from kore.nullspace.combine import combine

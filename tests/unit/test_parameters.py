@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from kore.adapters import param_count as parameters
-from kore.adapters.param_count import parse_count, table, total
+from kore.adapters.param_budget import parse_count
 from kore.config.resolve import Profile
 from kore.errors import MissingArtefact, ProfileError
+from kore.methods import param_count as parameters
+from kore.methods.param_count import table, total
 
 
 @pytest.fixture(scope="module", autouse=True)

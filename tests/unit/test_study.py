@@ -65,8 +65,10 @@ def test_the_default_study_gives_each_row_equally_many_rates_too(parts: list[str
 def test_on_other_models_the_rates_are_around_the_profiles_own() -> None:
     plan = StudyPlan(profile="llava-v1.5-7b")
     assert {m: plan.rates_of(m)[1] for m in ("lora", "kore", "full")} == {
-        "lora": 2e-4, "kore": 2e-4, "full": 2e-5,
-    }  # fmt: skip
+        "lora": 2e-4,
+        "kore": 2e-4,
+        "full": 2e-5,
+    }
 
 
 def test_rows_that_two_tables_share_are_trained_once() -> None:
@@ -360,8 +362,10 @@ def own(tiny_llava: Path, tmp_path: Path) -> StudyPlan:
         said = [{"from": "human", "value": "<image>\nIs it?"}, {"from": "gpt", "value": "Yes"}]
         for suite in ("old", "other"):
             old.append({"id": f"{suite}{i}", "image": f"{i}.png", "conversations": said, "suite": suite})
-        kept += [{"question_id": f"r{i}{k}", "image": f"{i}.png", "text": "Is it?", "answer": "Yes"}
-                 for k in range(4)]  # fmt: skip
+        kept += [
+            {"question_id": f"r{i}{k}", "image": f"{i}.png", "text": "Is it?", "answer": "Yes"}
+            for k in range(4)
+        ]
     for name, rows in (("items", items), ("samples", old), ("old", kept)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {
@@ -373,10 +377,16 @@ def own(tiny_llava: Path, tmp_path: Path) -> StudyPlan:
         "train.probe_share": 0,
     }
     return StudyPlan(
-        methods=["base", "lora", "kore"], rates={"lora": [1e-3], "kore": [1e-3, 1e-2]}, max_steps=1,
-        items=str(folder / "items.jsonl"), old=str(folder / "samples.jsonl"),
-        suites=[f"{folder / 'old.jsonl'}:retention"], settings=settings, further=0, notes="**Read** this.",
-    )  # fmt: skip
+        methods=["base", "lora", "kore"],
+        rates={"lora": [1e-3], "kore": [1e-3, 1e-2]},
+        max_steps=1,
+        items=str(folder / "items.jsonl"),
+        old=str(folder / "samples.jsonl"),
+        suites=[f"{folder / 'old.jsonl'}:retention"],
+        settings=settings,
+        further=0,
+        notes="**Read** this.",
+    )
 
 
 def test_a_study_is_shown_by_its_command_report_and_rows_in_short(tmp_path: Path) -> None:
@@ -460,8 +470,14 @@ def test_models_whose_names_differ_after_a_dot_have_rows_of_their_own(own: Study
     paths = [tmp_path / f"{name}.toml" for name in names]
     for path in paths:
         path.write_text(text)
-    plan = own.model_copy(update={"profile": str(paths[0]), "models": [str(p) for p in paths[1:]],
-                                  "methods": ["base"], "settings": settings})  # fmt: skip
+    plan = own.model_copy(
+        update={
+            "profile": str(paths[0]),
+            "models": [str(p) for p in paths[1:]],
+            "methods": ["base"],
+            "settings": settings,
+        }
+    )
     out = tmp_path / "study"
     value = run_study(plan, out)
     assert not value["missing"]
@@ -479,9 +495,14 @@ def test_models_whose_names_differ_after_a_dot_have_rows_of_their_own(own: Study
 def test_every_part_of_a_study_side_by_side_gives_what_one_after_the_other_gives(
     own: StudyPlan, tmp_path: Path
 ) -> None:
-    parts = {"parts": ["methods", "ablation", "ranks", "augmentation", "specific"], "ranks": [2],
-             "strategies": ["text-aware", "image-agnostic", "kore"], "methods": ["base", "lora", "kore", "rag"],
-             "seeds_of": {"kore": 2}, "curve_seeds": 2}  # fmt: skip
+    parts = {
+        "parts": ["methods", "ablation", "ranks", "augmentation", "specific"],
+        "ranks": [2],
+        "strategies": ["text-aware", "image-agnostic", "kore"],
+        "methods": ["base", "lora", "kore", "rag"],
+        "seeds_of": {"kore": 2},
+        "curve_seeds": 2,
+    }
     plan = own.model_copy(update=parts)
     value = run_study(plan, tmp_path / "two", jobs=2)
     assert {part: [r["label"] for r in rows] for part, rows in value["tables"].items()} == {

@@ -8,7 +8,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from kore.augment.text import is_unspaced
+from kore.data.text import is_unspaced
 
 SYNONYMS = 0.3  # share of the replaceable words that are replaced
 SWAPS = 0.1  # share of neighbouring words that change places

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from kore.augment.images.provider import Found
 from kore.augment.lexicon import STOP_WORDS
-from kore.augment.text import fold, words
+from kore.augment.text import fold
+from kore.data.text import words
 from kore.errors import MissingArtefact
 from kore.io.jsonl import read_jsonl
 

@@ -9,18 +9,15 @@ from dataclasses import dataclass
 
 from kore.augment.lexicon import MONTHS
 from kore.augment.text import (
-    clip,
     contains,
     content_words,
     fold,
-    is_unspaced,
-    length,
     names,
     negations,
-    sentences,
     word_limit,
 )
 from kore.data.records import KnowledgeItem
+from kore.data.text import clip, is_unspaced, length, sentences
 
 BLANK = "____"
 _MONTH = "|".join(m.capitalize() for m in MONTHS)

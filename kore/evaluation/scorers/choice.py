@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from kore.data.benchmark_tsv import Row, by_index, is_integer
 from kore.errors import DataError
 from kore.evaluation.judge import JudgeRequest
 from kore.evaluation.option_matching import Compat, infer
-from kore.evaluation.rows import Row, by_index, is_integer
-from kore.evaluation.scorers.scorer_context import Sheet, grouped, mean
+from kore.evaluation.scorers.scorer_context import ScorerContext, grouped, mean
 from kore.evaluation.types import Scored, Verdict
 
 _TRIES = 3
@@ -23,17 +23,19 @@ _ROLL = 1_000_000  # a rolled copy's index is its group's plus a multiple of thi
 _NATIVE_IS = re.compile(r"The answer is ([A-Z])\.")
 
 
-def requests(sheet: Sheet) -> list[JudgeRequest]:
+def requests(context: ScorerContext) -> list[JudgeRequest]:
     """Ask a judge about every answer whose letter cannot be told."""
     found = []
-    for row in _prepared(sheet):
-        said = sheet.said(row)
-        if said is None or _letter(sheet, row, said):
+    for row in _prepared(context):
+        said = context.prediction(row)
+        if said is None or _letter(context, row, said):
             continue
         options = row.options
         listed = "\n".join(f"{letter}. {text}" for letter, text in options.items())
-        text = sheet.prompts.fill("option", question=row.get("question"), options=listed, prediction=said)
-        found.append(JudgeRequest(row.index, text, partial(_is_letter, options, sheet.compat), tries=_TRIES))
+        text = context.prompts.fill("option", question=row.get("question"), options=listed, prediction=said)
+        found.append(
+            JudgeRequest(row.index, text, partial(_is_letter, options, context.compat), tries=_TRIES)
+        )
     return found
 
 
@@ -41,37 +43,37 @@ def _is_letter(options: Mapping[str, str], compat: Compat, reply: str) -> bool:
     return infer(reply, options, compat) is not None
 
 
-def circular_requests(sheet: Sheet) -> list[JudgeRequest]:
+def circular_requests(context: ScorerContext) -> list[JudgeRequest]:
     """As `requests`, but not about questions of which a copy is wrong already."""
     failed = set()
-    for row in sheet.rows:
-        said = sheet.said(row)
-        letter = None if said is None else _letter(sheet, row, said)
+    for row in context.rows:
+        said = context.prediction(row)
+        letter = None if said is None else _letter(context, row, said)
         if said is None or (letter and letter != row.get("answer")):
             failed.add(_group(row))
-    return requests(replace(sheet, rows=[row for row in sheet.rows if _group(row) not in failed]))
+    return requests(replace(context, rows=[row for row in context.rows if _group(row) not in failed]))
 
 
-def score(sheet: Sheet) -> Scored:
+def score(context: ScorerContext) -> Scored:
     """Plain multiple choice: the inferred letter is the key; what cannot be inferred is wrong."""
-    rows = _prepared(sheet)
-    verdicts = [_verdict(sheet, row) for row in rows]
-    return _report(sheet, rows, verdicts)
+    rows = _prepared(context)
+    verdicts = [_verdict(context, row) for row in rows]
+    return _report(context, rows, verdicts)
 
 
-def mmmu(sheet: Sheet) -> Scored:
+def mmmu(context: ScorerContext) -> Scored:
     """MMMU: open questions become two options, the key and all other answers; headline: validation."""
-    return score(replace(sheet, rows=[_opened(row) for row in sheet.rows]))
+    return score(replace(context, rows=[_opened(row) for row in context.rows]))
 
 
-def mmmu_requests(sheet: Sheet) -> list[JudgeRequest]:
+def mmmu_requests(context: ScorerContext) -> list[JudgeRequest]:
     """As `requests`, with open questions as `mmmu` reads them."""
-    return requests(replace(sheet, rows=[_opened(row) for row in sheet.rows]))
+    return requests(replace(context, rows=[_opened(row) for row in context.rows]))
 
 
-def circular(sheet: Sheet) -> Scored:
+def circular(context: ScorerContext) -> Scored:
     """MMBench: a question counts only if every rolled copy of it is answered right."""
-    rows = _prepared(sheet)
+    rows = _prepared(context)
     groups: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         if not is_integer(row.index) or not is_integer(row.get("g_index", "0")):
@@ -84,28 +86,28 @@ def circular(sheet: Sheet) -> Scored:
         group = _group(row)
         if int(row.index) != group:
             continue
-        copies = [_verdict(sheet, copy) for copy in groups[group]]
+        copies = [_verdict(context, copy) for copy in groups[group]]
         wrong = next((v for v in copies if v.score != 1.0), None)
         why = "all copies right" if wrong is None else f"copy {wrong.id}: {wrong.why}"
         missing = any(v.prediction is None for v in copies)
-        result = sheet.verdict(
+        result = context.verdict(
             row, row.get("answer"), float(wrong is None and not missing), why, copies=len(copies)
         )
         mains.append(row)
         results.append(replace(result, group=str(group)))
         verdicts += [replace(v, group=str(group)) for v in copies]
-    told = _report(sheet, mains, results)
+    told = _report(context, mains, results)
     counts = {**told.counts, "rows": len(verdicts), "unmatched": sum(_unmatched(v) for v in verdicts)}
     counts["missing"] = sum(v.prediction is None for v in verdicts)
     metrics = {**told.metrics, "single_pass": mean(v.score for v in verdicts)}
     notes = told.notes
-    if sheet.protocol == "llava-native":
+    if context.protocol == "llava-native":
         notes += ("scored here by option inference; the authors' figure came from the benchmark's server",)
     return replace(told, counts=counts, metrics=metrics, samples=results, notes=notes)
 
 
-def _prepared(sheet: Sheet) -> list[Row]:
-    return by_index(list(sheet.rows))
+def _prepared(context: ScorerContext) -> list[Row]:
+    return by_index(list(context.rows))
 
 
 def _group(row: Row) -> int:
@@ -124,10 +126,10 @@ def _opened(row: Row) -> Row:
     return replace(row, cells=cells)
 
 
-def _letter(sheet: Sheet, row: Row, said: str) -> str | None:
-    if sheet.protocol == "llava-native" and sheet.name.startswith("ScienceQA"):
+def _letter(context: ScorerContext, row: Row, said: str) -> str | None:
+    if context.protocol == "llava-native" and context.name.startswith("ScienceQA"):
         return native_letter(said, row)
-    return infer(said, row.options, sheet.compat)
+    return infer(said, row.options, context.compat)
 
 
 def native_letter(said: str, row: Row) -> str | None:
@@ -140,22 +142,22 @@ def native_letter(said: str, row: Row) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _verdict(sheet: Sheet, row: Row) -> Verdict:
-    said, key = sheet.said(row), row.get("answer")
+def _verdict(context: ScorerContext, row: Row) -> Verdict:
+    said, key = context.prediction(row), row.get("answer")
     if said is None:
-        return sheet.verdict(row, key, 0.0, "no prediction")
-    letter, by = _letter(sheet, row, said), "rule"
-    if letter is None and row.index in sheet.replies.readable:
-        letter, by = infer(sheet.replies.readable[row.index], row.options, sheet.compat), "judge"
+        return context.verdict(row, key, 0.0, "no prediction")
+    letter, by = _letter(context, row, said), "rule"
+    if letter is None and row.index in context.replies.readable:
+        letter, by = infer(context.replies.readable[row.index], row.options, context.compat), "judge"
     why = f"{letter} by {by}" if letter else "no option can be told from it"
-    return sheet.verdict(row, row.get("open_answer", key), float(letter == key), why, letter=letter, by=by)
+    return context.verdict(row, row.get("open_answer", key), float(letter == key), why, letter=letter, by=by)
 
 
 def _unmatched(verdict: Verdict) -> bool:
     return verdict.prediction is not None and verdict.parts.get("letter") is None
 
 
-def _report(sheet: Sheet, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Scored:
+def _report(context: ScorerContext, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Scored:
     splits: list[str | None] = [*sorted({r.cells["split"] for r in rows if "split" in r.cells})] or [None]
     metrics: dict[str, float] = {}
     for split in splits:
@@ -172,7 +174,7 @@ def _report(sheet: Sheet, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> S
         headline, name = metrics[f"{chosen}.Overall"], f"accuracy ({chosen})"
     else:
         headline, name = mean(v.score for v in verdicts), "accuracy"
-    return sheet.scored(100 * headline, name, metrics, verdicts, unmatched=sum(map(_unmatched, verdicts)))
+    return context.scored(100 * headline, name, metrics, verdicts, unmatched=sum(map(_unmatched, verdicts)))
 
 
 def _headline_split(splits: Sequence[str]) -> str | None:

@@ -7,34 +7,39 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 
+from kore.data.benchmark_tsv import Row, literal_list
 from kore.errors import DataError
 from kore.evaluation.judge import JudgeRequest
-from kore.evaluation.rows import Row, literal_list
-from kore.evaluation.scorers.scorer_context import Sheet, mean
+from kore.evaluation.scorers.scorer_context import ScorerContext, mean
 from kore.evaluation.types import Outcome, Scored, Verdict, outcome_of
 
 DIMENSIONS = (
-    "Creativity", "Richness", "Visual Perception", "Logical Coherence", "Answer Accuracy",
-    "Image Relationship Understanding", "Overall Score",
-)  # fmt: skip
+    "Creativity",
+    "Richness",
+    "Visual Perception",
+    "Logical Coherence",
+    "Answer Accuracy",
+    "Image Relationship Understanding",
+    "Overall Score",
+)
 _NO_JUDGE = "not scored: needs a judge (--judge openai:MODEL, hf:PATH or replay:FILE)"
 
 
-def _unscored(sheet: Sheet) -> Scored:
+def _unscored(context: ScorerContext) -> Scored:
     verdicts = []
-    for row in sheet.rows:
-        said = sheet.said(row)
+    for row in context.rows:
+        said = context.prediction(row)
         outcome: Outcome = "missing" if said is None else "not scored"
         why = "no prediction" if said is None else "no judge"
         verdicts.append(Verdict(row.index, row.get("question"), row.get("answer"), said, None, outcome, why))
-    return sheet.scored(None, "not scored", {}, verdicts, _NO_JUDGE)
+    return context.scored(None, "not scored", {}, verdicts, _NO_JUDGE)
 
 
-def mia_requests(sheet: Sheet) -> list[JudgeRequest]:
+def mia_requests(context: ScorerContext) -> list[JudgeRequest]:
     """One request per response, with the picture: points per part of the instruction."""
     found = []
-    for row in sheet.rows:
-        said = sheet.said(row)
+    for row in context.rows:
+        said = context.prediction(row)
         if said is None:
             continue
         parts, weights = (
@@ -50,11 +55,11 @@ def mia_requests(sheet: Sheet) -> list[JudgeRequest]:
             ", ".join(f"score of component {i}: x/{w}" for i, w in enumerate(weights, 1))
             + ", total score: z/10"
         )
-        text = sheet.prompts.fill(
+        text = context.prompts.fill(
             "instruction", question=row.get("question"), prediction=said, components=listed, grammar=grammar
         )
         readable = partial(_is_rated, component_types(row))
-        found.append(JudgeRequest(row.index, text, readable, sheet.pictures(row), tries=3))
+        found.append(JudgeRequest(row.index, text, readable, row.task_images(), tries=3))
     return found
 
 
@@ -88,51 +93,55 @@ def _share(piece: str) -> float:
     return int(over) / int(under)
 
 
-def mia(sheet: Sheet) -> Scored:
+def mia(context: ScorerContext) -> Scored:
     """Mean share of points per component kind and in total: over replies that could be read (as the
     original) and over all responses."""
-    if not sheet.judged:
-        return _unscored(sheet)
+    if not context.judged:
+        return _unscored(context)
     verdicts = []
     found: dict[str, list[float]] = defaultdict(list)
-    for row in sheet.rows:
-        reply = sheet.replies.last.get(row.index)
+    for row in context.rows:
+        reply = context.replies.last.get(row.index)
         points = rating(reply, component_types(row)) if reply is not None else None
-        if sheet.said(row) is None or points is None:
+        if context.prediction(row) is None or points is None:
             why = "the judge gave no reply" if reply is None else "the judge's reply cannot be read"
-            verdicts.append(sheet.verdict(row, "", None, why))
+            verdicts.append(context.verdict(row, "", None, why))
             continue
         for kind, share in points.items():
             found[kind].append(share)
         total = points["total_score"]
-        verdict = sheet.verdict(row, "", total, f"judged {total:.2f}", **points)
+        verdict = context.verdict(row, "", total, f"judged {total:.2f}", **points)
         verdicts.append(verdict)
     if not found:
-        return sheet.scored(
+        return context.scored(
             None, "not scored", {}, verdicts, "not scored: no reply of the judge could be read"
         )
     metrics = {
         ("total_score" if k == "total_score" else f"type.{k}"): mean(v) for k, v in sorted(found.items())
     }
-    metrics["total_score_over_all"] = sum(found["total_score"]) / len(sheet.rows)
-    return sheet.scored(
-        100 * metrics["total_score"], "total score, over parsed replies", metrics, verdicts,
-        "comparable only under the same judge and prompts", parsed=len(found["total_score"]),
-    )  # fmt: skip
+    metrics["total_score_over_all"] = sum(found["total_score"]) / len(context.rows)
+    return context.scored(
+        100 * metrics["total_score"],
+        "total score, over parsed replies",
+        metrics,
+        verdicts,
+        "comparable only under the same judge and prompts",
+        parsed=len(found["total_score"]),
+    )
 
 
-def mmdu_requests(sheet: Sheet) -> list[JudgeRequest]:
+def mmdu_requests(context: ScorerContext) -> list[JudgeRequest]:
     """One request per turn: the question, the reference answer, the model's answer."""
     found = []
     grammar = "{" + ", ".join(f"'{name}': 0" for name in DIMENSIONS) + "}"
-    for row in sheet.rows:
+    for row in context.rows:
         questions, answers = (
             literal_list(row.get("question"), row.where),
             literal_list(row.get("answer"), row.where),
         )
-        said = sheet.predictions.get(row.index, ())
+        said = context.predictions.get(row.index, ())
         for turn, (question, reference, reply) in enumerate(zip(questions, answers, said, strict=False)):
-            text = sheet.prompts.fill(
+            text = context.prompts.fill(
                 "dialogue", question=question, reference=reference, prediction=reply, grammar=grammar
             )
             found.append(
@@ -161,28 +170,28 @@ def ratings(reply: str) -> dict[str, int] | None:
     return found
 
 
-def mmdu(sheet: Sheet) -> Scored:
+def mmdu(context: ScorerContext) -> Scored:
     """Seven dimensions of 0 to 100, over all turns (unreadable ones count 0) and over readable ones; the
     headline is the overall score over all."""
-    if not sheet.judged:
-        return _unscored(sheet)
+    if not context.judged:
+        return _unscored(context)
     sums: dict[str, int] = defaultdict(int)
     read: dict[str, int] = defaultdict(int)
     turns = unread = 0
     verdicts = []
-    for row in sheet.rows:
+    for row in context.rows:
         questions = literal_list(row.get("question"), row.where)
         overall: list[float] = []
         for turn in range(len(questions)):
             turns += 1
-            reply = sheet.replies.last.get(f"{row.index}#{turn}")
+            reply = context.replies.last.get(f"{row.index}#{turn}")
             points = ratings(reply) if reply is not None else None
             unread += points is None
             for name, value in (points or {}).items():
                 sums[name] += value
                 read[name] += 1
             overall.append((points or {}).get("Overall Score", 0) / 10)
-        said = sheet.predictions.get(row.index, ())
+        said = context.predictions.get(row.index, ())
         score = mean(overall)
         why = f"overall {10 * score:.1f} of 10 over {len(overall)} turns"
         outcome: Outcome = "missing" if not said else outcome_of(score)
@@ -199,12 +208,17 @@ def mmdu(sheet: Sheet) -> Scored:
             )
         )
     if not read:
-        return sheet.scored(
+        return context.scored(
             None, "not scored", {}, verdicts, "not scored: no reply of the judge could be read"
         )
     metrics = {f"all.{name}": 10 * sums[name] / turns for name in DIMENSIONS}
     metrics |= {f"valid.{name}": 10 * sums[name] / read[name] for name in DIMENSIONS if read[name]}
-    return sheet.scored(
-        metrics["all.Overall Score"], "overall score, over all turns", metrics, verdicts,
-        "comparable only under the same judge and prompts", turns=turns, unparsed_turns=unread,
-    )  # fmt: skip
+    return context.scored(
+        metrics["all.Overall Score"],
+        "overall score, over all turns",
+        metrics,
+        verdicts,
+        "comparable only under the same judge and prompts",
+        turns=turns,
+        unparsed_turns=unread,
+    )

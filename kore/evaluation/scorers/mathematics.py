@@ -12,12 +12,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kore.data.benchmark_tsv import Row, literal_list
 from kore.errors import DataError
 from kore.evaluation.judge import JudgeRequest
 from kore.evaluation.math_eval import equal
 from kore.evaluation.option_matching import infer
-from kore.evaluation.rows import Row, literal_list
-from kore.evaluation.scorers.scorer_context import Sheet
+from kore.evaluation.scorers.scorer_context import ScorerContext
 from kore.evaluation.types import Scored, Verdict
 
 EXTRACTOR = "kore-v1"
@@ -32,8 +32,8 @@ _BRACKETED = re.compile(r"\(([A-Z])\)")
 class Reading:
     """How one benchmark reads a row: the finished answer by rule if there is one, and the final check."""
 
-    rule: Callable[[Row, str, Sheet], str | None]
-    check: Callable[[Row, str, Sheet], tuple[bool, str]]
+    rule: Callable[[Row, str, ScorerContext], str | None]
+    check: Callable[[Row, str, ScorerContext], tuple[bool, str]]
     groups: Callable[[Row], Sequence[str]]
     wanted: Callable[[Row], str]
 
@@ -45,9 +45,9 @@ def options_of(row: Row) -> dict[str, str]:
     return {chr(65 + i): text for i, text in enumerate(texts)}
 
 
-def _vista_rule(row: Row, said: str, sheet: Sheet) -> str | None:
+def _vista_rule(row: Row, said: str, context: ScorerContext) -> str | None:
     if row.get("question_type") == "multi_choice":
-        return infer(said, options_of(row), sheet.compat)
+        return infer(said, options_of(row), context.compat)
     # 0 is right too, but the original asks its judge about it: Python's zero is false
     right, value = _vista_number(row, said)
     return said if right and value != 0 else None
@@ -65,9 +65,9 @@ def _vista_number(row: Row, said: str) -> tuple[bool, float | None]:
         return False, None
 
 
-def _vista_check(row: Row, said: str, sheet: Sheet) -> tuple[bool, str]:
+def _vista_check(row: Row, said: str, context: ScorerContext) -> tuple[bool, str]:
     if row.get("question_type") == "multi_choice":
-        letter = infer(said, options_of(row), sheet.compat)
+        letter = infer(said, options_of(row), context.compat)
         return letter == row.get("answer_option"), f"option {letter}" if letter else "no option can be told"
     right, value = _vista_number(row, said)
     return right, "equal" if right else "not a number" if value is None else f"{value} is not the key"
@@ -82,58 +82,62 @@ def _skills(row: Row) -> list[str]:
     return [row.get("task"), *skills]
 
 
-def _vision_rule(row: Row, said: str, sheet: Sheet) -> str | None:
+def _vision_rule(row: Row, said: str, context: ScorerContext) -> str | None:
     options = options_of(row)
     if options:
-        return infer(said, options, sheet.compat)
+        return infer(said, options, context.compat)
     return said if said and equal(said, row.get("answer"))[0] else None
 
 
-def _vision_check(row: Row, said: str, sheet: Sheet) -> tuple[bool, str]:
+def _vision_check(row: Row, said: str, context: ScorerContext) -> tuple[bool, str]:
     options = options_of(row)
     if not options:
         return equal(said, row.get("answer"))
-    letter = infer(said, options, sheet.compat)
+    letter = infer(said, options, context.compat)
     if letter is None:
         return False, "no option can be told"
     return letter.lower() == row.get("answer").lower().strip(), f"option {letter}"
 
 
 VISTA = Reading(
-    _vista_rule, _vista_check, _skills,
+    _vista_rule,
+    _vista_check,
+    _skills,
     lambda row: "letter" if row.get("question_type") == "multi_choice" else row.get("answer_type"),
-)  # fmt: skip
+)
 VISION = Reading(
-    _vision_rule, _vision_check, lambda row: [row.get("category")],
+    _vision_rule,
+    _vision_check,
+    lambda row: [row.get("category")],
     lambda row: "letter" if options_of(row) else "free",
-)  # fmt: skip
+)
 
 
-def _reading(sheet: Sheet) -> Reading:
-    return VISTA if sheet.name.startswith("MathVista") else VISION
+def _reading(context: ScorerContext) -> Reading:
+    return VISTA if context.name.startswith("MathVista") else VISION
 
 
-def requests(sheet: Sheet) -> list[JudgeRequest]:
+def requests(context: ScorerContext) -> list[JudgeRequest]:
     """Ask a judge to copy out the final answer wherever rules do not find it."""
-    reading = _reading(sheet)
+    reading = _reading(context)
     found = []
-    for row in sheet.rows:
-        said = sheet.said(row)
-        if said is not None and reading.rule(row, said, sheet) is None:
-            text = sheet.prompts.fill("extract", question=row.get("question"), prediction=said)
+    for row in context.rows:
+        said = context.prediction(row)
+        if said is not None and reading.rule(row, said, context) is None:
+            text = context.prompts.fill("extract", question=row.get("question"), prediction=said)
             found.append(JudgeRequest(row.index, text, lambda reply: True))
     return found
 
 
-def score(sheet: Sheet) -> Scored:
+def score(context: ScorerContext) -> Scored:
     """Overall and per task and skill (MathVista) or category (MathVision): rows, finished by rule, hits,
     accuracy in percent."""
-    reading = _reading(sheet)
+    reading = _reading(context)
     verdicts: list[Verdict] = []
     lower: list[bool] = []
     tallies: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for row in sheet.rows:
-        verdict, by_rule = _verdict(sheet, row, reading)
+    for row in context.rows:
+        verdict, by_rule = _verdict(context, row, reading)
         verdicts.append(verdict)
         lower.append(by_rule and verdict.score == 1.0)
         for name in ("Overall", *reading.groups(row)):
@@ -144,40 +148,43 @@ def score(sheet: Sheet) -> Scored:
     metrics: dict[str, float] = {}
     for name, (total, fetched, hit) in tallies.items():
         metrics |= {
-            f"{name}.tot": total, f"{name}.prefetch": fetched, f"{name}.hit": hit,
-            f"{name}.prefetch_rate": 100 * fetched / total, f"{name}.acc": 100 * hit / total,
-        }  # fmt: skip
+            f"{name}.tot": total,
+            f"{name}.prefetch": fetched,
+            f"{name}.hit": hit,
+            f"{name}.prefetch_rate": 100 * fetched / total,
+            f"{name}.acc": 100 * hit / total,
+        }
     metrics["prefetch_only"] = 100 * sum(lower) / len(lower) if lower else 0.0
-    headline = metrics["Overall.acc"] if sheet.rows else None
+    headline = metrics["Overall.acc"] if context.rows else None
     unmatched = sum(v.parts.get("by") == "nothing" for v in verdicts)
-    if sheet.judged:
-        return sheet.scored(headline, "accuracy, judged", metrics, verdicts, unmatched=unmatched)
+    if context.judged:
+        return context.scored(headline, "accuracy, judged", metrics, verdicts, unmatched=unmatched)
     metrics["extracted"] = metrics["Overall.acc"]
     note = f"no judge: final answers read by extractor {EXTRACTOR}; rules alone give prefetch_only"
-    return sheet.scored(headline, "accuracy, extracted", metrics, verdicts, note, unmatched=unmatched)
+    return context.scored(headline, "accuracy, extracted", metrics, verdicts, note, unmatched=unmatched)
 
 
-def _verdict(sheet: Sheet, row: Row, reading: Reading) -> tuple[Verdict, bool]:
-    said = sheet.said(row)
+def _verdict(context: ScorerContext, row: Row, reading: Reading) -> tuple[Verdict, bool]:
+    said = context.prediction(row)
     key = (
         row.get("answer_option") or row.get("answer")
         if reading.wanted(row) == "letter"
         else row.get("answer")
     )
     if said is None:
-        return sheet.verdict(row, key, 0.0, "no prediction"), False
-    finished = reading.rule(row, said, sheet)
+        return context.verdict(row, key, 0.0, "no prediction"), False
+    finished = reading.rule(row, said, context)
     if finished is not None:
-        right, why = reading.check(row, finished, sheet)
-        return sheet.verdict(row, key, float(right), f"{why} (rule)", by="rule", read=finished), True
-    if sheet.judged:
-        found, by = sheet.replies.last.get(row.index), "judge"
+        right, why = reading.check(row, finished, context)
+        return context.verdict(row, key, float(right), f"{why} (rule)", by="rule", read=finished), True
+    if context.judged:
+        found, by = context.replies.last.get(row.index), "judge"
     else:
         found, by = extract(said, reading.wanted(row)), "extractor"
     if not found:
-        return sheet.verdict(row, key, 0.0, "no final answer can be told", by="nothing"), False
-    right, why = reading.check(row, found, sheet)
-    return sheet.verdict(row, key, float(right), f"{why} ({by})", by=by, read=found), False
+        return context.verdict(row, key, 0.0, "no final answer can be told", by="nothing"), False
+    right, why = reading.check(row, found, context)
+    return context.verdict(row, key, float(right), f"{why} ({by})", by=by, read=found), False
 
 
 def extract(said: str, wanted: str) -> str | None:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kore.data.benchmark_tsv import Row
 from kore.evaluation.judge import JudgeRequest, Replies
 from kore.evaluation.judge_prompts import JudgePrompts
 from kore.evaluation.option_matching import Compat
-from kore.evaluation.rows import Row
-from kore.evaluation.types import Picture, Scored, Verdict, outcome_of
+from kore.evaluation.types import Scored, Verdict, outcome_of
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ScorerContext:
     """A benchmark's rows with a model's predictions.
 
     Attributes:
@@ -33,14 +33,14 @@ class Sheet:
     replies: Replies = field(default_factory=Replies)
     prompts: JudgePrompts = field(default_factory=JudgePrompts)
 
-    def said(self, row: Row) -> str | None:
+    def prediction(self, row: Row) -> str | None:
         """The model's (first) answer to a row."""
         turns = self.predictions.get(row.index)
         return turns[0] if turns else None
 
     def verdict(self, row: Row, answer: str, score: float | None, why: str, **parts: Any) -> Verdict:
         """A row's verdict; a missing prediction scores 0."""
-        said = self.said(row)
+        said = self.prediction(row)
         if said is None:
             return Verdict(
                 row.index, row.get("question"), answer, None, 0.0, "missing", "no prediction", parts
@@ -67,19 +67,20 @@ class Sheet:
             **counts,
         }
         return Scored(
-            self.name, "retention", headline, headline_name, metrics, told, verdicts, notes,
+            self.name,
+            "retention",
+            headline,
+            headline_name,
+            metrics,
+            told,
+            verdicts,
+            notes,
             dimension=self.dimension,
-        )  # fmt: skip
-
-    def pictures(self, row: Row) -> tuple[Picture, ...]:
-        """A row's pictures, for a judge that sees them."""
-        if row.pictures:
-            return tuple(Picture(n, d) for n, d in zip(row.names, row.pictures, strict=True))
-        return tuple(Picture(n) for n in row.names)
+        )
 
 
-Score = Callable[[Sheet], Scored]
-Requests = Callable[[Sheet], list[JudgeRequest]]
+Score = Callable[[ScorerContext], Scored]
+Requests = Callable[[ScorerContext], list[JudgeRequest]]
 
 
 def mean(values: Iterable[float | None]) -> float:

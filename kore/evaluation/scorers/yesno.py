@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from kore.data.benchmark_tsv import Row
 from kore.errors import DataError
 from kore.evaluation.judge import JudgeRequest
-from kore.evaluation.rows import Row
-from kore.evaluation.scorers.scorer_context import Sheet, grouped, mean
+from kore.evaluation.scorers.scorer_context import ScorerContext, grouped, mean
 from kore.evaluation.text_normalize import vqa_punctuation
 from kore.evaluation.types import Scored, Verdict
 
 UNKNOWN = "Unknown"
 PERCEPTION = (
-    "OCR", "artwork", "celebrity", "color", "count", "existence", "landmark", "position", "posters", "scene",
-)  # fmt: skip
+    "OCR",
+    "artwork",
+    "celebrity",
+    "color",
+    "count",
+    "existence",
+    "landmark",
+    "position",
+    "posters",
+    "scene",
+)
 REASONING = ("code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation")
 MME_FULL = 2800  # 14 categories of 200 points
 
@@ -41,35 +50,35 @@ def native_pope(text: str) -> str:
     return "No" if {"No", "no", "not"} & set(words) else "Yes"
 
 
-def requests(sheet: Sheet) -> list[JudgeRequest]:
+def requests(context: ScorerContext) -> list[JudgeRequest]:
     """Ask a judge about every answer that is neither."""
     found = []
-    for row in sheet.rows:
-        said = sheet.said(row)
-        if said is not None and _by_rule(sheet, said) == UNKNOWN:
-            text = sheet.prompts.fill("yes_no", question=row.get("question"), prediction=said)
+    for row in context.rows:
+        said = context.prediction(row)
+        if said is not None and _by_rule(context, said) == UNKNOWN:
+            text = context.prompts.fill("yes_no", question=row.get("question"), prediction=said)
             found.append(JudgeRequest(row.index, text, lambda reply: extract(reply) != UNKNOWN))
     return found
 
 
-def _by_rule(sheet: Sheet, said: str) -> str:
-    if sheet.protocol == "llava-native" and sheet.name == "MME":
+def _by_rule(context: ScorerContext, said: str) -> str:
+    if context.protocol == "llava-native" and context.name == "MME":
         return native_mme(said)
-    if sheet.protocol == "llava-native" and sheet.name == "POPE":
+    if context.protocol == "llava-native" and context.name == "POPE":
         return native_pope(said)
     return extract(said)
 
 
-def _verdicts(sheet: Sheet, *, any_case: bool = False) -> list[Verdict]:
+def _verdicts(context: ScorerContext, *, any_case: bool = False) -> list[Verdict]:
     found = []
-    for row in sheet.rows:
-        said = sheet.said(row)
-        word = UNKNOWN if said is None else _by_rule(sheet, said)
-        if word == UNKNOWN and row.index in sheet.replies.readable:
-            word = extract(sheet.replies.readable[row.index])
+    for row in context.rows:
+        said = context.prediction(row)
+        word = UNKNOWN if said is None else _by_rule(context, said)
+        if word == UNKNOWN and row.index in context.replies.readable:
+            word = extract(context.replies.readable[row.index])
         key = row.get("answer")
         right = word == (key.capitalize() if any_case else key)
-        found.append(sheet.verdict(row, key, float(right), f"read as {word}", extracted=word))
+        found.append(context.verdict(row, key, float(right), f"read as {word}", extracted=word))
     return found
 
 
@@ -77,12 +86,12 @@ def _unknown(verdicts: Sequence[Verdict]) -> int:
     return sum(v.parts.get("extracted") == UNKNOWN for v in verdicts if v.prediction is not None)
 
 
-def mme(sheet: Sheet) -> Scored:
+def mme(context: ScorerContext) -> Scored:
     """MME: per category accuracy + accuracy over pictures (both questions right), 0 to 200; sums over
     perception (2000) and reasoning (800); the headline is their sum on a scale of 100."""
-    verdicts = _verdicts(sheet)
+    verdicts = _verdicts(context)
     pictures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row, verdict in zip(sheet.rows, verdicts, strict=True):
+    for row, verdict in zip(context.rows, verdicts, strict=True):
         pictures[row.get("category")][row.get("image_path") or row.index].append(verdict.score or 0.0)
     scores: dict[str, float] = {}
     unpaired = 0
@@ -100,17 +109,22 @@ def mme(sheet: Sheet) -> Scored:
     metrics |= {f"category.{c}": s for c, s in sorted(scores.items())}
     absent = sorted({*PERCEPTION, *REASONING} - scores.keys())
     notes = (f"no row of {', '.join(absent)}: counted 0",) if absent else ()
-    return sheet.scored(
-        metrics["normalised"], "(perception + reasoning) / 28", metrics, verdicts, *notes,
-        unknown=_unknown(verdicts), unpaired=unpaired,
-    )  # fmt: skip
+    return context.scored(
+        metrics["normalised"],
+        "(perception + reasoning) / 28",
+        metrics,
+        verdicts,
+        *notes,
+        unknown=_unknown(verdicts),
+        unpaired=unpaired,
+    )
 
 
-def pope(sheet: Sheet) -> Scored:
+def pope(context: ScorerContext) -> Scored:
     """POPE: F1 of Yes over rows exploded by category; Unknown counts as No for F1, as wrong for accuracy."""
-    verdicts = _verdicts(sheet)
+    verdicts = _verdicts(context)
     exploded: list[tuple[str | None, Verdict]] = []
-    for row, verdict in zip(sheet.rows, verdicts, strict=True):
+    for row, verdict in zip(context.rows, verdicts, strict=True):
         for category in row.cells["category"].split(",") if "category" in row.cells else [None]:
             exploded.append((category, verdict))
     metrics = _f1("Overall", [v for _, v in exploded])
@@ -118,9 +132,9 @@ def pope(sheet: Sheet) -> Scored:
     for name in names:
         metrics |= _f1(name, [v for c, v in exploded if c == name])
     headline, figure = metrics["Overall.f1"], "F1"
-    if sheet.protocol == "llava-native" and names:
+    if context.protocol == "llava-native" and names:
         headline, figure = mean(metrics[f"{name}.f1"] for name in names), "F1, mean of the categories"
-    return sheet.scored(
+    return context.scored(
         headline, figure, metrics, verdicts, unknown=_unknown(verdicts), exploded=len(exploded)
     )
 
@@ -141,15 +155,15 @@ def _f1(name: str, verdicts: Sequence[Verdict]) -> dict[str, float]:
     }
 
 
-def hallusion(sheet: Sheet) -> Scored:
+def hallusion(context: ScorerContext) -> Scored:
     """HallusionBench: accuracy by question (a), by figure (f) and by question pair (q); all three and
     their mean, overall and by both levels of category."""
-    keys = [_parts(row) for row in sheet.rows]
-    verdicts = _verdicts(sheet)
+    keys = [_parts(row) for row in context.rows]
+    verdicts = _verdicts(context)
     metrics: dict[str, float] = {}
     chosen: dict[str, list[int]] = {"Overall": list(range(len(verdicts)))}
     for column in ("category", "l2-category"):
-        for i, row in enumerate(sheet.rows):
+        for i, row in enumerate(context.rows):
             if column in row.cells:
                 chosen.setdefault(f"{column}.{row.cells[column]}", []).append(i)
     for name, indices in chosen.items():
@@ -157,14 +171,14 @@ def hallusion(sheet: Sheet) -> Scored:
         questions: dict[tuple[str, str, str], bool] = {}
         for i in indices:
             (group, figure, question), right = keys[i], verdicts[i].score == 1.0
-            area = sheet.rows[i].get("l2-category")
+            area = context.rows[i].get("l2-category")
             figures[(area, group, figure)] = figures.get((area, group, figure), True) and right
             questions[(area, group, question)] = questions.get((area, group, question), True) and right
         metrics[f"{name}.aAcc"] = 100 * mean(verdicts[i].score for i in indices)
         metrics[f"{name}.fAcc"] = 100 * mean(map(float, figures.values()))
         metrics[f"{name}.qAcc"] = 100 * mean(map(float, questions.values()))
     metrics["mean"] = mean(metrics[f"Overall.{k}"] for k in ("aAcc", "fAcc", "qAcc"))
-    return sheet.scored(
+    return context.scored(
         metrics["mean"], "mean of aAcc, fAcc, qAcc", metrics, verdicts, unknown=_unknown(verdicts)
     )
 
@@ -176,11 +190,11 @@ def _parts(row: Row) -> tuple[str, str, str]:
     return parts[3], parts[4], parts[5]
 
 
-def plain(sheet: Sheet) -> Scored:
+def plain(context: ScorerContext) -> Scored:
     """Anyone's own yes/no file: accuracy, overall and by category."""
-    verdicts = _verdicts(sheet, any_case=True)
+    verdicts = _verdicts(context, any_case=True)
     values = [v.score or 0.0 for v in verdicts]
     metrics = {"Overall": 100 * mean(values)}
     for column in ("category", "l2-category"):
-        metrics |= {f"{column}.{k}": 100 * mean(v) for k, v in grouped(sheet.rows, values, column).items()}
-    return sheet.scored(metrics["Overall"], "accuracy", metrics, verdicts, unknown=_unknown(verdicts))
+        metrics |= {f"{column}.{k}": 100 * mean(v) for k, v in grouped(context.rows, values, column).items()}
+    return context.scored(metrics["Overall"], "accuracy", metrics, verdicts, unknown=_unknown(verdicts))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.errors import DataError, MissingArtefact
-from kore.models.families import LinearRow, family_of, linear_rows, model_class
+from kore.models.families import family_of, model_class
+from kore.models.linear_table import LinearRow, linear_rows
 from kore.models.load_errors import reason
 
 if TYPE_CHECKING:

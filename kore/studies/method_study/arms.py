@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kore.config.resolve import name_of, resolve
-from kore.data.records import KnowledgeItem, read_records
+from kore.data.read import read_records
+from kore.data.records import KnowledgeItem
 from kore.errors import UsageError
 from kore.io.jsonl import write_jsonl
 from kore.progress import Progress
@@ -66,9 +67,12 @@ class Arm:
 def arms(plan: StudyPlan, benches: Mapping[str, Bench]) -> list[Arm]:
     """Every row that is trained, table by table; a row that two tables share is trained once."""
     parts = {
-        "methods": _methods, "ablation": _ablation, "ranks": _ranks,
-        "augmentation": _augmentation, "specific": _specific,
-    }  # fmt: skip
+        "methods": _methods,
+        "ablation": _ablation,
+        "ranks": _ranks,
+        "augmentation": _augmentation,
+        "specific": _specific,
+    }
     main = benches[plan.profile]
     found = [arm for part, make in parts.items() if part in plan.parts for arm in make(plan, main)]
     for profile in plan.models:
@@ -111,18 +115,31 @@ def _ablation(plan: StudyPlan, bench: Bench) -> list[Arm]:
 
 def _ranks(plan: StudyPlan, bench: Bench) -> list[Arm]:
     return [
-        _arm(plan, bench, f"kore r={rank}", "ranks", method="kore", flags=(("adapter.rank", rank),),
-             rate_of=WHOLE)
+        _arm(
+            plan,
+            bench,
+            f"kore r={rank}",
+            "ranks",
+            method="kore",
+            flags=(("adapter.rank", rank),),
+            rate_of=WHOLE,
+        )
         for rank in plan.ranks
-    ]  # fmt: skip
+    ]
 
 
 def _augmentation(plan: StudyPlan, bench: Bench) -> list[Arm]:
     return [
-        _arm(plan, bench, f"lora, {strategy}", "augmentation", method="lora",
-             samples=_grown(bench, strategy) / "samples.jsonl")
+        _arm(
+            plan,
+            bench,
+            f"lora, {strategy}",
+            "augmentation",
+            method="lora",
+            samples=_grown(bench, strategy) / "samples.jsonl",
+        )
         for strategy in plan.strategies
-    ]  # fmt: skip
+    ]
 
 
 def _grown(bench: Bench, strategy: str) -> Path:
@@ -133,10 +150,18 @@ def _specific(plan: StudyPlan, bench: Bench) -> list[Arm]:
     """A covariance of each retention suite's own old samples, beside that of all of them."""
     general = _arm(plan, bench, WHOLE, "specific", rate_of=WHOLE)
     return [general] + [
-        _arm(plan, bench, f"kore for {name}", "specific", method="kore", rate_of=WHOLE,
-             covariance=_own(bench, name) / "covariance", compared=name)
+        _arm(
+            plan,
+            bench,
+            f"kore for {name}",
+            "specific",
+            method="kore",
+            rate_of=WHOLE,
+            covariance=_own(bench, name) / "covariance",
+            compared=name,
+        )
         for name in bench.data.suites_of_old()
-    ]  # fmt: skip
+    ]
 
 
 def _own(bench: Bench, suite: str) -> Path:

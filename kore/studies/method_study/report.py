@@ -21,10 +21,19 @@ if TYPE_CHECKING:
     from kore.studies.method_study.trials import Bench
 
 TITLES = {
-    "label": "method", "params": "params", "cem": "CEM", "f1": "F1", "k_a": "K.A", "k_r": "K.R",
-    "avg": "Avg", "hars": "HARS", "area": "area", "lr": "lr", "steps": "steps",
+    "label": "method",
+    "params": "params",
+    "cem": "CEM",
+    "f1": "F1",
+    "k_a": "K.A",
+    "k_r": "K.R",
+    "avg": "Avg",
+    "hars": "HARS",
+    "area": "area",
+    "lr": "lr",
+    "steps": "steps",
     "seeds": "seeds",
-}  # fmt: skip
+}
 FOLDER = "report"
 MEANT = """K.A is the mean of CEM and F1 on the new knowledge; K.R the mean over the suites of old knowledge
 that are not marked near; Avg the mean of both; HARS the harmonic mean of what was gained and kept against the
@@ -169,11 +178,18 @@ def markdown(value: Mapping[str, Any]) -> list[str]:
     models = ", ".join(f"{profile} ({model})" for profile, model in value["models"].items())
     notes = [value["notes"].strip(), ""] if value["notes"].strip() else []
     lines = [
-        "# Study", "", *notes, f"    {value['command']}", "",
+        "# Study",
+        "",
+        *notes,
+        f"    {value['command']}",
+        "",
         f"{models}; {steps} of each training (column steps: fewer where its epochs ended first). Questions: "
         f"{asked}{counts}. Figures are per cent, of the test split; ± is the standard deviation over seeds. "
-        "Rates were chosen on the validation split at seed 0.", "", MEANT, "",
-    ]  # fmt: skip
+        "Rates were chosen on the validation split at seed 0.",
+        "",
+        MEANT,
+        "",
+    ]
     for part, rows in tables.items():
         lines += [f"## {PARTS.get(part, f'{part.capitalize()} (table 4)')}", "", *_main(rows, level)]
         if part == "methods":
@@ -194,8 +210,11 @@ def markdown(value: Mapping[str, Any]) -> list[str]:
     if value["tuning"]:
         lines += ["## Rates tried (validation split, seed 0)", "", *_tried(value["tried"], plan["further"])]
         lines += _grid(value["tuning"], {"label": "method", "lr": "lr", "k_a": "K.A", "k_r": "K.R"})
-        lines += [f"Chosen: the best K.R among rates that reach a K.A of {level:.1f}, {plan['target']:.0%} "
-                  "of the highest; the highest K.A where none does.", ""]  # fmt: skip
+        lines += [
+            f"Chosen: the best K.R among rates that reach a K.A of {level:.1f}, {plan['target']:.0%} "
+            "of the highest; the highest K.A where none does.",
+            "",
+        ]
     lines += [
         "## Loss",
         "",
@@ -239,8 +258,15 @@ def _tried(found: Mapping[str, Mapping[str, Any]], further: int) -> list[str]:
 
 def _samples(counts: Mapping[str, int]) -> list[str]:
     said = "; ".join(f"{label}: {count}" for label, count in counts.items())
-    return ["Not tuned: each row at the rate chosen for kore. Samples that each covariance is of, so that "
-            f"the general one has more to go by: {said}.", ""] if counts else []  # fmt: skip
+    return (
+        [
+            "Not tuned: each row at the rate chosen for kore. Samples that each covariance is of, so that "
+            f"the general one has more to go by: {said}.",
+            "",
+        ]
+        if counts
+        else []
+    )
 
 
 def _missing(found: Mapping[str, str]) -> list[str]:

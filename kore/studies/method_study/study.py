@@ -110,8 +110,12 @@ class Study:
         if RAG in self.plan.methods:
             self.benches[self.plan.profile].rag(TEST)
         tuned = [arm for arm in wanted if len(arm.rates) > 1]
-        trials = [(arm.bench, arm.spec(rate, 0), split) for arm in tuned for rate in arm.rates
-                  for split in (VALIDATION, TEST)]  # fmt: skip
+        trials = [
+            (arm.bench, arm.spec(rate, 0), split)
+            for arm in tuned
+            for rate in arm.rates
+            for split in (VALIDATION, TEST)
+        ]
         run_all(trials, self.jobs, self.progress)
         self._tune(wanted, make=True)
         trials = [(arm.bench, arm.spec(rate, seed), TEST) for arm in wanted for rate, seed in self._runs(arm)]

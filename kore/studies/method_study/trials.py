@@ -110,7 +110,8 @@ class Bench:
         """Retrieval's row; None where it is not kept and is not to be made."""
 
         def work() -> dict[str, Any]:
-            from kore.data.records import KnowledgeItem, read_records
+            from kore.data.read import read_records
+            from kore.data.records import KnowledgeItem
             from kore.evaluation.runner import evaluate
             from kore.methods.rag import RagEngine, Retriever
             from kore.models.load import load
@@ -121,9 +122,13 @@ class Bench:
             retriever = Retriever(load(profile.model), items)
             engine = RagEngine(retriever, batch=profile.eval.batch, max_new_tokens=longest)
             found = evaluate(
-                engine, self.suites(split), self._evals(split), label=RAG, adapter=False,
+                engine,
+                self.suites(split),
+                self._evals(split),
+                label=RAG,
+                adapter=False,
                 fingerprint=engine.fingerprint,
-            )  # fmt: skip
+            )
             return self._row(found, split)
 
         own = [hash_file(self.data.items)] if self.plan.items else []
@@ -294,7 +299,7 @@ def _types(suites_: Sequence[Suite], scored: Mapping[str, Scored]) -> dict[str, 
         found = scored[suite.name]
         if suite.role != "adaptation":
             retention[suite.name] = found.headline
-            if found.headline is not None:
+            if found.headline is not None and found.unit == "percent":
                 name = f"{suite.name} (near)" if found.near else found.dimension or suite.name
                 dimensions.setdefault(name, []).append(found.headline)
             continue

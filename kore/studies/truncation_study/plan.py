@@ -181,7 +181,7 @@ class CapturePlan:
         section = self.planned.profile.calibrate
         found = []
         for number, text in enumerate(self.request.samples):
-            source = parse_source(text, section.count)
+            source = parse_source(text, section.count, self.planned.form)
             if self.request.counts and is_number(text.rpartition(":")[2]):
                 raise UsageError(
                     f"{text} names a count of its own beside --counts", hint="name one of the two"
@@ -212,8 +212,8 @@ class CapturePlan:
             "suites": suites,
             "limit": request.limit,
             "ids": sorted(request.ids),
-            "protocol": self.planned.protocol,
-            "style": self.planned.style,
+            "protocol": self.planned.form.protocol,
+            "style": self.planned.form.style,
             "max_new_tokens": section.eval.max_new_tokens,
             "dtype": str(pick_dtype(section.model.dtype, device)).removeprefix("torch."),
             "covariances": [i.name for i in self.inputs],
@@ -285,10 +285,19 @@ def _default_out(request: CaptureRequest, model: str) -> Path:
     """A folder of its own for each distinct study, so that the same command finds it again."""
     asked = request.evaluation
     words = [
-        model, asked.profile, asked.settings, asked.suites, asked.limit, asked.split, sorted(asked.ids),
-        [d.text for d in request.drops], list(request.methods), [str(p) for p in request.covariances],
-        list(request.samples), list(request.counts),
-    ]  # fmt: skip
+        model,
+        asked.profile,
+        [f"{key}={value}" for key, value in asked.settings.items()],
+        asked.suites,
+        asked.limit,
+        asked.split,
+        sorted(asked.ids),
+        [d.text for d in request.drops],
+        list(request.methods),
+        [str(p) for p in request.covariances],
+        list(request.samples),
+        list(request.counts),
+    ]
     return home() / KIND / f"{Path(model).name}-{hash_json(words)[:8]}"
 
 

@@ -153,7 +153,7 @@ def _scored(plan: CapturePlan, engine: Engine, cell: Cell | None, progress: Prog
         adapter=False,
         fingerprint=hash_json([base, *cell.identity]) if cell else base,
         progress=report,
-        protocol=plan.planned.protocol,
+        protocol=plan.planned.form.protocol,
         notes=("subset of the samples",) if asked.limit or asked.ids else (),
     )
     score = _row(found.scored)["score"]
@@ -162,11 +162,11 @@ def _scored(plan: CapturePlan, engine: Engine, cell: Cell | None, progress: Prog
 
 
 def _row(scored: dict[str, Scored]) -> dict[str, Any]:
-    """Each suite's headline figure, and their plain mean."""
+    """Each suite's headline figure, and the plain mean of the percentages."""
     scores = {name: s.headline for name, s in scored.items()}
-    known = [score for score in scores.values() if score is not None]
+    percent = [s.headline for s in scored.values() if s.headline is not None and s.unit == "percent"]
     return {
-        "score": sum(known) / len(known) if known else None,
+        "score": sum(percent) / len(percent) if percent else None,
         "scores": scores,
         "metrics": {name: dict(s.metrics) for name, s in scored.items()},
     }

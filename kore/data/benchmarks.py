@@ -1,17 +1,16 @@
-"""The twelve retention benchmarks of the paper (5.1.2): names, files, splits, what is reported.
-
-Facts of VLMEvalKit's data files; row counts are not stated, since they are only known once a file is
-there.
-"""
+"""The twelve retention benchmarks of the paper (5.1.2): names, files and kinds, as VLMEvalKit has them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kore.data.benchmark_tsv import Row
 from kore.errors import MissingArtefact
 
-Kind = str
+OWN_KINDS = ("mcq", "yorn", "vqa")
+"""Kinds of a user's own file."""
 
 
 @dataclass(frozen=True)
@@ -22,18 +21,18 @@ class Benchmark:
         name: as VLMEvalKit names the data set; also the file's stem.
         title: the benchmark it belongs to.
         dimension: the paper's capability dimension.
-        kind: which scorer: mcq, circular, mmmu, mme, pope, hallusion, ocrvqa, vqa, mathvista,
+        kind: decides prompt and scorer: mcq, circular, mmmu, mme, pope, hallusion, ocrvqa, vqa, mathvista,
             mathvision, mia, mmdu.
         md5: of the published file.
-        address: its path below the download server of the benchmark's keepers.
-        columns: columns beyond ``index`` and ``question`` that it must have.
+        address: its path on the download server.
+        columns: required columns besides ``index`` and ``question``.
         main: the default data set of its benchmark.
     """
 
     name: str
     title: str
     dimension: str
-    kind: Kind
+    kind: str
     md5: str
     address: str
     columns: tuple[str, ...]
@@ -98,15 +97,55 @@ def find(name: str) -> Benchmark:
 
 
 def file_of(benchmark: Benchmark, data: Path) -> Path:
-    """Its file in the data folder, under its own name or the one it was published as.
+    """Its file in the data folder, under its own name or its published name.
 
     Raises:
-        MissingArtefact: neither is there.
+        MissingArtefact: neither exists.
     """
-    for name in (f"{benchmark.name}.tsv", benchmark.address.rpartition("/")[2]):
+    for name in _file_names(benchmark):
         if (data / name).is_file():
             return data / name
-    raise MissingArtefact(
-        f"no {benchmark.name}.tsv in {data}",
-        hint=f"fetch it with: kore data fetch {benchmark.name} --data-dir {data}",
+    raise _missing(f"{benchmark.name}.tsv", benchmark.name, data)
+
+
+def locate(name: str, data: Path) -> tuple[Path, Benchmark | None]:
+    """The file that ``bench:NAME`` means, and its benchmark if it is one of the twelve.
+
+    Args:
+        name: a data set, a benchmark's title, the stem of any file in `data` in any case, or the path of a
+            TSV file.
+
+    Raises:
+        MissingArtefact: no such file.
+    """
+    if known(name) and not name.endswith(".tsv"):
+        return file_of(find(name), data), find(name)
+    path = Path(name) if name.endswith(".tsv") else data / f"{name}.tsv"
+    if not path.is_file():
+        folder = path.parent
+        same = [p for p in folder.glob("*.tsv") if p.name.lower() == path.name.lower()]
+        path = min(same or folder.glob(f"{path.stem}_*.tsv"), default=path)
+    if not path.is_file():
+        raise _missing(path.name, path.stem, path.parent)
+    own = path.name.lower()
+    return path, next((b for b in ALL if own in map(str.lower, _file_names(b))), None)
+
+
+def _file_names(benchmark: Benchmark) -> tuple[str, str]:
+    return f"{benchmark.name}.tsv", benchmark.address.rpartition("/")[2]
+
+
+def _missing(file: str, name: str, data: Path) -> MissingArtefact:
+    return MissingArtefact(
+        f"no {file} in {data}", hint=f"fetch it with: kore data fetch {name} --data-dir {data}"
     )
+
+
+def kind_of(rows: Iterable[Row]) -> str:
+    """The kind of a user's own file, by its cells: options A and B, answers Yes and No, or short answers."""
+    answers = set()
+    for row in rows:
+        if {"A", "B"} <= row.options.keys():
+            return "mcq"
+        answers.add(row.get("answer").strip().lower())
+    return "yorn" if answers <= {"yes", "no"} else "vqa"

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kore.adapters.param_budget import kore_count, lora_rank, paid_rank, parse_count
 from kore.errors import ProfileError
 from kore.models.architectures import folder_of, skeleton
 from kore.models.families import Family, family_of, language_linears
@@ -51,22 +52,6 @@ def table(profile: Profile, *, ranks: Mapping[str, int] | None = None) -> list[d
     return rows
 
 
-def parse_count(text: str) -> int:
-    """Parameters of ``340M``, ``1.5B`` or a plain number.
-
-    Raises:
-        ProfileError: not a count.
-    """
-    number, unit = (text[:-1], text[-1].upper()) if text and text[-1].isalpha() else (text, "")
-    try:
-        count = int(float(number) * {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}[unit])
-    except (ValueError, KeyError, OverflowError) as error:
-        raise ProfileError(
-            f"{text!r} is no count of parameters", where="adapter.budget", hint="for example 340M"
-        ) from error
-    return count
-
-
 def total(rows: list[dict[str, Any]]) -> int:
     """Trainable parameters of a table."""
     return int(rows[-1]["trainable"])
@@ -103,31 +88,12 @@ def kore_rank(section: AdapterSection, linears: Mapping[str, nn.Linear]) -> int:
     return paid_rank(parse_count(section.budget), sum(linear.out_features for linear in linears.values()))
 
 
-def paid_rank(budget: int, outputs: int) -> int:
-    """The largest rank whose B matrices fit the budget: r * outputs <= budget.
-
-    Args:
-        outputs: sum of d_out over the adapted linears.
-
-    Raises:
-        ProfileError: not even rank 1 fits.
-    """
-    rank = budget // outputs
-    if rank < 1:
-        raise ProfileError(
-            f"{budget:,} parameters do not pay for rank 1 ({outputs:,})", where="adapter.budget"
-        )
-    return rank
-
-
 def _adapter(
     profile: Profile,
     section: AdapterSection,
     linears: Mapping[str, nn.Linear],
     ranks: Mapping[str, int] | None,
 ) -> list[dict[str, Any]]:
-    from kore.methods.param_budget import kore_count, lora_rank
-
     train = profile.train
     alone = train.method == "kore" and train.constraint and not train.thaw_a
     if ranks is None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kore.errors import ProfileError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -32,3 +34,36 @@ def lora_count(linears: Mapping[str, nn.Linear], rank: int) -> int:
 def lora_rank(linears: Mapping[str, nn.Linear], count: int) -> int:
     """The LoRA rank whose count is nearest to `count`, at least 1."""
     return max(1, round(count / lora_count(linears, 1)))
+
+
+def parse_count(text: str) -> int:
+    """Parameters of ``340M``, ``1.5B`` or a plain number.
+
+    Raises:
+        ProfileError: not a count.
+    """
+    number, unit = (text[:-1], text[-1].upper()) if text and text[-1].isalpha() else (text, "")
+    try:
+        count = int(float(number) * {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}[unit])
+    except (ValueError, KeyError, OverflowError) as error:
+        raise ProfileError(
+            f"{text!r} is no count of parameters", where="adapter.budget", hint="for example 340M"
+        ) from error
+    return count
+
+
+def paid_rank(budget: int, outputs: int) -> int:
+    """The largest rank whose B matrices fit the budget: r * outputs <= budget.
+
+    Args:
+        outputs: sum of d_out over the adapted linears.
+
+    Raises:
+        ProfileError: not even rank 1 fits.
+    """
+    rank = budget // outputs
+    if rank < 1:
+        raise ProfileError(
+            f"{budget:,} parameters do not pay for rank 1 ({outputs:,})", where="adapter.budget"
+        )
+    return rank
