@@ -137,7 +137,7 @@ class Features:
                 self[index]  # raises, naming the sample
         return found
 
-    def _each(self, dataset: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def _each(self, dataset: _Each) -> Iterator[tuple[int, Any]]:
         """The values of all samples in order, from workers where that saves time."""
         count = worker_count(self.workers, self.seconds * (len(self) - len(self.cache)))
         for index, value in enumerate(in_order(dataset, count)):

@@ -5,11 +5,10 @@ Knows nothing of covariances, profiles' files or terminals; `kore.workflows.trai
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from kore.artifacts.events import EventWriter
 from kore.data.records import Sample
 from kore.distributed import barrier, launched, on_first_rank
-from kore.errors import DataError, GateNotMet, Interrupted, UsageError
-from kore.io.files import hash_json, read_json
+from kore.errors import GateNotMet, Interrupted, UsageError
+from kore.io.files import hash_json
 from kore.methods.base import Method, Setup, require
 from kore.models.answer_loss import AnswerLoss
 from kore.progress import Progress, silent
@@ -31,6 +30,7 @@ from kore.training.hardware import tf32
 from kore.training.hf_args import NO_EFFECT, Split, arguments, check_settings, sinks_in, split
 from kore.training.master_weights import Wide, widen
 from kore.training.micro_batch import micro_batch
+from kore.training.result import TrainResult, finished, save
 from kore.training.sampler import EMPTY, draw, placed, step_count
 from kore.training.signals import Wish, listening
 
@@ -42,32 +42,6 @@ if TYPE_CHECKING:
     from kore.models.load import Backbone
     from kore.training.callback import Reporter
     from kore.training.probes import Probing
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a finished run has to say.
-
-    Attributes:
-        steps: optimiser steps.
-        loss: mean over the last 20 steps.
-        seconds: of this process; earlier parts of a resumed run not included.
-        trainable: parameters trained.
-        samples: samples in one pass, extra ones of the method included.
-        adapter: the saved result.
-        best: step, path and probe scores of the best checkpoint.
-        returned: the step of the checkpoint that was taken instead of the last one.
-    """
-
-    steps: int
-    loss: float
-    seconds: float
-    trainable: int
-    samples: int
-    adapter: Path
-    best: dict[str, Any] | None = None
-    scores: dict[str, float] = field(default_factory=dict)
-    returned: int | None = None
 
 
 def train(
@@ -110,10 +84,9 @@ def train(
     work = prepare(
         backbone, samples, settings, method, probes, factors=factors, rank=rank, old=old, identity=identity
     )
-    finished = _finished(run, work.fingerprint)
-    if finished is not None:
+    if (earlier := finished(run, work.fingerprint)) is not None:
         method.load(backbone, run.adapter)
-        return finished
+        return earlier
     work.attach()
     work.fit_micro_batch()
     if on_plan:
@@ -141,7 +114,7 @@ def train(
     told = {**dict(facts or {}), "train": work.fingerprint}
     if events:
         events.write("status", phase="saving", text="the adapter")
-    _save(method, backbone, run, told, result)
+    save(method, backbone, run, told, result)
     return result
 
 
@@ -399,43 +372,3 @@ class Work:
             raise GateNotMet(record.alarm, hint="there is no earlier checkpoint to go back to")
         weights.read(self.backbone.model, Path(record.best["path"]))
         return int(record.best["step"])
-
-
-def _finished(run: Run, fingerprint: str) -> TrainResult | None:
-    path = run.adapter / "result.json"
-    if not path.is_file():
-        return None
-    value = read_json(path)
-    if value.get("fingerprint") != fingerprint:
-        raise UsageError(
-            f"{run.adapter} holds an adapter of other settings or data",
-            hint="choose another folder with -o, or discard it with --restart",
-        )
-    return TrainResult(**{**value["result"], "adapter": run.adapter})
-
-
-def _save(method: Method, backbone: Backbone, run: Run, facts: dict[str, Any], result: TrainResult) -> None:
-    """Write ``adapter/``; a rerun finds it and its result."""
-    with weights.whole(weights.kept(backbone.model)):
-        on_first_rank(lambda: _write_adapter(method, backbone, run, facts, result))
-
-
-def _write_adapter(
-    method: Method, backbone: Backbone, run: Run, facts: dict[str, Any], result: TrainResult
-) -> None:
-    """Write it under a temporary name, then put it in place."""
-    from kore.io.files import write_json
-
-    temporary = run.folder / ".adapter.tmp"  # one name, so that what a kill left is replaced
-    shutil.rmtree(temporary, ignore_errors=True)
-    method.save(backbone.model, temporary, {"base": backbone.fingerprint, "method": method.name, **facts})
-    if backbone.earlier is not None:
-        backbone.earlier.join(temporary)
-    value = {**asdict(result), "adapter": "adapter"}
-    write_json(temporary / "result.json", {"fingerprint": facts["train"], "result": value})
-    if run.adapter.exists():
-        shutil.rmtree(run.adapter)
-    try:
-        temporary.rename(run.adapter)
-    except OSError as error:
-        raise DataError(f"cannot write {run.adapter}: {error.strerror}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import SpawnContext, SpawnProcess
 from types import ModuleType
@@ -35,7 +35,7 @@ def in_worker() -> bool:
     return get_worker_info() is not None
 
 
-def in_order(dataset: Sequence[Any], workers: int) -> Iterator[Any]:
+def in_order(dataset: Any, workers: int) -> Iterator[Any]:
     """The items of a dataset in order, computed by workers."""
     if not workers:
         for index in range(len(dataset)):
@@ -45,7 +45,7 @@ def in_order(dataset: Sequence[Any], workers: int) -> Iterator[Any]:
     from torch.utils.data import DataLoader
 
     yield from DataLoader(
-        dataset,  # type: ignore[arg-type]
+        dataset,
         batch_size=None,
         collate_fn=_same,
         num_workers=workers,
@@ -65,7 +65,7 @@ class _Process(SpawnProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
         with _no_program():
-            return SpawnProcess._Popen(process_obj)  # type: ignore[attr-defined]
+            return SpawnProcess._Popen(process_obj)
 
 
 class _Context(SpawnContext):
