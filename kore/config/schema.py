@@ -199,6 +199,8 @@ class TrainSection(Section):
     """Processes that read and process images; auto: none for small runs, else by cores."""
     cache_gib: float = Field(default=2.0, ge=0)
     """GiB of memory for processed samples; where all fit, each is processed once."""
+    disk_cache_gib: float = Field(default=0.0, ge=0)
+    """GiB of disk in the run folder for processed samples that exceed the memory; removed at the end."""
     group_by_length: bool = True
     """Batch samples of similar length."""
     gradient_checkpointing: Literal["auto"] | bool = "auto"

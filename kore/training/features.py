@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kore.errors import DataError, KoreError
 from kore.models.processing import IGNORED, collate
+from kore.training.disk_cache import DiskCache
 from kore.training.sampler import EMPTY
 from kore.training.workers import in_order, in_worker, worker_count
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from kore.models.processing import Encoder
@@ -78,7 +81,9 @@ class Features:
         self.encoder = encoder
         self.workers = workers
         self.cache = Cache(budget)
+        self.disk: DiskCache | None = None
         self.seconds = 0.0  # to encode one sample
+        self.size = 0  # bytes of one sample
         self._by_images: dict[tuple[str, ...], int] = {}  # images -> a sample that shows them
 
     def __len__(self) -> int:
@@ -87,11 +92,15 @@ class Features:
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         if (kept := self.cache.get(index)) is not None:
             return kept
+        if self.disk and (kept := self.disk.get(index)) is not None:
+            return self._keep(index, kept)
         one = self.samples[index]
         try:
             row = self.encoder.training(one.sample)
         except DataError as error:
             raise DataError(error.message, where=one.where, hint=error.hint) from error
+        if self.disk:
+            self.disk.put(index, row)
         return self._keep(index, row)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -113,6 +122,11 @@ class Features:
         self._by_images[images] = index
         self.cache.put(index, row)
         return row
+
+    def keep_on_disk(self, folder: Path, budget: int) -> None:
+        """Keep as many samples in a folder as the budget allows, where memory does not hold them all."""
+        if budget and not self.complete and self.size:
+            self.disk = DiskCache(folder, budget // self.size)
 
     @property
     def complete(self) -> bool:
@@ -154,6 +168,7 @@ class Features:
         images = {tuple(one.sample.images) for one in self.samples}
         shown = sum(_bytes(v) for row in rows for v in row.values() if v.dim() > 1) / len(rows)
         tokens = sum(_bytes(v) for row in rows for v in row.values() if v.dim() == 1) / len(rows)
+        self.size = int(shown + tokens)
         return not self.cache.dropped and shown * len(images) + tokens * len(self) <= self.cache.budget
 
 

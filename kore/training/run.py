@@ -5,6 +5,7 @@ Knows nothing of covariances, profiles' files or terminals; `kore.workflows.trai
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from kore.progress import Progress, silent
 from kore.training import checkpoint_io as weights
 from kore.training import checkpoints as checkpoint
 from kore.training.dataset import Located, check_alike, data_hash, located
+from kore.training.disk_cache import NAME as DISK_CACHE
 from kore.training.estimate import Plan, plan
 from kore.training.features import Collate, Features, Stream
 from kore.training.hardware import tf32
@@ -270,6 +272,9 @@ class Work:
         lengths = self.lengths if settings.group_by_length else None
         order = draw(len(features), self.steps, settings.batch, seed=settings.seed, lengths=lengths)
         order = placed(order, parts.batch, parts.empty)
+        on_disk = run.folder / DISK_CACHE
+        on_first_rank(partial(shutil.rmtree, on_disk, ignore_errors=True))
+        features.keep_on_disk(on_disk, int(settings.disk_cache_gib * (1 << 30)))
         stream = Stream(features, order)
         hardware = self.plan().hardware
         checkpoints = checkpoint.Checkpoints(folder)
@@ -318,6 +323,8 @@ class Work:
                     loop.train(resume_from_checkpoint=str(found[0]) if found else None)
             finally:
                 model.config.use_cache = True
+                if launched().first:  # alone: after an error the others may not come here
+                    shutil.rmtree(on_disk, ignore_errors=True)
                 if settings.zero:  # transformers would load every later model of this process sharded
                     unset_hf_deepspeed_config()
         self._stopped(reporter, wish)

@@ -125,6 +125,26 @@ def test_samples_that_fit_are_encoded_once_by_workers_and_then_need_none(
         assert all(torch.equal(alone[index][name], value) for name, value in shared[index].items())
 
 
+def test_what_is_on_disk_is_not_encoded_again(
+    tiny_llava: Path, tmp_path: Path, samples: list[Located], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+    real = Encoder.training
+
+    def training(self: Encoder, sample: Sample) -> Any:
+        encoded.append(sample.id)
+        return real(self, sample)
+
+    monkeypatch.setattr(Encoder, "training", training)
+    alone = go(tiny_llava, tmp_path / "alone", samples, workers=0)
+    without = len(encoded)
+    encoded.clear()
+    cached = go(tiny_llava, tmp_path / "disk", samples, workers=0, disk_cache_gib=1.0)
+    assert len(encoded) <= 2 * len(samples) < without  # once to measure, once to write
+    assert all(torch.equal(alone[name], value) for name, value in cached.items())
+    assert not (tmp_path / "disk" / ".features").exists()
+
+
 def test_small_work_starts_no_workers() -> None:
     assert worker_count("auto", 1.0) == 0
     assert worker_count("auto", 3600.0) >= 1
