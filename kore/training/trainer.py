@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from kore.models.answer_loss import AnswerLoss
 from kore.models.processing import IGNORED
 from kore.training import checkpoint_io as weights
 from kore.training.features import checked
-from kore.training.workers import CONTEXT
+from kore.training.workers import CONTEXT, start
 
 
 class NonFinite(DataError):
@@ -115,7 +116,9 @@ class Loop(Trainer):
         """The loader; its workers start without the program that started this process."""
         loader: Any = super().get_train_dataloader()
         if loader.num_workers:
-            getattr(loader, "base_dataloader", loader).multiprocessing_context = CONTEXT
+            base = getattr(loader, "base_dataloader", loader)
+            base.multiprocessing_context = CONTEXT
+            base.worker_init_fn = partial(start, also=base.worker_init_fn)
         return loader
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:

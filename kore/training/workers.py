@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.context import SpawnContext, SpawnProcess
 from types import ModuleType
@@ -51,8 +52,20 @@ def in_order(dataset: Any, workers: int) -> Iterator[Any]:
         num_workers=workers,
         prefetch_factor=4,
         multiprocessing_context=CONTEXT,
+        worker_init_fn=start,
         generator=torch.Generator(),  # the training's random numbers do not depend on it
     )
+
+
+def start(worker: int, also: Callable[[int], None] | None = None) -> None:
+    """Prepare a worker's process: a signal to the whole group lets the training write its checkpoint first.
+
+    The second SIGTERM ends the worker: the training's own, at its end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    if also:
+        also(worker)
 
 
 def _same(item: Any) -> Any:

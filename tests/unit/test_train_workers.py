@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -27,7 +29,8 @@ from kore.training.dataset import Located
 from kore.training.features import Cache, Features, Stream
 from kore.training.run import train
 from kore.training.trainer import Loop
-from kore.training.workers import worker_count
+from kore.training.workers import in_order, worker_count
+from tests.rows import Rows
 
 SMALL = 2e-5  # GiB: two images of the tiny model
 
@@ -143,6 +146,14 @@ def test_what_is_on_disk_is_not_encoded_again(
     assert len(encoded) <= 2 * len(samples) < without  # once to measure, once to write
     assert all(torch.equal(alone[name], value) for name, value in cached.items())
     assert not (tmp_path / "disk" / ".features").exists()
+
+
+def test_a_signal_to_the_whole_group_does_not_end_the_workers() -> None:
+    items = in_order(Rows(), 1)
+    worker = next(items)[0]
+    os.kill(worker, signal.SIGINT)
+    os.kill(worker, signal.SIGTERM)
+    assert [pid for pid, _ in items] == [worker] * (len(Rows()) - 1)
 
 
 def test_small_work_starts_no_workers() -> None:
