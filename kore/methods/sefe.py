@@ -95,10 +95,10 @@ class Sefe(Lora):
             optimiser.step()
             optimiser.zero_grad()
 
-    def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor) -> Tensor:
+    def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor | None) -> Tensor:
         assert isinstance(self.settings, SefeSettings)
         layers = lora_layers(model)
-        total = logits.new_zeros((), dtype=torch.float32)
+        total = torch.zeros((), device=inputs["labels"].device)
         for name, layer in layers.items():
             product = layer.lora_B["default"].weight.float() @ layer.lora_A["default"].weight.float()
             total = total + product.flatten()[self.chosen[name].to(product.device)].abs().mean()

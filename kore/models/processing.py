@@ -61,6 +61,11 @@ class Encoder:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: without the opened images."""
+        opened = sum(_pixels(image) for image in self._images.values())
+        return {**self.__dict__, "_images": OrderedDict(), "_room": self._room + opened}
+
     @property
     def pad_id(self) -> int:
         """The id that fills up shorter sequences."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kore.training.estimate import Plan
     from kore.training.fit import Long
     from kore.training.probes import Probing
-    from kore.training.run import TrainResult
+    from kore.training.result import TrainResult
 
 
 @dataclass(frozen=True)

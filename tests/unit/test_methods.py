@@ -179,7 +179,8 @@ def penalty_of(
     model, inputs = setup.backbone.model, batch(setup, new[:4])
 
     def penalty() -> Tensor:
-        value = method.penalty(model, inputs, model(**inputs).logits)
+        logits = model(**inputs).logits[:, :-1][inputs["labels"][:, 1:] != -100]
+        value = method.penalty(model, inputs, logits)
         assert value is not None
         return value
 

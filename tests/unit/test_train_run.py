@@ -26,7 +26,8 @@ from kore.models.load import Backbone, load
 from kore.models.processing import collate
 from kore.training import checkpoints as checkpoint
 from kore.training.probes import Probe, Probing
-from kore.training.run import TrainResult, prepare, train
+from kore.training.result import TrainResult
+from kore.training.run import prepare, train
 from kore.training.trainer import Loop, NonFinite
 
 QUICK: dict[str, Any] = {"lr": 1e-2, "epochs": 4, "batch": 4, "save_steps": 3}
