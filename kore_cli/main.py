@@ -6,6 +6,7 @@ Imports nothing heavy: torch, transformers, openai and textual are loaded by the
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import threading
@@ -87,6 +88,8 @@ def main() -> None:
     from kore_cli.output import keep_stdout_clean
 
     keep_stdout_clean()
+    if not launched().first:
+        logging.getLogger("kore").setLevel(logging.ERROR)  # rank 0 reports
     code = ended(lambda: app(standalone_mode=False))
     if code == Interrupted.exit_code or launched().size > 1:
         _leave(code)

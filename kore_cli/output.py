@@ -6,6 +6,7 @@ rich is imported on use, never at start.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import time
@@ -57,6 +58,8 @@ class Output:
     def __init__(self, *, json_mode: bool = False, quiet: bool = False) -> None:
         self.json_mode = json_mode
         self.quiet = quiet
+        if quiet:
+            logging.getLogger("kore").setLevel(logging.ERROR)
         self.human = sys.stdout.isatty() and not json_mode
         self.live = sys.stderr.isatty() and not quiet and os.environ.get("TERM") != "dumb"
 
@@ -209,7 +212,6 @@ def keep_stdout_clean() -> None:
     DeepSpeed, which transformers imports where it is installed, logs to standard output on import; a
     filter on its logger survives the handler and level that it then sets.
     """
-    import logging
     import warnings
 
     if isinstance(sys.stdout, io.TextIOWrapper):

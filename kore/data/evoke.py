@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from kore.data.forms import is_conversation
+from kore.data.objects import first_object
 from kore.data.records import IMAGE_MARK, KnowledgeItem, Sample, read_located, read_records
 from kore.data.text import clip, sentences
 from kore.errors import DataError
@@ -30,19 +31,7 @@ def detect(source: str) -> Literal["items", "evoke"]:
     """
     if source == STDIO:
         return "items"
-    path = Path(source)
-    if not path.is_file():
-        raise DataError("a folder, not a file of items" if path.is_dir() else "no such file", where=source)
-    with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        head = stream.read(1 << 16).lstrip()
-    try:
-        text = head[1:].lstrip() if head.startswith("[") else head
-        first: Any = json.JSONDecoder().raw_decode(text)[0]
-    except ValueError:
-        return "items"
-    return (
-        "evoke" if isinstance(first, dict) and ("conversations" in first or "messages" in first) else "items"
-    )
+    return "evoke" if is_conversation(first_object(source)) else "items"
 
 
 def read_items(

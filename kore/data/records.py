@@ -6,7 +6,8 @@ Records are pydantic models, frozen; unknown keys are kept under ``extra``. Know
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -18,13 +19,14 @@ from pydantic import (
     model_validator,
 )
 
+from kore.data.forms import IMAGE_KEYS, TURN_KEYS, gather_images, read_conversation
+from kore.data.forms import IMAGE_MARK as IMAGE_MARK
+from kore.data.objects import is_pipe, read_objects
 from kore.data.record_base import Record as Record
 from kore.data.record_base import as_list, as_text
+from kore.data.unread_keys import note_once, note_unread
 from kore.errors import DataError, Faults
-from kore.io.files import read_json
-from kore.io.jsonl import STDIO, read_jsonl
-
-IMAGE_MARK = "<image>"
+from kore.io.jsonl import STDIO
 
 
 class KnowledgeItem(Record):
@@ -40,6 +42,13 @@ class KnowledgeItem(Record):
     source: str | None = None
     facts: dict[str, str | list[str]] = Field(default_factory=dict)
 
+    read_keys: ClassVar[tuple[str, ...]] = (*IMAGE_KEYS, "question")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_forms(cls, value: Any) -> Any:
+        return gather_images(value) if isinstance(value, dict) else value
+
     @field_validator("id", mode="before")
     @classmethod
     def _idas_text(cls, value: Any) -> Any:
@@ -48,7 +57,9 @@ class KnowledgeItem(Record):
     @field_validator("facts", mode="before")
     @classmethod
     def _factsas_text(cls, value: Any) -> Any:
-        return {k: as_text(v) for k, v in value.items()} if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        return {k: as_text(v) for k, v in value.items() if v is not None}
 
     @field_validator("id", "title", "type")
     @classmethod
@@ -109,6 +120,7 @@ class Message(Record):
 
     from_: Literal["human", "gpt", "system"] = Field(alias="from")
     value: str
+    read_keys: ClassVar[tuple[str, ...]] = (*TURN_KEYS, *IMAGE_KEYS)
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     @model_validator(mode="before")
@@ -131,47 +143,18 @@ class Sample(Record):
     image: str | list[str] | None = None
     conversations: list[Message]
 
-    _ROLES: ClassVar[dict[str, str]] = {"user": "human", "assistant": "gpt", "system": "system"}
+    read_keys: ClassVar[tuple[str, ...]] = (
+        *(*IMAGE_KEYS, "messages", "suite", "split"),
+        *("title", "name", "entity_name", "type", "cnn_wiki_type"),  # of EVOKE's injection file
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _read_forms(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        value = dict(value)
-        if "messages" in value and "conversations" not in value:
-            messages = value.pop("messages")
-            if not isinstance(messages, list):
-                raise ValueError("messages must be a list")
-            pictures: list[Any] = []
-            value["conversations"] = [cls._from_message(m, pictures) for m in messages]
-            if "image" not in value:
-                value["image"] = value.pop("images", None) or pictures or None
-        if "id" in value:
-            value["id"] = as_text(value["id"])
-        return value
-
-    @classmethod
-    def _from_message(cls, message: Any, pictures: list[Any]) -> Any:
-        """A message of OpenAI's form as a turn; what it shows is added to `pictures`."""
-        if not isinstance(message, dict):
-            return message
-        content = message.get("content", "")
-        if isinstance(content, list):
-            content = "\n".join(cls._from_part(part, pictures) for part in content)
-        return {"from": cls._ROLES.get(str(message.get("role")), message.get("role")), "value": content}
-
-    @staticmethod
-    def _from_part(part: Any, pictures: list[Any]) -> str:
-        if not isinstance(part, dict):
-            raise ValueError("a message's content is text or a list of objects with a type")
-        if not str(part.get("type", "")).startswith("image"):
-            return str(part.get("text", ""))
-        shown = part.get("image_url") or part.get("image") or part.get("url") or part.get("path")
-        shown = shown.get("url") if isinstance(shown, dict) else shown
-        if shown:
-            pictures.append(shown)
-        return IMAGE_MARK
+        value = read_conversation(value)
+        return {**value, "id": as_text(value["id"])} if "id" in value else value
 
     @model_validator(mode="after")
     def _check_turns(self) -> Self:
@@ -201,10 +184,24 @@ class Question(Record):
     type: str = "other"
     cnn_wiki_type: str | None = None
 
+    read_keys: ClassVar[tuple[str, ...]] = (*IMAGE_KEYS, "id", "split", "item", "item_id", "category", "key")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_forms(cls, value: Any) -> Any:
+        return gather_images(value) if isinstance(value, dict) else value
+
     @field_validator("question_id", "answer", mode="before")
     @classmethod
     def _idas_text(cls, value: Any) -> Any:
         return as_text(value)
+
+    @model_validator(mode="after")
+    def _check_marks(self) -> Self:
+        marks = self.text.count(IMAGE_MARK)
+        if marks > len(self.images):
+            raise ValueError(f"text: {marks} {IMAGE_MARK} marks, more than images ({len(self.images)})")
+        return self
 
     @property
     def images(self) -> list[str]:
@@ -227,7 +224,7 @@ def read_records(
     image_root: Path | None = None,
     on_error: Callable[[DataError], None] | None = None,
 ) -> Iterator[R]:
-    """Read records from JSONL, from ``-``, or (a path ending in .json) from one JSON list.
+    """Read records from any form that `kore.data.objects.read_objects` reads.
 
     Image paths become absolute: relative ones start from `image_root`, else from the file's folder, else
     (standard input) from the working folder. `read_located` also gives the place of each record.
@@ -252,10 +249,7 @@ def read_located(
 ) -> Iterator[tuple[str, R]]:
     """As `read_records`, yielding ``(where, record)``, where being ``file:line`` or ``file[index]``."""
     name = str(source)
-    if name != STDIO and not Path(name).exists():
-        raise DataError("no such file", where=name)
-    root = image_root.absolute() if image_root else None
-    root = root or (Path.cwd() if name == STDIO else Path(name).resolve().parent)
+    root = image_root.absolute() if image_root else _folder_of(name)
     faults = Faults()
 
     def collect(error: DataError) -> None:
@@ -265,42 +259,67 @@ def read_located(
 
     take = on_error or collect
     empty = True
-    for where, value in _objects(name, take):
+    for where, value in read_objects(name, take):
         empty = False
         try:
-            record = kind.from_json(value, where)
+            record = read_record(kind, value, where)
         except DataError as error:
             take(error)
             continue
         if not faults.count:
+            _note(record, value, where)
             yield where, _anchored(record, root)
     faults.check()
     if empty:
-        raise DataError("holds no record", where=name)
+        raise DataError("file is empty", where=name)
 
 
-def _objects(name: str, on_error: Callable[[DataError], None]) -> Iterable[tuple[str, dict[str, Any]]]:
-    if name != STDIO and Path(name).suffix == ".json":
-        try:
-            values = read_json(Path(name))
-        except DataError as error:
-            error.hint = "a .json file is one JSON list; name it .jsonl if it has a record a line"
-            raise
-        if not isinstance(values, list):
-            raise DataError("expected a JSON list of records", where=name)
-        for index, value in enumerate(values):
-            where = f"{name}[{index}]"
-            if isinstance(value, dict):
-                yield where, value
-                continue
-            on_error(DataError(f"expected a JSON object, found {type(value).__name__}", where=where))
-        return
-    yield from read_jsonl(name, on_error=on_error)
+def _folder_of(name: str) -> Path:
+    """Where a source's relative image paths start."""
+    if name == STDIO or is_pipe(Path(name)):
+        return Path.cwd()
+    path = Path(name).resolve()
+    return path if path.is_dir() else path.parent
+
+
+_LINE = re.compile(r"(?::(\d+)|\[(\d+)\])$")
+
+
+def read_record(kind: type[R], value: dict[str, Any], where: str) -> R:
+    """Validate one object of a file; a sample or question without an id gets one of its file and line.
+
+    Raises:
+        DataError: naming place and field.
+    """
+    return kind.from_json(_named(kind, value, where), where)
+
+
+def _named(kind: type[Record], value: dict[str, Any], where: str) -> dict[str, Any]:
+    key = "question_id" if kind is Question else "id"
+    if kind not in (Sample, Question) or value.get(key) is not None:
+        return value
+    if kind is Question and value.get("id") is not None:
+        return {**value, key: value["id"]}
+    matched = _LINE.search(where)
+    file = Path(where[: matched.start()] if matched else where).name.partition(".")[0]
+    return {**value, key: f"{file}-{matched[1] or matched[2]}" if matched else file}
+
+
+def _note(record: Record, value: dict[str, Any], where: str) -> None:
+    """Report what of an object is not read."""
+    note_unread(record, where)
+    if isinstance(record, Sample):
+        for message in record.conversations:
+            note_unread(message, where)
+    if isinstance(record, KnowledgeItem):
+        empty = [key for key, fact in (value.get("facts") or {}).items() if fact is None]
+        if empty:
+            note_once(where, "facts", f"null facts are ignored: {', '.join(empty)}")
 
 
 def _is_file(image: str) -> bool:
-    """Whether an image is given as a path, not as an address or inline data."""
-    return "://" not in image and not image.startswith("data:")
+    """Whether an image is given as a path, not as an address."""
+    return "://" not in image
 
 
 def _anchored(record: R, root: Path) -> R:

@@ -122,15 +122,22 @@ def write_json(path: Path, value: object) -> None:
         stream.write(json_text(value, indent=2) + "\n")
 
 
-def parse_json(text: str) -> Any:
+class RepeatedKey(ValueError):
+    """A JSON object with a key that occurs twice."""
+
+
+def parse_json(text: str, *, unique: bool = False) -> Any:
     """Parse strict JSON.
+
+    Args:
+        unique: refuse a key that occurs twice in an object, of which Python keeps the last value.
 
     Raises:
         ValueError: not JSON, or what Python would take but nothing else does: NaN, Infinity, numbers
             of thousands of digits, nesting without end, halves of surrogate pairs.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique if unique else None)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if "\\u" in text and not _is_text(value):
@@ -140,6 +147,14 @@ def parse_json(text: str) -> Any:
 
 def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise RepeatedKey(f"the key {next(n for n in names if names.count(n) > 1)!r} occurs twice")
+    return value
 
 
 def _is_text(value: object) -> bool:

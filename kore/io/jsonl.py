@@ -9,10 +9,10 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from kore.errors import DataError
-from kore.io.files import atomic_write, json_text, parse_json
+from kore.io.files import RepeatedKey, atomic_write, json_text, parse_json
 
 STDIO = "-"
 
@@ -31,7 +31,7 @@ def read_jsonl(
         DataError: unreadable file, not UTF-8, a line that is not one JSON object, a torn last line.
     """
     if str(source) == STDIO:
-        yield from _lines(sys.stdin.buffer, "stdin", on_error)
+        yield from read_lines(sys.stdin.buffer, "stdin", on_error)
         return
     path = Path(source)
     try:
@@ -39,12 +39,13 @@ def read_jsonl(
     except OSError as error:
         raise DataError(f"cannot read: {error.strerror}", where=str(path)) from error
     with stream:
-        yield from _lines(stream, str(path), on_error)
+        yield from read_lines(stream, str(path), on_error)
 
 
-def _lines(
-    stream: IO[bytes], name: str, on_error: Callable[[DataError], None] | None
+def read_lines(
+    stream: Iterable[bytes], name: str, on_error: Callable[[DataError], None] | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As `read_jsonl`, from lines of bytes that `name` names."""
     for number, raw in enumerate(stream, start=1):
         where = f"{name}:{number}"
         if number == 1:
@@ -52,32 +53,37 @@ def _lines(
         if not raw.strip():
             continue
         try:
-            yield where, _parse(raw, where)
+            yield where, _parse(raw, where, unique=True)
         except DataError as error:
             if on_error is None:
                 raise
             on_error(error)
 
 
-def _parse(raw: bytes, where: str) -> dict[str, Any]:
+def _parse(raw: bytes, where: str, *, unique: bool = False) -> dict[str, Any]:
     try:
-        value = parse_json(raw.decode("utf-8").rstrip("\r\n"))
+        value = parse_json(raw.decode("utf-8").rstrip("\r\n"), unique=unique)
+    except RepeatedKey as error:
+        raise DataError(str(error), where=where) from error
     except ValueError as error:
         if not raw.endswith(b"\n"):
             raise DataError(
                 "the last line is cut off", where=where, hint="the file was not written to its end"
             ) from error
-        raise DataError(_reason(error), where=where) from error
+        raise DataError(json_fault(error), where=where) from error
     if not isinstance(value, dict):
         raise DataError(f"expected a JSON object, found {type(value).__name__}", where=where)
     return value
 
 
-def _reason(error: ValueError) -> str:
+def json_fault(error: ValueError) -> str:
+    """Why a text was not read as JSON."""
     if isinstance(error, UnicodeDecodeError):
         return "not UTF-8 text"
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} (column {error.colno})"
+    if isinstance(error, RepeatedKey):
+        return str(error)
     if "integer string conversion" in str(error):
         return "not JSON: a number of thousands of digits"
     return f"not JSON: {error}"

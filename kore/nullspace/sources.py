@@ -17,7 +17,7 @@ from kore.artifacts.run import data_root
 from kore.data.benchmark_prompts import DEFAULT_FORM, PromptForm
 from kore.data.records import Sample, read_located
 from kore.demo.archive import demo_data
-from kore.errors import DataError, MissingArtefact, UsageError
+from kore.errors import DataError, Faults, MissingArtefact, UsageError
 from kore.nullspace.layer_selection import is_number
 
 T = TypeVar("T")
@@ -228,9 +228,13 @@ def _opened(records: Iterable[tuple[str, Sample]]) -> list[Sample]:
     """The samples of a file, whose pictures must all open: nobody but its owner can replace one."""
     from kore.io.images import open_image
 
-    found = []
+    opened, faults = [], Faults()
     for where, sample in records:
         for image in sample.images:
-            open_image(image, where)
-        found.append(sample)
-    return found
+            try:
+                open_image(image, where)
+            except DataError as error:
+                faults.add(error)
+        opened.append(sample)
+    faults.check()
+    return opened

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.artifacts.run import home
+from kore.data.objects import name_of
 from kore.errors import UsageError
 from kore.io.files import check_place, hash_json
-from kore.io.jsonl import STDIO
 from kore.workflows.retention_samples import rehearse_old
 from kore.workflows.sequential import Batch, batches, find_run, read_earlier
 
@@ -152,7 +152,7 @@ def plan(request: Request) -> Plan:
     earlier = check_after(request, model) if request.after else []
     for suite in earlier_suites(earlier):
         check_images(suite)
-    stem = "stdin" if request.items == STDIO else Path(request.items).stem
+    stem = name_of(Path(request.items))
     name = f"{stem}-{hash_json([item.to_json() for item in items])[:8]}"
     if request.resolved.profile.model.id == EMBEDDED:
         from kore.demo.vocabulary_check import beyond

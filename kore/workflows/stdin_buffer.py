@@ -1,4 +1,4 @@
-"""``--data FILE`` or ``-``: standard input becomes a file, because it is read more than once."""
+"""``--data FILE`` or ``-``: standard input and pipes become files, because data is read more than once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from kore.artifacts.run import home
+from kore.data.objects import is_pipe, pipe_bytes
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import atomic_write, hash_bytes
 from kore.io.jsonl import STDIO
@@ -16,7 +17,7 @@ from kore.io.jsonl import STDIO
 
 def spool(data: str | None) -> str:
     """The data as a file: standard input is written to one first, named after its content."""
-    return _data_file(data) or _piped(home() / "stdin")
+    return _data_file(data) or _piped(data, home() / "stdin")
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def spooled(data: str | None) -> Iterator[str]:
         yield path
         return
     with TemporaryDirectory(prefix="kore-") as folder:
-        yield _piped(Path(folder))
+        yield _piped(data, Path(folder))
 
 
 def _data_file(data: str | None) -> str | None:
@@ -37,16 +38,16 @@ def _data_file(data: str | None) -> str | None:
     """
     if data is None:
         raise UsageError("nothing to train on", hint="name samples with --data FILE, or - for standard input")
-    if data == STDIO:
-        return None
     path = Path(data)
-    if not path.is_file():
+    if data == STDIO or is_pipe(path):
+        return None
+    if not path.exists():
         raise MissingArtefact(f"no such file: {path}", hint="make samples with: kore augment ITEMS -o FOLDER")
     return str(path)
 
 
-def _piped(folder: Path) -> str:
-    text = sys.stdin.buffer.read()
+def _piped(data: str | None, folder: Path) -> str:
+    text = sys.stdin.buffer.read() if data in (None, STDIO) else pipe_bytes(Path(data))
     path = folder / f"{hash_bytes(text)}.jsonl"
     if not path.exists():
         with atomic_write(path, "wb") as stream:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from kore.artifacts.events import EventWriter
 from kore.artifacts.manifest import NAME, Manifest, claim, read_manifest
 from kore.artifacts.run import Run, RunState, home, leave_pointer
+from kore.data.objects import hash_source, is_pipe
 from kore.distributed import join, on_first_rank
 from kore.errors import UsageError
-from kore.io.files import hash_file
 from kore.io.jsonl import STDIO
 from kore.progress import Progress, renamed, silent
 from kore.workflows.run_events import ended
@@ -123,7 +123,9 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     )
     earlier = read_earlier(request.after, method) if request.after else None
     skipped: list[str] = []
-    samples = read_training(source, image_root=request.image_root, on_skip=skipped.append)
+    spooled = request.data is not None and Path(source) != Path(request.data)
+    image_root = request.image_root or (Path.cwd() if spooled else None)
+    samples = read_training(source, image_root=image_root, on_skip=skipped.append)
     found = [Located(*pair) for pair in read_located(Sample, request.old)] if request.old else []
     check_pictures(found)
     budget = find_token_budget(request.profile.model, section, download=request.download)
@@ -245,7 +247,7 @@ def run_folder(request: TrainRequest) -> Path:
     """
     if request.out is not None:
         return request.out
-    if request.data == STDIO:
+    if request.data == STDIO or (request.data and is_pipe(Path(request.data))):
         raise UsageError("data from standard input needs a run folder here", hint="name one with -o")
     source = spool(request.data)
     return _describe(request, read_inputs(request, source), source)[0].folder
@@ -269,7 +271,7 @@ def _describe(request: TrainRequest, inputs: Inputs, source: str) -> tuple[Run, 
         inputs.earlier.check(base)
         sums["after"] = inputs.earlier.fingerprint
     if request.old and inputs.method.traits.needs_old:
-        sums["old"] = hash_file(request.old)
+        sums["old"] = hash_source(request.old)
     chosen["method"] = {profile.train.method: inputs.method.settings.model_dump(mode="json")}
     for name in NO_EFFECT:
         chosen["train"].pop(name)
