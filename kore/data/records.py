@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -272,6 +273,18 @@ def read_located(
     faults.check()
     if empty:
         raise DataError("file is empty", where=name)
+
+
+def check_records(kind: type[Record], *sources: str | Path | None) -> None:
+    """Check every record of files that are there and can be read again, before anything heavy is loaded.
+
+    Raises:
+        DataError: all faults of the first faulty file, each with its place.
+    """
+    for source in sources:
+        path = Path(source or "")
+        if source and (path.is_file() or path.is_dir()):
+            deque(read_located(kind, path), maxlen=0)
 
 
 def _folder_of(name: str) -> Path:

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from kore.artifacts.run import data_root
 from kore.data.benchmark_prompts import DEFAULT_FORM, PromptForm
+from kore.data.objects import is_records
 from kore.data.records import Sample, read_located
 from kore.demo.archive import demo_data
 from kore.errors import DataError, Faults, MissingArtefact, UsageError
@@ -68,7 +69,7 @@ def parse_source(text: str, default: int, form: PromptForm = DEFAULT_FORM) -> So
         return Source("onevision", "onevision", count or default)
     if name.startswith("bench:") and len(name) > len("bench:"):
         return Source("bench", name.removeprefix("bench:"), count or default, form)
-    if name.endswith((".jsonl", ".json")):
+    if is_records(Path(name)):
         return Source("file", name, count or default)
     raise UsageError(
         f"samples: unknown source {text!r}",

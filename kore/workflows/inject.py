@@ -127,12 +127,14 @@ def plan(request: Request) -> Plan:
     """
     from kore.augment.inputs import read_checked
     from kore.evaluation.suites import check_images, resolve_suites
+
+    read = read_checked(request.items, image_root=request.image_root)
+    # torch is loaded once the items are known to be sound
     from kore.models.load import EMBEDDED, model_folder, reads_images
     from kore.workflows.injection_suites import earlier_suites, suite_options
     from kore.workflows.validate import check_training
 
     check_training(request.resolved.profile)
-    read = read_checked(request.items, image_root=request.image_root)
     items = [item for _, item in read]
     places = {item.id: where for where, item in read}
     for suite in resolve_suites(request.suites, suite_options(request.data_dir)):

@@ -90,6 +90,10 @@ def train(
     """
     import sys
 
+    from kore.data.records import Sample, check_records
+
+    check_records(Sample, data, old)
+    # torch is loaded once the samples are known to be sound
     from kore.api.train import train_request, train_requested
     from kore.artifacts.run import locate
     from kore.distributed import launched

@@ -26,6 +26,16 @@ def test_faults_and_unread_keys_are_reported_before_torch_is_loaded(tmp_path: Pa
         assert "torch" not in modules, command
 
 
+def test_faulty_items_and_questions_are_listed_before_torch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"id": 1, "tools": [1]}\n{"id": 1}\n[]\n')
+    path = str(tmp_path / "r.jsonl")
+    for command in (["inject", path, "-o", str(tmp_path / "out")], ["eval", "kore-tiny", "--suite", path]):
+        done, modules = loaded(tmp_path, *command)
+        assert done.returncode == 3 and "error: 3 faults" in done.stderr, done.stderr
+        assert f"{path}:1: tools: KORE trains no tool calls" in done.stderr
+        assert "torch" not in modules, command
+
+
 def test_process_substitution_is_read_like_standard_input(tmp_path: Path) -> None:
     write_items(tmp_path)
     runs = []
