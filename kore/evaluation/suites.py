@@ -138,22 +138,23 @@ def narrow(suite: Suite, choice: SuiteOptions) -> Suite:
     return bench.narrow(suite, choice) if isinstance(suite, bench.BenchSuite) else suite
 
 
-def check_images(suite: Suite) -> None:
-    """Check image files before a model is loaded.
+def check_images(suite: Suite) -> dict[str, str]:
+    """Check image files before a model is loaded; returns them, each with the place that names it.
 
     Raises:
         DataError: every missing or broken image, with the place that names it.
     """
     from kore.io.images import check_image  # rescoring stays free of Pillow
 
-    checked: set[str] = set()
+    checked: dict[str, str] = {}
     faults = Faults()
     for task in suite.tasks():
         for image in (image for turn in task.turns for image in turn.images):
             if image.data is None and image.path not in checked:
-                checked.add(image.path)
+                checked[image.path] = image.where or f"sample {task.id}"
                 try:
-                    check_image(image.path, image.where or f"sample {task.id}")
+                    check_image(image.path, checked[image.path])
                 except DataError as error:
                     faults.add(error)
     faults.check()
+    return checked

@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from kore.data.records import IMAGE_MARK, Message, Sample
 from kore.errors import DataError
 from kore.io.images import open_image
+from kore.models.image_sizes import refused
 from kore.models.special_tokens import is_text_only, missing_marks, render, tokenizer_of
 
 if TYPE_CHECKING:
@@ -146,7 +147,12 @@ class Encoder:
             )
         opened = [self._open(image, where) for image in images]
         given = {} if self.text_only else {"images": opened or None}
-        batch = self.processor(text=[text], **given, return_tensors="pt", **self._special)
+        try:
+            batch = self.processor(text=[text], **given, return_tensors="pt", **self._special)
+        except ValueError as error:
+            if not opened:
+                raise
+            raise refused(max((image.size for image in opened), key=_aspect), error, where) from error
         features: dict[str, Tensor] = dict(batch)
         length = features["input_ids"].shape[1]
         return {k: v[0] if _is_sequence(v, length) else v for k, v in features.items()}
@@ -281,6 +287,10 @@ class Encoder:
             ]
             place = last
         return expanded + text[place:], moved
+
+
+def _aspect(size: tuple[int, int]) -> float:
+    return max(size) / min(size)
 
 
 def _pixels(image: Image.Image) -> int:

@@ -5,7 +5,7 @@ Knows nothing of tokens; `kore.training.features` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,11 @@ def located(samples: Iterable[Sample], name: str = "sample") -> list[Located]:
     return [Located(f"{name}[{i}]", sample) for i, sample in enumerate(samples)]
 
 
+def images_of(samples: Iterable[Located]) -> Iterator[tuple[str, str]]:
+    """Every image of the samples, with the place of its sample."""
+    return ((image, one.where) for one in samples for image in one.sample.images)
+
+
 def check_pictures(samples: Sequence[Located]) -> None:
     """Decode every distinct picture once.
 
@@ -65,9 +70,8 @@ def check_pictures(samples: Sequence[Located]) -> None:
         DataError: every picture at fault, with file and line, in the order of the file.
     """
     first: dict[str, str] = {}
-    for one in samples:
-        for image in one.sample.images:
-            first.setdefault(image, one.where)
+    for path, place in images_of(samples):
+        first.setdefault(path, place)
 
     def fault(entry: tuple[str, str]) -> DataError | None:
         image, where = entry

@@ -130,7 +130,8 @@ def plan(request: Request) -> Plan:
 
     read = read_checked(request.items, image_root=request.image_root)
     # torch is loaded once the items are known to be sound
-    from kore.models.load import EMBEDDED, model_folder, reads_images
+    from kore.models.image_sizes import check_sizes
+    from kore.models.load import EMBEDDED, load_processor, model_folder, reads_images
     from kore.workflows.injection_suites import earlier_suites, suite_options
     from kore.workflows.validate import check_training
 
@@ -151,6 +152,9 @@ def plan(request: Request) -> Plan:
             notes.append(f"the model reads no images: those of {len(shown)} items are left out")
         items = [item.model_copy(update={"image": None}) for item in items]
         request = _without_images(request)
+    section = request.resolved.profile.model
+    shown_at = ((path, places[item.id]) for item in items for path in item.images if "://" not in path)
+    check_sizes(shown_at, lambda: load_processor(model, section))
     earlier = check_after(request, model) if request.after else []
     for suite in earlier_suites(earlier):
         check_images(suite)

@@ -97,8 +97,9 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     from kore.data.records import Sample, read_located
     from kore.methods.base import require
     from kore.methods.registry import make_method
+    from kore.models.image_sizes import check_sizes
     from kore.models.token_budget import find_token_budget
-    from kore.training.dataset import Located, check_pictures, read_training
+    from kore.training.dataset import Located, check_pictures, images_of, read_training
     from kore.training.fit import fit_all, summary
     from kore.workflows.probe_selection import find_probes, find_questions
     from kore.workflows.sequential import read_earlier
@@ -129,6 +130,8 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     found = [Located(*pair) for pair in read_located(Sample, request.old)] if request.old else []
     check_pictures(found)
     budget = find_token_budget(request.profile.model, section, download=request.download)
+    if budget:
+        check_sizes(images_of([*samples, *found]), lambda: budget.encoder.processor)
     fitted = fit_all(samples, found if method.traits.needs_old else [], budget, section.on_long)
     old = [one.sample for one in (fitted[1].samples if method.traits.needs_old else found)]
     long = [*fitted[0].long, *fitted[1].long]
