@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kore.errors import Interrupted, KoreError
 from kore.io.files import json_text
+from kore.progress import repeated
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -157,10 +158,12 @@ class Output:
 
     @contextmanager
     def progress(self, label: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-        """A progress bar on a terminal, nothing elsewhere. Yields ``advance(n=1, note="")``."""
+        """A progress bar on a terminal; elsewhere a line at least every 30 s, also while nothing advances.
+        Yields ``advance(n=1, note="")``."""
         if not self.live:
             start = time.monotonic()
-            yield lambda n=1, note="": None
+            with repeated(self.note, label, total) as advance:
+                yield advance
             self.note(f"{label}: done in {time.monotonic() - start:.0f} s")
             return
         from rich.console import Console
@@ -214,6 +217,9 @@ def keep_stdout_clean() -> None:
     """
     import warnings
 
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: nobody reads it
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         # records are UTF-8 whatever the locale; file names may hold any bytes
         encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"

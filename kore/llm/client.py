@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kore.io.http import retry_after
@@ -12,6 +14,8 @@ from kore.llm.request import Busy, Hopeless, Lasting, NoReply, Refused, Reply, R
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
+_LOG = logging.getLogger("kore.llm")
+SLOW = 2.0  # seconds until it is reported which server is waited for
 KEY = "OPENAI_API_KEY"
 MODES = ("schema", "json", "plain")
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
@@ -48,6 +52,7 @@ class Client:
         self._takes_temperature = True
         self._limits = ["max_tokens", "max_completion_tokens"]  # names of the limit yet to be refused
         self._connection: AsyncOpenAI | None = None
+        self._noted: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -68,7 +73,9 @@ class Client:
             try:
                 # posted untyped: the typed call walks through the schema and the reply again, which is half
                 # of a call's CPU time
-                answer = await self._connected().post("/chat/completions", cast_to=object, body=body)
+                answer = await self._noticed(
+                    self._connected().post("/chat/completions", cast_to=object, body=body)
+                )
             except APIStatusError as error:
                 if self._left_out(error, body):
                     continue
@@ -76,8 +83,27 @@ class Client:
             except APIConnectionError as error:
                 cause = error.__cause__ or error
                 said = self._clean(f"{type(cause).__name__}: {cause}".rstrip(": "))
+                self._note("down", f"cannot reach {self._address}: {said}; trying again")
                 raise Busy(f"cannot reach {self._address}: {said}") from None
             return self._read(answer, request)
+
+    async def _noticed(self, answer: Awaitable[Any]) -> Any:
+        """Await an answer; if the first one takes long, report which server is waited for."""
+        handle = asyncio.get_running_loop().call_later(
+            SLOW, self._note, "slow", f"waiting for {self.model} at {self._address}"
+        )
+        try:
+            answered = await answer
+        finally:
+            handle.cancel()
+        self._noted = {"slow"}  # the server is there; a new outage is reported again
+        return answered
+
+    def _note(self, kind: str, text: str) -> None:
+        """Report something about the server, once."""
+        if kind not in self._noted:
+            self._noted.add(kind)
+            _LOG.warning("%s", text)
 
     def _body(self, request: Request) -> dict[str, Any]:
         mode = MODES[self._mode]

@@ -75,7 +75,6 @@ def test_a_processor_is_loaded_only_for_unusual_sizes(data: Path, tiny_llava: Pa
 
 def test_an_image_refused_while_it_is_encoded_is_a_data_error(data: Path, tiny_qwen: Path) -> None:
     encoder = Encoder(load_processor(tiny_qwen, ModelSection(id="x")))
-    from kore.data.records import Message
 
     turn = Message.from_json({"from": "human", "value": "<image>What?"})
     with pytest.raises(DataError, match="sample x: the model's processor refuses an image of 1000 x 4"):
