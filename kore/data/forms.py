@@ -146,7 +146,7 @@ def _turn(turn: Any, inside: list[str]) -> Any:
         return turn
     refuse_media(turn)
     if not {"role", "content", *IMAGE_KEYS} & turn.keys() and not isinstance(turn.get("value"), list):
-        return turn if turn.get("from") not in _ROLES else {**turn, "from": _ROLES[turn["from"]]}
+        return {**turn, "from": _role(turn["from"])} if "from" in turn else turn
     role = turn.get("from", turn.get("from_", turn.get("role")))
     content = turn.get("value", turn.get("content", ""))
     rest = {k: v for k, v in turn.items() if k not in (*TURN_KEYS, *IMAGE_KEYS)}
@@ -157,7 +157,11 @@ def _turn(turn: Any, inside: list[str]) -> Any:
         marks = content.count(IMAGE_MARK) if isinstance(content, str) else 0
         content = f"{IMAGE_MARK}\n" * max(0, len(own) - marks) + str(content)
     inside += own
-    return {**rest, "from": _ROLES.get(str(role), role), "value": content}
+    return {**rest, "from": _role(role), "value": content}
+
+
+def _role(role: Any) -> Any:
+    return _ROLES.get(role, role) if isinstance(role, str) else role
 
 
 def _part(part: Any, inside: list[str]) -> str:

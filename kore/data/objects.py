@@ -280,8 +280,9 @@ def _parquet(stream: Any, name: str) -> Located:
             for row in batch.to_pylist():
                 yield f"{name}[{index}]", _plain(row)
                 index += 1
-    except (ArrowException, OSError) as error:
-        raise DataError(f"broken Parquet file: {str(error).splitlines()[0][:200]}", where=name) from error
+    except (ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(f"broken Parquet file: {reason}", where=name) from error
 
 
 def _plain(value: Any) -> Any:

@@ -154,15 +154,14 @@ class Client:
             quoted = self._clean(str(answer.get("error") or answer))[:_QUOTED]
             raise Busy(f"{self._address} answered without a completion: {quoted}", hint=_ADDRESS) from None
         if refusal:
-            raise Refused(self._clean(str(refusal)))
+            raise Refused(self._clean(str(refusal)) or "it gave no reason")
         if finish == "content_filter":
             raise NoReply("the reply was withheld by the server's content filter")
         if not text.strip():
             cut = ": its limit of tokens was spent before" if finish == "length" else ""
             raise NoReply(f"the reply is empty{cut}")
-        usage = answer.get("usage") or {}
-        tokens_in = int(usage.get("prompt_tokens") or request.expected[0])
-        tokens_out = int(usage.get("completion_tokens") or max(1, len(text) // 4))
+        tokens_in = _count(answer.get("usage"), "prompt_tokens") or request.expected[0]
+        tokens_out = _count(answer.get("usage"), "completion_tokens") or max(1, len(text) // 4)
         return Reply(text, tokens_in, tokens_out, "length" if finish == "length" else "stop")
 
     def _connected(self) -> AsyncOpenAI:
@@ -214,6 +213,12 @@ def _about_form(status: int, words: str) -> bool:
     return any(word in words for word in named) or (
         status != 404 and "model" not in words and "context" not in words
     )
+
+
+def _count(usage: Any, name: str) -> int:
+    """A number of tokens that a server reports; 0 where it reports none."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and 0 < value < 1 << 31 else 0
 
 
 def _text(content: Any) -> str:
