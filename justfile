@@ -49,3 +49,7 @@ ci:
 # The main job, end to end
 demo *args:
     kore demo {{args}}
+
+# Serve an export of a kore-tiny run with a real vLLM, in an environment of its own, and check it
+interop-vllm run *args:
+    python -m scripts.interop.vllm {{run}} --out docs/results/interop/vllm.txt {{args}}

@@ -38,7 +38,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from peft.tuners.lora.corda import calib_cov_distribution
 
     from kore.config.resolve import CalibrateSection, ModelSection
-    from kore.data.records import Sample, read_records
+    from kore.data.read import read_records
+    from kore.data.records import Sample
     from kore.models.families import language_linears
     from kore.models.load import load
     from kore.nullspace.batches import make_batches

@@ -64,7 +64,8 @@ def worker(arguments: argparse.Namespace) -> dict[str, Any]:
     from transformers.models.llava import modeling_llava  # noqa: F401
 
     from kore.config.resolve import CalibrateSection, ModelSection
-    from kore.data.records import Sample, read_records
+    from kore.data.read import read_records
+    from kore.data.records import Sample
     from kore.models.load import load
     from kore.models.offload import open_skeleton
     from kore.nullspace.accumulator import values_held

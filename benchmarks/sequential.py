@@ -37,7 +37,8 @@ COLOURS = {"kore": "#2563eb", "kore-old": "#93c5fd", "lora": "#f97316", "replay"
 def prepare(work: Path) -> None:
     """The countries in three batches, augmented, and the covariance of the old samples."""
     from kore.config.resolve import resolve
-    from kore.data.records import KnowledgeItem, read_records
+    from kore.data.read import read_records
+    from kore.data.records import KnowledgeItem
     from kore.progress import silent
     from kore.workflows import demo, stages
 
@@ -58,7 +59,8 @@ def tree(work: Path, number: int) -> Path:
 def train(work: Path, method: str, rate: float, number: int) -> Path:
     """Train a method on a batch, after the batches before it; the run folder."""
     from kore.config.resolve import resolve
-    from kore.data.records import Sample, read_records
+    from kore.data.read import read_records
+    from kore.data.records import Sample
     from kore.progress import silent
     from kore.workflows import demo, stages
     from kore.workflows.protect import protect

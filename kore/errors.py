@@ -43,6 +43,10 @@ class DataError(KoreError):
     exit_code = 3
 
 
+class DataWarning(UserWarning):
+    """Something in the data that is perhaps not meant, e.g. a key that no field takes."""
+
+
 class DataErrors(DataError):
     """Several faults of one input, reported together; message, place and hint are the first one's."""
 

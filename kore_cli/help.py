@@ -120,11 +120,12 @@ class LazyGroup(KoreGroup):
 
 def load(name: str) -> Command:
     """The click command of `kore_cli.commands.NAME`: a group where the module has an `app`."""
-    module = importlib.import_module(f"kore_cli.commands.{name}")
+    stem = name.replace("-", "_")
+    module = importlib.import_module(f"kore_cli.commands.{stem}")
     inner = getattr(module, "app", None)
     if inner is None:
         inner = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
-        inner.command(name, cls=KoreCommand)(getattr(module, name))
+        inner.command(name, cls=KoreCommand)(getattr(module, stem))
     else:
         inner._add_completion = False
         for info in inner.registered_commands:

@@ -6,7 +6,6 @@ Imports nothing heavy: torch, transformers, openai and textual are loaded by the
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import sys
 import threading
@@ -45,6 +44,7 @@ class Kore(LazyGroup):
         "Tools": {
             "profiles": "List, show, check and copy settings for models.",
             "data": "Check for benchmark files and download them.",
+            "check-server": "Find out whether a server applies an exported adapter.",
             "combine": "Join augmentation shards or add covariances.",
         },
     }
@@ -88,8 +88,6 @@ def main() -> None:
     from kore_cli.output import keep_stdout_clean
 
     keep_stdout_clean()
-    if not launched().first:
-        logging.getLogger("kore").setLevel(logging.ERROR)  # rank 0 reports
     code = ended(lambda: app(standalone_mode=False))
     if code == Interrupted.exit_code or launched().size > 1:
         _leave(code)

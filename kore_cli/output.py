@@ -14,9 +14,9 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from kore.errors import Interrupted, KoreError
+from kore.errors import DataWarning, Interrupted, KoreError
 from kore.io.files import json_text
 from kore.progress import repeated
 
@@ -59,8 +59,7 @@ class Output:
     def __init__(self, *, json_mode: bool = False, quiet: bool = False) -> None:
         self.json_mode = json_mode
         self.quiet = quiet
-        if quiet:
-            logging.getLogger("kore").setLevel(logging.ERROR)
+        _EngineWarnings.quiet = quiet
         self.human = sys.stdout.isatty() and not json_mode
         self.live = sys.stderr.isatty() and not quiet and os.environ.get("TERM") != "dumb"
 
@@ -233,6 +232,32 @@ def keep_stdout_clean() -> None:
     logging.getLogger("DeepSpeed").addFilter(to_stderr)
     if os.environ.get("KORE_DEBUG") != "1":
         warnings.simplefilter("ignore", FutureWarning)
+    logging.getLogger("kore").addHandler(_EngineWarnings())
+    show = warnings.showwarning
+
+    def show_data_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, DataWarning):
+            _EngineWarnings.report(str(message))
+        else:
+            show(message, category, *place, **more)
+
+    warnings.showwarning = show_data_warning
+
+
+class _EngineWarnings(logging.Handler):
+    """Prints what the engine warns of, unless the command is quiet (as all ranks but the first are)."""
+
+    quiet: ClassVar[bool] = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one warning."""
+        self.report(record.getMessage())
+
+    @classmethod
+    def report(cls, text: str) -> None:
+        """Print a warning on stderr."""
+        if not cls.quiet:
+            complain(text, word="warning")
 
 
 def fail(error: KoreError) -> None:

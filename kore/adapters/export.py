@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from kore.adapters.canary_answers import make_canaries
 from kore.adapters.export_check import Reference
 from kore.adapters.lora import read_facts
 from kore.adapters.lora_state import CONFIG, WEIGHTS, read_config, read_low_rank
 from kore.adapters.merge import merge
 from kore.adapters.model_card import write_card
 from kore.adapters.vllm import write_vllm
+from kore.artifacts.canaries import Canary, write_canaries
 from kore.artifacts.manifest import Manifest, claimed
 from kore.artifacts.model_folder import model_folder, model_name
 from kore.errors import DataError, UsageError
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kore.config.resolve import ModelSection
+    from kore.models.load import Backbone
 
 KIND = "export"
 Form = Literal["peft", "merged", "vllm"]
@@ -53,6 +56,7 @@ def export(
     section: ModelSection,
     *,
     prompts: Sequence[Prompt] = (),
+    candidates: Sequence[Prompt] = (),
     card: Mapping[str, Any] | None = None,
     dtype: str = "auto",
     restart: bool = False,
@@ -61,7 +65,8 @@ def export(
 
     Args:
         section: the base model.
-        prompts: to compare answers on; a few of KORE's own if none are given.
+        prompts: to compare logits on; a few of KORE's own if none are given.
+        candidates: prompts of which the canaries are chosen; default: `prompts`.
         card: facts for the model card: name, items, covariance, scores.
         dtype: type in which merged weights are written; auto keeps the base's.
 
@@ -91,13 +96,20 @@ def export(
             return {"out": str(out), "form": form, **read_json(out / "manifest.json")["facts"]}
         check_keys(adapter, model_folder(section.id))
         prompts = list(prompts) or [Prompt.ask(text) for text in _TEXTS]
-        reference = Reference.measure(adapter, section, prompts)
+        canaries: list[Canary] = []
+
+        def inspect(backbone: Backbone) -> None:
+            canaries.extend(make_canaries(backbone, list(candidates) or prompts, out))
+
+        reference = Reference.measure(adapter, section, prompts, inspect)
+        write_canaries(canaries, out)
         if form == "peft":
             made = _peft(adapter, out, reference)
         elif form == "merged":
             made = _merged(adapter, out, reference, dtype)
         else:
             made = write_vllm(adapter, out, reference)
+        made["canaries"] = {"count": len(canaries), "differ": sum(c.differs for c in canaries)}
         about = {"base_path": model_name(reference.path), "text_only": reference.text_only}
         write_card(out, form, {**facts, **(card or {}), **about, **made})
         manifest.finished(**made).write(out)

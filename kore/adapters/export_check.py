@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,8 +71,16 @@ class Reference:
     without: Tensor
 
     @staticmethod
-    def measure(adapter: Path, section: ModelSection, prompts: Sequence[Prompt]) -> Reference:
+    def measure(
+        adapter: Path,
+        section: ModelSection,
+        prompts: Sequence[Prompt],
+        inspect: Callable[[Backbone], None] = lambda backbone: None,
+    ) -> Reference:
         """Load base and adapter in float32 and compute their logits.
+
+        Args:
+            inspect: called with the loaded model, adapter on, before it is released.
 
         Raises:
             DataError: as `load` and `load_lora`.
@@ -83,6 +91,7 @@ class Reference:
         with_adapter = logits(backbone, prompts)
         with adapter_off(backbone.model):
             without = logits(backbone, prompts)
+        inspect(backbone)
         layer = backbone.reads.get("vision_select_layer")
         path, lineage = backbone.path, backbone.lineage
         text_only = is_text_only(backbone.processor)

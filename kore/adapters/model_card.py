@@ -29,7 +29,11 @@ processor = {reader}.from_pretrained(".")
 vllm serve {served} --enable-lora --max-lora-rank {rank} --lora-modules knowledge=./adapter
 ```
 
-`knowledge` is the model's name in requests. The folders were checked with PEFT.""",
+`knowledge` is the model's name in requests. To make sure that the server applies it:
+
+```sh
+kore check-server http://localhost:8000/v1 --adapter knowledge --export .
+```""",
 }
 
 

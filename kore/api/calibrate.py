@@ -12,7 +12,8 @@ from torch import nn
 
 from kore.api.settings import section
 from kore.config.schema import CalibrateSection
-from kore.data.records import Sample, read_records
+from kore.data.read import read_records
+from kore.data.records import Sample
 from kore.models.loaded import backbone_from
 from kore.nullspace.calibrate import Calibration
 from kore.nullspace.collect import evaluating

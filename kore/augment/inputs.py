@@ -12,7 +12,8 @@ from kore.artifacts.manifest import Manifest
 from kore.augment.images.provider import local_folder
 from kore.augment.text import fold
 from kore.config.schema import AugmentSection
-from kore.data.records import KnowledgeItem, encode, read_located
+from kore.data.read import read_located
+from kore.data.records import KnowledgeItem, encode
 from kore.errors import DataError, Faults
 from kore.io.files import hash_file, hash_folder
 from kore.io.images import open_image

@@ -81,7 +81,7 @@ def grow(
     done.
 
     Args:
-        items: with absolute picture paths (as `kore.data.records.read_records` gives them).
+        items: with absolute picture paths (as `kore.data.read.read_records` gives them).
         shard: ``(I, N)``: only every N-th item, from the I-th (1-based).
         keep_going: leave out items whose picture is missing or broken, or whose calls the teacher cannot
             take, rather than stop.

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from kore.data.forms import is_conversation
 from kore.data.objects import first_object
-from kore.data.records import IMAGE_MARK, KnowledgeItem, Sample, read_located, read_records
+from kore.data.read import read_located, read_records
+from kore.data.records import IMAGE_MARK, KnowledgeItem, Sample
 from kore.data.text import clip, sentences
 from kore.errors import DataError
 from kore.io.jsonl import STDIO

@@ -21,7 +21,7 @@ from typing import Any
 
 from kore.errors import DataError
 from kore.io.files import hash_bytes, hash_file, hash_json, parse_json
-from kore.io.jsonl import STDIO, json_fault, read_lines
+from kore.io.jsonl import STDIO, json_fault, parse_lines
 
 Located = Iterator[tuple[str, dict[str, Any]]]
 OnError = Callable[[DataError], None]
@@ -61,7 +61,7 @@ def read_objects(source: str | Path, on_error: OnError | None = None) -> Located
         yield from _json(sys.stdin.buffer, "stdin", on_error)
         return
     for path in parts_of(Path(source)):
-        if is_pipe(path):
+        if path.is_fifo():
             yield from _json(io.BytesIO(pipe_bytes(path)), str(path), on_error)
         else:
             yield from _file(path, on_error)
@@ -100,7 +100,7 @@ def hash_source(source: Path) -> str:
     """Hash of the bytes of a source's files."""
     if source.is_dir():
         return hash_json([hash_file(path) for path in parts_of(source)])
-    return hash_bytes(pipe_bytes(source)) if is_pipe(source) else hash_file(source)
+    return hash_bytes(pipe_bytes(source)) if source.is_fifo() else hash_file(source)
 
 
 def name_of(source: Path) -> str:
@@ -108,17 +108,12 @@ def name_of(source: Path) -> str:
     if str(source) == STDIO:
         return "stdin"
     bare = source.with_suffix("") if source.suffix.lower() == ".gz" else source
-    return "pipe" if is_pipe(source) else bare.stem
+    return "pipe" if source.is_fifo() else bare.stem
 
 
 def is_records(path: Path) -> bool:
     """Whether a path is meant as a file of records, by its name."""
-    return _form(path) in FORMS or path.is_dir() or is_pipe(path)
-
-
-def is_pipe(path: Path) -> bool:
-    """Whether a path can be read once only: a named pipe, or a shell's ``<(command)``."""
-    return path.exists() and not path.is_file() and not path.is_dir()
+    return _form(path) in FORMS or path.is_dir() or path.is_fifo()
 
 
 def pipe_bytes(path: Path) -> bytes:
@@ -167,7 +162,7 @@ def _file(path: Path, on_error: OnError | None) -> Located:
             else:
                 yield from _json(unpacked, name, on_error, listed=form == ".json")
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"broken gzip file: {error}", where=name) from error
+            raise DataError(f"cannot unzip: {error}", where=name) from error
 
 
 def _json(stream: Any, name: str, on_error: OnError | None, *, listed: bool = False) -> Located:
@@ -182,7 +177,7 @@ def _json(stream: Any, name: str, on_error: OnError | None, *, listed: bool = Fa
     if listed or (start.startswith(b"[") and not _is_scalar_list(start)):
         yield from _list(first + stream.read(), name, on_error, listed)
         return
-    yield from read_lines(_chained(first, stream), name, on_error)
+    yield from parse_lines(_chained(first, stream), name, on_error)
 
 
 def _chained(first: bytes, stream: Iterable[bytes]) -> Iterator[bytes]:
@@ -202,7 +197,7 @@ def _is_scalar_list(line: bytes) -> bool:
 def _list(data: bytes, name: str, on_error: OnError | None, listed: bool) -> Located:
     hint = "a .json file is one JSON list; name it .jsonl if it has a record a line" if listed else None
     try:
-        values = parse_json(data.decode("utf-8-sig"), unique=True)
+        values = parse_json(data.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise DataError(f"not JSON: {error.msg}", where=f"{name}:{error.lineno}", hint=hint) from error
     except ValueError as error:
@@ -254,7 +249,7 @@ def _row(row: dict[Any, Any], where: str) -> dict[str, Any]:
             continue
         if key in _STRUCTURED and cell.lstrip()[:1] in ("[", "{"):
             try:
-                cell = parse_json(cell, unique=True)
+                cell = parse_json(cell)
             except ValueError as error:
                 raise DataError(f"{key}: {json_fault(error)}", where=where) from error
         head, dot, rest = key.partition(".")
@@ -282,7 +277,7 @@ def _parquet(stream: Any, name: str) -> Located:
                 index += 1
     except (ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(f"broken Parquet file: {reason}", where=name) from error
+        raise DataError(f"not a Parquet file: {reason}", where=name) from error
 
 
 def _plain(value: Any) -> Any:

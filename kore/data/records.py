@@ -6,12 +6,9 @@ Records are pydantic models, frozen; unknown keys are kept under ``extra``. Know
 from __future__ import annotations
 
 import json
-import re
-from collections import deque
-from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import (
     ConfigDict,
@@ -20,14 +17,10 @@ from pydantic import (
     model_validator,
 )
 
-from kore.data.forms import IMAGE_KEYS, TURN_KEYS, gather_images, read_conversation
 from kore.data.forms import IMAGE_MARK as IMAGE_MARK
-from kore.data.objects import is_pipe, read_objects
+from kore.data.forms import read_conversation, with_images
 from kore.data.record_base import Record as Record
 from kore.data.record_base import as_list, as_text
-from kore.data.unread_keys import note_once, note_unread
-from kore.errors import DataError, Faults
-from kore.io.jsonl import STDIO
 
 
 class KnowledgeItem(Record):
@@ -43,21 +36,19 @@ class KnowledgeItem(Record):
     source: str | None = None
     facts: dict[str, str | list[str]] = Field(default_factory=dict)
 
-    read_keys: ClassVar[tuple[str, ...]] = (*IMAGE_KEYS, "question")
-
     @model_validator(mode="before")
     @classmethod
     def _read_forms(cls, value: Any) -> Any:
-        return gather_images(value) if isinstance(value, dict) else value
+        return with_images(value) if isinstance(value, dict) else value
 
     @field_validator("id", mode="before")
     @classmethod
-    def _idas_text(cls, value: Any) -> Any:
+    def _id_as_text(cls, value: Any) -> Any:
         return as_text(value)
 
     @field_validator("facts", mode="before")
     @classmethod
-    def _factsas_text(cls, value: Any) -> Any:
+    def _facts_as_text(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         return {k: as_text(v) for k, v in value.items() if v is not None}
@@ -121,7 +112,6 @@ class Message(Record):
 
     from_: Literal["human", "gpt", "system"] = Field(alias="from")
     value: str
-    read_keys: ClassVar[tuple[str, ...]] = (*TURN_KEYS, *IMAGE_KEYS)
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     @model_validator(mode="before")
@@ -144,11 +134,6 @@ class Sample(Record):
     image: str | list[str] | None = None
     conversations: list[Message]
 
-    read_keys: ClassVar[tuple[str, ...]] = (
-        *(*IMAGE_KEYS, "messages", "suite", "split"),
-        *("title", "name", "entity_name", "type", "cnn_wiki_type"),  # of EVOKE's injection file
-    )
-
     @model_validator(mode="before")
     @classmethod
     def _read_forms(cls, value: Any) -> Any:
@@ -166,7 +151,7 @@ class Sample(Record):
             raise ValueError("human and gpt turns must alternate")
         marks = sum(m.value.count(IMAGE_MARK) for m in self.conversations)
         if marks != len(self.images):
-            raise ValueError(f"{marks} {IMAGE_MARK} marks in the text for {len(self.images)} pictures")
+            raise ValueError(f"{marks} {IMAGE_MARK} marks in the text for {len(self.images)} images")
         return self
 
     @property
@@ -185,16 +170,14 @@ class Question(Record):
     type: str = "other"
     cnn_wiki_type: str | None = None
 
-    read_keys: ClassVar[tuple[str, ...]] = (*IMAGE_KEYS, "id", "split", "item", "item_id", "category", "key")
-
     @model_validator(mode="before")
     @classmethod
     def _read_forms(cls, value: Any) -> Any:
-        return gather_images(value) if isinstance(value, dict) else value
+        return with_images(value) if isinstance(value, dict) else value
 
     @field_validator("question_id", "answer", mode="before")
     @classmethod
-    def _idas_text(cls, value: Any) -> Any:
+    def _id_as_text(cls, value: Any) -> Any:
         return as_text(value)
 
     @model_validator(mode="after")
@@ -218,124 +201,14 @@ class Question(Record):
 R = TypeVar("R", bound=Record)
 
 
-def read_records(
-    kind: type[R],
-    source: str | Path,
-    *,
-    image_root: Path | None = None,
-    on_error: Callable[[DataError], None] | None = None,
-) -> Iterator[R]:
-    """Read records from any form that `kore.data.objects.read_objects` reads.
-
-    Image paths become absolute: relative ones start from `image_root`, else from the file's folder, else
-    (standard input) from the working folder. `read_located` also gives the place of each record.
-
-    Records are yielded as they are read, up to the first fault. From there the rest is only checked, so
-    that all faults are reported at once; standard input is read no further than `Faults.SHOWN` faults.
-
-    Raises:
-        DataError: with ``file:line`` (or ``file[index]``) and the field, unless `on_error` takes it;
-            `DataErrors` where there are several.
-    """
-    for _, record in read_located(kind, source, image_root=image_root, on_error=on_error):
-        yield record
-
-
-def read_located(
-    kind: type[R],
-    source: str | Path,
-    *,
-    image_root: Path | None = None,
-    on_error: Callable[[DataError], None] | None = None,
-) -> Iterator[tuple[str, R]]:
-    """As `read_records`, yielding ``(where, record)``, where being ``file:line`` or ``file[index]``."""
-    name = str(source)
-    root = image_root.absolute() if image_root else _folder_of(name)
-    faults = Faults()
-
-    def collect(error: DataError) -> None:
-        faults.add(error)
-        if name == STDIO and faults.count == Faults.SHOWN:
-            faults.check()
-
-    take = on_error or collect
-    empty = True
-    for where, value in read_objects(name, take):
-        empty = False
-        try:
-            record = read_record(kind, value, where)
-        except DataError as error:
-            take(error)
-            continue
-        if not faults.count:
-            _note(record, value, where)
-            yield where, _anchored(record, root)
-    faults.check()
-    if empty:
-        raise DataError("file is empty", where=name)
-
-
-def check_records(kind: type[Record], *sources: str | Path | None) -> None:
-    """Check every record of files that are there and can be read again, before anything heavy is loaded.
-
-    Raises:
-        DataError: all faults of the first faulty file, each with its place.
-    """
-    for source in sources:
-        path = Path(source or "")
-        if source and (path.is_file() or path.is_dir()):
-            deque(read_located(kind, path), maxlen=0)
-
-
-def _folder_of(name: str) -> Path:
-    """Where a source's relative image paths start."""
-    if name == STDIO or is_pipe(Path(name)):
-        return Path.cwd()
-    path = Path(name).resolve()
-    return path if path.is_dir() else path.parent
-
-
-_LINE = re.compile(r"(?::(\d+)|\[(\d+)\])$")
-
-
-def read_record(kind: type[R], value: dict[str, Any], where: str) -> R:
-    """Validate one object of a file; a sample or question without an id gets one of its file and line.
-
-    Raises:
-        DataError: naming place and field.
-    """
-    return kind.from_json(_named(kind, value, where), where)
-
-
-def _named(kind: type[Record], value: dict[str, Any], where: str) -> dict[str, Any]:
-    key = "question_id" if kind is Question else "id"
-    if kind not in (Sample, Question) or value.get(key) is not None:
-        return value
-    if kind is Question and value.get("id") is not None:
-        return {**value, key: value["id"]}
-    matched = _LINE.search(where)
-    file = Path(where[: matched.start()] if matched else where).name.partition(".")[0]
-    return {**value, key: f"{file}-{matched[1] or matched[2]}" if matched else file}
-
-
-def _note(record: Record, value: dict[str, Any], where: str) -> None:
-    """Report what of an object is not read."""
-    note_unread(record, where)
-    if isinstance(record, Sample):
-        for message in record.conversations:
-            note_unread(message, where)
-    if isinstance(record, KnowledgeItem):
-        empty = [key for key, fact in (value.get("facts") or {}).items() if fact is None]
-        if empty:
-            note_once(where, "facts", f"null facts are ignored: {', '.join(empty)}")
-
-
 def _is_file(image: str) -> bool:
     """Whether an image is given as a path, not as an address."""
     return "://" not in image
 
 
-def _anchored(record: R, root: Path) -> R:
+def anchored(record: R, root: Path) -> R:
+    """The record with absolute image paths; relative ones start from `root`."""
+
     def anchor(path: str) -> str:
         return str(root / path) if _is_file(path) else path
 
@@ -343,12 +216,12 @@ def _anchored(record: R, root: Path) -> R:
         branches = [
             b.model_copy(update={"image": anchor(b.image)}) if b.image else b for b in record.branches
         ]
-        return record.model_copy(update={"item": _anchored(record.item, root), "branches": branches})
+        return record.model_copy(update={"item": anchored(record.item, root), "branches": branches})
     image = getattr(record, "image", None)
     if not image:
         return record
-    anchored = anchor(image) if isinstance(image, str) else [anchor(p) for p in image]
-    return record.model_copy(update={"image": anchored})
+    absolute = anchor(image) if isinstance(image, str) else [anchor(p) for p in image]
+    return record.model_copy(update={"image": absolute})
 
 
 def relative_to(record: R, root: Path) -> R:

@@ -14,7 +14,8 @@ from typing import Any
 
 from kore.data.forms import is_conversation
 from kore.data.objects import first_object, hash_source
-from kore.data.records import IMAGE_MARK, Question, Sample, read_records
+from kore.data.read import read_records
+from kore.data.records import IMAGE_MARK, Question, Sample
 from kore.data.task import Task, TaskImage, UserTurn
 from kore.errors import DataError
 from kore.evaluation.metrics import f1

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kore.data.objects import hash_source, name_of
-from kore.data.records import IMAGE_MARK, Question, read_located
+from kore.data.read import read_located
+from kore.data.records import IMAGE_MARK, Question
 from kore.data.task import Task, TaskImage, UserTurn
 from kore.errors import DataError, Faults
 from kore.evaluation.metrics import Adaptation, by_character, measure

@@ -14,7 +14,8 @@ from typing import Any
 
 from kore.data.forms import is_conversation
 from kore.data.objects import first_object, hash_source, name_of, read_objects
-from kore.data.records import Sample, encode, read_located
+from kore.data.read import read_located
+from kore.data.records import Sample, encode
 from kore.data.task import Task, TaskImage, UserTurn
 from kore.errors import DataError
 from kore.evaluation.types import Answers, Role, Scored, Verdict

@@ -126,18 +126,16 @@ class RepeatedKey(ValueError):
     """A JSON object with a key that occurs twice."""
 
 
-def parse_json(text: str, *, unique: bool = False) -> Any:
+def parse_json(text: str) -> Any:
     """Parse strict JSON.
 
-    Args:
-        unique: refuse a key that occurs twice in an object, of which Python keeps the last value.
-
     Raises:
+        RepeatedKey: an object has a key twice, of which Python would keep the last value.
         ValueError: not JSON, or what Python would take but nothing else does: NaN, Infinity, numbers
             of thousands of digits, nesting without end, halves of surrogate pairs.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique if unique else None)
+        value = json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if "\\u" in text and not _is_text(value):

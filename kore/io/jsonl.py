@@ -17,6 +17,11 @@ from kore.io.files import RepeatedKey, atomic_write, json_text, parse_json
 STDIO = "-"
 
 
+def is_stream(source: str | Path) -> bool:
+    """Whether a source can be read once only: standard input, a named pipe, or a shell's ``<(command)``."""
+    return str(source) == STDIO or Path(source).is_fifo()
+
+
 def read_jsonl(
     source: str | Path, *, on_error: Callable[[DataError], None] | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -31,7 +36,7 @@ def read_jsonl(
         DataError: unreadable file, not UTF-8, a line that is not one JSON object, a torn last line.
     """
     if str(source) == STDIO:
-        yield from read_lines(sys.stdin.buffer, "stdin", on_error)
+        yield from parse_lines(sys.stdin.buffer, "stdin", on_error)
         return
     path = Path(source)
     try:
@@ -39,10 +44,10 @@ def read_jsonl(
     except OSError as error:
         raise DataError(f"cannot read: {error.strerror}", where=str(path)) from error
     with stream:
-        yield from read_lines(stream, str(path), on_error)
+        yield from parse_lines(stream, str(path), on_error)
 
 
-def read_lines(
+def parse_lines(
     stream: Iterable[bytes], name: str, on_error: Callable[[DataError], None] | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """As `read_jsonl`, from lines of bytes that `name` names."""
@@ -53,16 +58,16 @@ def read_lines(
         if not raw.strip():
             continue
         try:
-            yield where, _parse(raw, where, unique=True)
+            yield where, _parse(raw, where)
         except DataError as error:
             if on_error is None:
                 raise
             on_error(error)
 
 
-def _parse(raw: bytes, where: str, *, unique: bool = False) -> dict[str, Any]:
+def _parse(raw: bytes, where: str) -> dict[str, Any]:
     try:
-        value = parse_json(raw.decode("utf-8").rstrip("\r\n"), unique=unique)
+        value = parse_json(raw.decode("utf-8").rstrip("\r\n"))
     except RepeatedKey as error:
         raise DataError(str(error), where=where) from error
     except ValueError as error:

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from kore.data.objects import first_object
-from kore.data.records import IMAGE_MARK, KnowledgeItem, KnowledgeTree, Message, encode, read_records
+from kore.data.read import read_records
+from kore.data.records import IMAGE_MARK, KnowledgeItem, KnowledgeTree, Message, encode
 from kore.errors import DataError, MissingArtefact
 from kore.io.files import hash_file, hash_json
 from kore.models.adapter_off import adapter_off

@@ -16,7 +16,8 @@ from typing import TypeVar
 from kore.artifacts.run import data_root
 from kore.data.benchmark_prompts import DEFAULT_FORM, PromptForm
 from kore.data.objects import is_records
-from kore.data.records import Sample, read_located
+from kore.data.read import read_located
+from kore.data.records import Sample
 from kore.demo.archive import demo_data
 from kore.errors import DataError, Faults, MissingArtefact, UsageError
 from kore.nullspace.layer_selection import is_number

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from kore.data.records import Sample, encode, read_located
+from kore.data.read import read_located
+from kore.data.records import Sample, encode
 from kore.errors import DataError, Faults, UsageError
 from kore.io.files import hash_bytes, hash_file
 from kore.io.images import open_image

@@ -338,7 +338,8 @@ def read_new(path: Path | None) -> list[Sample]:
     Raises:
         UsageError: none named. MissingArtefact: no such file.
     """
-    from kore.data.records import Sample, read_records
+    from kore.data.read import read_records
+    from kore.data.records import Sample
 
     if path is None:
         raise UsageError(

@@ -52,7 +52,8 @@ RATES = {"lora-raw": 2e-3, "lora": 4e-3, "kore": 4e-2}
 
 def prepare(out: Path, seed: int, progress: Progress = silent, *, restart: bool = False) -> Bench:
     """Augment the new countries, keep them raw beside it, and calibrate on the old samples."""
-    from kore.data.records import KnowledgeItem, read_records
+    from kore.data.read import read_records
+    from kore.data.records import KnowledgeItem
 
     path = demo_data() / "items.jsonl"
     items = list(read_records(KnowledgeItem, path))

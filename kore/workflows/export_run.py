@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from kore.adapters.export import Form
     from kore.models.generate import Prompt
 
-_PROMPTS = 8
+_PROMPTS = 8  # whose logits are compared
+_CANDIDATES = 24  # of which canaries are chosen
 
 
 def export_run(
@@ -40,8 +41,18 @@ def export_run(
     target = out or path.with_name(f"{path.name}-{form}")
     section = _section(run).model_copy(update={"id": str(base), "quantisation": "none"})
     card = {"name": path.name, **_told(run)}
-    prompts = _prompts(run)
-    return export(adapter, form, target, section, prompts=prompts, card=card, dtype=dtype, restart=restart)
+    new, old = _prompts(run)
+    return export(
+        adapter,
+        form,
+        target,
+        section,
+        prompts=new[:: max(1, len(new) // _PROMPTS)][:_PROMPTS],
+        candidates=[*new, *old],
+        card=card,
+        dtype=dtype,
+        restart=restart,
+    )
 
 
 def _section(run: Run | None) -> ModelSection:
@@ -65,7 +76,8 @@ def _told(run: Run | None) -> dict[str, Any]:
 
 
 def _items(tree: Path) -> list[dict[str, Any]]:
-    from kore.data.records import KnowledgeTree, read_records
+    from kore.data.read import read_records
+    from kore.data.records import KnowledgeTree
 
     if not tree.is_file():
         return []
@@ -87,25 +99,31 @@ def _scores(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _prompts(run: Run | None) -> list[Prompt]:
-    """Prompts of the run's own data and of every earlier batch's, so that the check looks where the
-    adapter acts."""
-    from kore.data.records import IMAGE_MARK, Sample, read_records
+def _prompts(run: Run | None) -> tuple[list[Prompt], list[Prompt]]:
+    """Prompts of the data of the run and of every earlier batch, spread over each; and of old samples."""
+    if run is None:
+        return [], []
+    chain = [b for b in batches(run.folder) if b.data.is_file()]
+    new = [p for b in chain for p in _spread(b.data, b.image_root, max(1, _CANDIDATES // len(chain)))]
+    kept = [path for name in ("held_out", "protected") for path in run.folder.parent.glob(f"{name}-*.jsonl")]
+    old = [prompt for path in kept[:1] for prompt in _spread(path, None, _CANDIDATES // 2)]
+    return new, old
+
+
+def _spread(path: Path, image_root: Path | None, count: int) -> list[Prompt]:
+    """First prompts of samples spread evenly over a file."""
+    from kore.data.read import read_records
+    from kore.data.records import IMAGE_MARK, Sample
     from kore.io.images import open_image
     from kore.models.generate import Prompt
 
-    chain = [b for b in batches(run.folder) if b.data.is_file()] if run else []
+    samples = list(read_records(Sample, path, image_root=image_root, on_error=lambda error: None))
     found: list[Prompt] = []
-    for number, batch in enumerate(chain, 1):
-        for sample in read_records(
-            Sample, batch.data, image_root=batch.image_root, on_error=lambda error: None
-        ):
-            if len(found) >= _PROMPTS * number / len(chain):
-                break
-            first = next(m for m in sample.conversations if m.from_ == "human")
-            try:
-                pictures = [open_image(p) for p in sample.images[: first.value.count(IMAGE_MARK)]]
-            except KoreError:
-                continue
-            found.append(Prompt((first,), tuple(pictures)))
+    for sample in samples[:: max(1, len(samples) // count)][:count]:
+        first = next(m for m in sample.conversations if m.from_ == "human")
+        try:
+            images = [open_image(p) for p in sample.images[: first.value.count(IMAGE_MARK)]]
+        except KoreError:
+            continue
+        found.append(Prompt((first,), tuple(images)))
     return found

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kore.artifacts.run import data_root
-from kore.data.records import Sample, read_records
+from kore.data.read import read_records
+from kore.data.records import Sample
 from kore.evaluation.agreement import load_agreement
 from kore.evaluation.questions import load_questions
 from kore.evaluation.suite_options import SuiteOptions

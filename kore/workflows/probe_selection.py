@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kore.data.records import IMAGE_MARK, Question, Sample, read_records
+from kore.data.read import read_records
+from kore.data.records import IMAGE_MARK, Question, Sample
 from kore.evaluation.metrics import cem_clean
 from kore.io.files import hash_bytes
 from kore.training.probes import Probe, Probing, read_probes

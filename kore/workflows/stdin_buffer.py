@@ -9,10 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from kore.artifacts.run import home
-from kore.data.objects import is_pipe, pipe_bytes
+from kore.data.objects import pipe_bytes
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import atomic_write, hash_bytes
-from kore.io.jsonl import STDIO
+from kore.io.jsonl import STDIO, is_stream
 
 
 def spool(data: str | None) -> str:
@@ -39,7 +39,7 @@ def _data_file(data: str | None) -> str | None:
     if data is None:
         raise UsageError("nothing to train on", hint="name samples with --data FILE, or - for standard input")
     path = Path(data)
-    if data == STDIO or is_pipe(path):
+    if is_stream(data):
         return None
     if not path.exists():
         raise MissingArtefact(f"no such file: {path}", hint="make samples with: kore augment ITEMS -o FOLDER")

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from kore.artifacts.events import EventWriter
 from kore.artifacts.manifest import NAME, Manifest, claim, read_manifest
 from kore.artifacts.run import Run, RunState, home, leave_pointer
-from kore.data.objects import hash_source, is_pipe
+from kore.data.objects import hash_source
 from kore.distributed import join, on_first_rank
 from kore.errors import UsageError
-from kore.io.jsonl import STDIO
+from kore.io.jsonl import is_stream
 from kore.progress import Progress, renamed, silent
 from kore.workflows.run_events import ended
 from kore.workflows.stdin_buffer import spool
@@ -94,7 +94,8 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     Raises:
         DataError, MissingArtefact, ProfileError, UsageError: with place and next step.
     """
-    from kore.data.records import Sample, read_located
+    from kore.data.read import read_located
+    from kore.data.records import Sample
     from kore.methods.base import require
     from kore.methods.registry import make_method
     from kore.models.image_sizes import check_sizes
@@ -250,7 +251,7 @@ def run_folder(request: TrainRequest) -> Path:
     """
     if request.out is not None:
         return request.out
-    if request.data == STDIO or (request.data and is_pipe(Path(request.data))):
+    if request.data is None or is_stream(request.data):
         raise UsageError("data from standard input needs a run folder here", hint="name one with -o")
     source = spool(request.data)
     return _describe(request, read_inputs(request, source), source)[0].folder

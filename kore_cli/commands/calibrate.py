@@ -53,7 +53,8 @@ def calibrate(
     Example: kore calibrate --samples demo
     """
     from kore.artifacts.run import locate
-    from kore.data.records import Sample, check_records
+    from kore.data.read import check_records
+    from kore.data.records import Sample
     from kore.distributed import join, launched
     from kore.nullspace.sources import parse_sources
     from kore_cli.output import Output

@@ -10,7 +10,8 @@ from typing import Any
 
 from kore.data.forms import is_conversation
 from kore.data.objects import read_objects
-from kore.data.records import KnowledgeItem, KnowledgeTree, Question, Sample, read_record
+from kore.data.read import read_record
+from kore.data.records import KnowledgeItem, KnowledgeTree, Question, Sample
 from kore.errors import DataError
 from kore.io.files import read_json
 from kore_cli.output import Output

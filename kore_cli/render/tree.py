@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kore.artifacts.manifest import read_manifest
-from kore.data.records import Branch, KnowledgeTree, Origin, read_records
+from kore.data.read import read_records
+from kore.data.records import Branch, KnowledgeTree, Origin
 from kore.errors import DataError, MissingArtefact
 from kore.io.files import read_json
 from kore_cli.output import Output

@@ -16,16 +16,18 @@ VOCABULARY = 3584
 IMAGE_SIZE = 64
 PATCH = 16
 IMAGE_TOKENS = (IMAGE_SIZE // PATCH) ** 2
+# as in published LLaVA-1.5 checkpoints: a system message is plain text, images stand before a turn's text
 CHAT_TEMPLATE = (
     "{% for m in messages %}"
     "{% if m['role'] == 'assistant' %}ASSISTANT:{% generation %} "
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
     "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
     "{% endfor %}{% endif %}</s>{% endgeneration %}"
-    "{% else %}USER: "
+    "{% else %}{% if m['role'] != 'system' %}USER: {% endif %}"
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
-    "{% for part in m['content'] %}{% if part['type'] == 'image' %}<image>\n"
-    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %} "
+    "{% for part in m['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
+    "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% endif %} "
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )

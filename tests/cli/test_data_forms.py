@@ -20,9 +20,9 @@ def test_faults_and_unread_keys_are_reported_before_torch_is_loaded(tmp_path: Pa
     for command in (train, ["calibrate", "--samples", path, "-o", str(tmp_path / "out")]):
         done, modules = loaded(tmp_path, *command)
         assert done.returncode == 3, done.stderr
-        assert f"{path}:1: keys that KORE does not read: imgae (did you mean image?)" in done.stderr
+        assert f"warning: {path}: keys that are not used: imgae (did you mean image?)" in done.stderr
         assert "error: 22 faults" in done.stderr and "and 2 more" in done.stderr
-        assert f"{path}:2: video: KORE reads no video" in done.stderr
+        assert f"{path}:2: video: not supported" in done.stderr
         assert "torch" not in modules, command
 
 
@@ -32,7 +32,7 @@ def test_faulty_items_and_questions_are_listed_before_torch_is_loaded(tmp_path: 
     for command in (["inject", path, "-o", str(tmp_path / "out")], ["eval", "kore-tiny", "--suite", path]):
         done, modules = loaded(tmp_path, *command)
         assert done.returncode == 3 and "error: 3 faults" in done.stderr, done.stderr
-        assert f"{path}:1: tools: KORE trains no tool calls" in done.stderr
+        assert f"{path}:1: tools: not supported" in done.stderr
         assert "torch" not in modules, command
 
 

@@ -40,9 +40,9 @@ def data(tmp_path: Path) -> Path:
     ("command", "place"),
     [
         ("train --data samples.jsonl --set train.method=lora --model", "samples.jsonl:2"),
-        ("calibrate --samples samples.jsonl --model", "sample samples-2"),
+        ("calibrate --samples samples.jsonl --model", "sample samples.jsonl:2"),
         ("inject items.jsonl --suite questions.jsonl:retention --dry-run --model", "items.jsonl:2"),
-        ("eval --suite questions.jsonl", "questions.jsonl:2: question questions-2"),
+        ("eval --suite questions.jsonl", "questions.jsonl:2: question questions.jsonl:2"),
     ],
 )
 def test_a_refused_image_is_named_before_the_model_is_loaded(

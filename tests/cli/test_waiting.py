@@ -90,7 +90,7 @@ def test_an_unreachable_teacher_is_named_within_two_seconds(tmp_path: Path) -> N
         assert (
             settings.startswith("settings:") and time.monotonic() - start < 10
         )  # the import of openai included
-        assert first.startswith(f"cannot reach {address}: ConnectError") and first.endswith(
+        assert first.startswith(f"warning: cannot reach {address}: ConnectError") and first.endswith(
             "; trying again\n"
         )
     finally:

@@ -18,7 +18,8 @@ from PIL import Image, ImageEnhance
 from kore.augment import grow
 from kore.augment.factory import choose_encoder
 from kore.config.schema import AugmentSection
-from kore.data.records import KnowledgeItem, KnowledgeTree, read_records
+from kore.data.read import read_records
+from kore.data.records import KnowledgeItem, KnowledgeTree
 from kore.errors import DataError, MissingArtefact, UsageError
 
 pytestmark = [

@@ -11,7 +11,8 @@ from PIL import Image
 from kore.augment import grow
 from kore.augment.fit import Fitter
 from kore.config.resolve import resolve
-from kore.data.records import KnowledgeItem, Sample, read_records
+from kore.data.read import read_records
+from kore.data.records import KnowledgeItem, Sample
 from kore.errors import DataError
 from kore.models.token_budget import TokenBudget, token_budget
 

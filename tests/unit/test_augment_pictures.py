@@ -31,7 +31,8 @@ from kore.augment.images.provider import NoImages
 from kore.augment.images.similar import most_similar
 from kore.augment.images.store import LARGEST, ImageStore, check_picture, sniff
 from kore.config.schema import AugmentSection, HttpImages
-from kore.data.records import KnowledgeItem, KnowledgeTree, Sample, read_records
+from kore.data.read import read_records
+from kore.data.records import KnowledgeItem, KnowledgeTree, Sample
 from kore.errors import DataError, MissingArtefact, ProfileError, ProviderError, UsageError
 
 

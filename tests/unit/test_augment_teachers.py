@@ -17,7 +17,8 @@ from kore.augment.parse import parse
 from kore.augment.schemas import Answers, Questions, Summary, Verdict, schema_of
 from kore.augment.worklog import WorkLog
 from kore.config.schema import AugmentSection
-from kore.data.records import Sample, read_records
+from kore.data.read import read_records
+from kore.data.records import Sample
 from kore.errors import GateNotMet, ProviderError, UsageError
 from kore.llm.cache import ReplyStore
 from kore.llm.rate_limit import Bucket, Cost

@@ -19,7 +19,8 @@ from kore.augment.templates import load_templates
 from kore.augment.text import fold, language, names, numbers, word_limit
 from kore.augment.vqa_checks import pattern_of, subject_faults
 from kore.config.schema import AugmentSection
-from kore.data.records import KnowledgeItem, KnowledgeTree, Question, Sample, read_records
+from kore.data.read import read_records
+from kore.data.records import KnowledgeItem, KnowledgeTree, Question, Sample
 from kore.data.text import length, sentences
 from kore.errors import DataError, UsageError
 from kore.io.jsonl import read_jsonl

@@ -27,7 +27,8 @@ from kore.artifacts.resolve_target import resolve_target
 from kore.artifacts.run import Run, RunState
 from kore.augment.inputs import read_checked
 from kore.data.evoke import read_items
-from kore.data.records import KnowledgeItem, Question, Sample, encode, read_records
+from kore.data.read import read_records
+from kore.data.records import KnowledgeItem, Question, Sample, encode
 from kore.errors import KoreError
 from kore.evaluation.agreement import load_agreement
 from kore.evaluation.questions import load_questions

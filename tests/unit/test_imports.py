@@ -75,7 +75,9 @@ def test_a_command_imports_at_its_top_only_typer_and_the_shared_options() -> Non
 
     allowed = {*sys.stdlib_module_names, "typer"}
     wrong = []
-    commands = [f"commands/{name}" for section in Kore.sections.values() for name in section]
+    commands = [
+        f"commands/{name.replace('-', '_')}" for section in Kore.sections.values() for name in section
+    ]
     for command in (*commands, "options", "main"):
         tree = ast.parse((ROOT / "kore_cli" / f"{command}.py").read_text())
         for module in imports(ast.Module([n for n in tree.body if isinstance(n, IMPORT)], [])):

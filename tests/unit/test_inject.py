@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from kore.artifacts.events import EventTail, segments
 from kore.artifacts.run import Run, run_at
 from kore.config.resolve import resolve
-from kore.data.records import Sample, read_records
+from kore.data.read import read_records
+from kore.data.records import Sample
 from kore.errors import DataError, KoreError, MissingArtefact, UsageError
 from kore.evaluation.agreement import load_agreement
 from kore.evaluation.suites import resolve_suites

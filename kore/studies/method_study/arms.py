@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kore.config.resolve import name_of, resolve
-from kore.data.records import KnowledgeItem, read_records
+from kore.data.read import read_records
+from kore.data.records import KnowledgeItem
 from kore.errors import UsageError
 from kore.io.jsonl import write_jsonl
 from kore.progress import Progress

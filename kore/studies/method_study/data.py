@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.config.resolve import name_of, resolve
-from kore.data.records import KnowledgeItem, Sample, read_records
+from kore.data.read import read_records
+from kore.data.records import KnowledgeItem, Sample
 from kore.errors import UsageError
 from kore.progress import Progress
 from kore.studies.method_study.plan import RAW, StudyPlan

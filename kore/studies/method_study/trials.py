@@ -110,7 +110,8 @@ class Bench:
         """Retrieval's row; None where it is not kept and is not to be made."""
 
         def work() -> dict[str, Any]:
-            from kore.data.records import KnowledgeItem, read_records
+            from kore.data.read import read_records
+            from kore.data.records import KnowledgeItem
             from kore.evaluation.runner import evaluate
             from kore.methods.rag import RagEngine, Retriever
             from kore.models.load import load
