@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
 _LOG = logging.getLogger("kore.llm")
+LEAST_TOKENS = 512  # of a reply in a form, beside four times its expected length
+MOST_ROOM = 16  # times this limit, doubled whenever a reply is cut off
 SLOW = 2.0  # seconds until it is reported which server is waited for
 KEY = "OPENAI_API_KEY"
 MODES = ("schema", "json", "plain")
@@ -34,7 +36,8 @@ def api_key() -> str:
 class Client:
     """Chat completions of one model on one server.
 
-    A parameter that the server refuses (``response_format``, ``temperature``, ``max_tokens``) is left out
+    A reply in a form has a limit of tokens, so that a model that repeats itself comes to an end. A parameter
+    that the server refuses (``response_format``, ``temperature``, ``max_tokens``) is left out
     from then on. Retries are not made here, see `kore.llm.retry`: all requests wait together when the server
     says so.
 
@@ -52,6 +55,7 @@ class Client:
         self._takes_temperature = True
         self._limits = ["max_tokens", "max_completion_tokens"]  # names of the limit yet to be refused
         self._connection: AsyncOpenAI | None = None
+        self._room = 1
         self._noted: set[str] = set()
 
     @property
@@ -110,8 +114,11 @@ class Client:
         body: dict[str, Any] = {"model": self.model, "messages": list(request.messages)}
         if request.temperature is not None and self._takes_temperature:
             body["temperature"] = request.temperature
-        if request.max_tokens is not None and self._limits:
-            body[self._limits[0]] = request.max_tokens
+        limit = request.max_tokens
+        if limit is None and request.schema is not None:
+            limit = self._room * (LEAST_TOKENS + 4 * request.expected[1])
+        if limit is not None and self._limits:
+            body[self._limits[0]] = limit
         if request.schema is not None:
             name, schema = request.schema
             if mode == "schema":
@@ -153,6 +160,8 @@ class Client:
         except (KeyError, IndexError, TypeError, AttributeError):
             quoted = self._clean(str(answer.get("error") or answer))[:_QUOTED]
             raise Busy(f"{self._address} answered without a completion: {quoted}", hint=_ADDRESS) from None
+        if finish == "length":
+            self._room = min(MOST_ROOM, 2 * self._room)  # models that reason first need more
         if refusal:
             raise Refused(self._clean(str(refusal)) or "it gave no reason")
         if finish == "content_filter":
