@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import sys
 import time
 import traceback
@@ -66,7 +67,7 @@ class Output:
     def note(self, text: str) -> None:
         """One line for a person, on stderr."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(harmless(text), file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
         """A warning, on stderr."""
@@ -103,7 +104,7 @@ class Output:
         grid.add_column(overflow="fold")
         tables: list[tuple[str, list[Mapping[str, Any]]]] = []
         for name, fact in _flat(value, tables):
-            grid.add_row(Text(name, "" if _no_colour() else "cyan"), Text(fact))
+            grid.add_row(Text(harmless(name), "" if _no_colour() else "cyan"), Text(harmless(fact)))
         self._print(grid)
         for name, rows in tables:
             self.table(rows, list(dict.fromkeys(key for row in rows for key in row)), title=name)
@@ -269,13 +270,30 @@ def complain(what: str, *more: str | None, word: str = "error") -> None:
     """Print what went wrong, then details and the next step, one line each, on stderr."""
     lines = [f"{word}: {what}", *(f"  {line}" for line in more if line)]
     with suppress(OSError):  # nobody listens on stderr either
-        print(*(" ".join(line.splitlines()) for line in lines), sep="\n", file=sys.stderr, flush=True)
+        print(
+            *(harmless(" ".join(line.splitlines())) for line in lines), sep="\n", file=sys.stderr, flush=True
+        )
 
 
 def trace(error: BaseException) -> None:
     """With ``KORE_DEBUG=1``, print the traceback of an error that is reported as a message."""
     if os.environ.get("KORE_DEBUG") == "1":
         traceback.print_exception(error)
+
+
+# operating system commands (titles, links, the clipboard), sequences, and single characters
+
+
+_CONTROL = re.compile(
+    "(?:\x1b\\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?"
+    "|(?:\x1b\\[|\x9b)[0-9;:?]*[ -/]*[@-~]?"
+    "|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+
+
+def harmless(text: str) -> str:
+    """A text of the data without the control characters that a terminal would obey."""
+    return _CONTROL.sub("", text)
 
 
 def _no_colour() -> bool:
@@ -286,7 +304,7 @@ def _text(value: object) -> Text:
     """A cell's text as it is: brackets are no markup."""
     from rich.text import Text
 
-    return Text(_cell(value), value.style if isinstance(value, Figure) else "")
+    return Text(harmless(_cell(value)), value.style if isinstance(value, Figure) else "")
 
 
 def _flat(

@@ -17,7 +17,14 @@ from kore.data.records import IMAGE_MARK, Message, Sample
 from kore.errors import DataError
 from kore.io.images import open_image
 from kore.models.image_sizes import refused
-from kore.models.special_tokens import is_text_only, missing_marks, render, tokenizer_of
+from kore.models.special_tokens import (
+    as_plain_text,
+    is_text_only,
+    missing_marks,
+    render,
+    special_texts,
+    tokenizer_of,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +62,7 @@ class Encoder:
         self.tokenizer = tokenizer_of(processor)
         self.text_only = is_text_only(processor)
         self.marks = missing_marks(processor)
+        self._special_texts = special_texts(self.tokenizer)
         self.max_length = max_length
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
         self._room = cached_pixels
@@ -76,7 +84,7 @@ class Encoder:
         Raises:
             DataError: a broken picture, too long, or no assistant token to learn from.
         """
-        chat = to_chat(sample.conversations)
+        chat = self._chat(sample.conversations)
         text = self._render(chat)
         features = self._process(text, sample.images, sample.id)
         self._check_length(features, sample.id)
@@ -88,7 +96,7 @@ class Encoder:
 
     def prompt(self, messages: Sequence[Message], images: Sequence[Any], name: str = "") -> dict[str, Tensor]:
         """Inputs that end with the open generation prompt: for generation and calibration."""
-        features = self._process(self._render(to_chat(messages), open_prompt=True), images, name)
+        features = self._process(self._render(self._chat(messages), open_prompt=True), images, name)
         self._check_length(features, name)
         return features
 
@@ -97,7 +105,7 @@ class Encoder:
 
         The tokens of a single picture depend on its size alone, so one of each size is processed.
         """
-        text = self._render(to_chat(sample.conversations))
+        text = self._render(self._chat(sample.conversations))
         images = [self._open(image, f"sample {sample.id}") for image in sample.images]
         if len(images) > 1:
             return len(self._process(text, images, sample.id)["input_ids"])
@@ -110,6 +118,13 @@ class Encoder:
             with_image = len(self._process(mark, [image], "")["input_ids"])
             self._image_tokens[image.size] = with_image - self._text_length(mark)
         return self._image_tokens[image.size]
+
+    def _chat(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """The turns, with the model's special tokens inside their texts as plain text."""
+        chat = to_chat(messages)
+        for part in (part for turn in chat for part in turn["content"] if "text" in part):
+            part["text"] = as_plain_text(part["text"], self._special_texts)
+        return chat
 
     def _text_length(self, text: str) -> int:
         return len(self.tokenizer(text, **self._special)["input_ids"])
