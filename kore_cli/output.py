@@ -282,8 +282,6 @@ def trace(error: BaseException) -> None:
 
 
 # operating system commands (titles, links, the clipboard), sequences, and single characters
-
-
 _CONTROL = re.compile(
     "(?:\x1b\\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?"
     "|(?:\x1b\\[|\x9b)[0-9;:?]*[ -/]*[@-~]?"
