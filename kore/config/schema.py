@@ -117,7 +117,8 @@ class AugmentSection(Section):
 
 class CalibrateSection(Section):
     samples: list[str] = ["demo"]
-    """Old samples to protect: demo[:SUITE], onevision, FILE.jsonl or bench:NAME; each may end in :COUNT."""
+    """Old samples to protect: demo[:SUITE], onevision, FILE.jsonl, bench:NAME, or self (the model writes
+    them); each may end in :COUNT."""
     count: int = Field(default=256, ge=1)
     """Samples per source without a :COUNT."""
     with_answers: bool = False

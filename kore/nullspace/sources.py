@@ -23,7 +23,7 @@ from kore.errors import DataError, Faults, MissingArtefact, UsageError
 from kore.nullspace.layer_selection import is_number
 
 T = TypeVar("T")
-OWN = "--samples FILE.jsonl (what the model should keep answering), or bench:NAME"
+OWN = "--samples FILE.jsonl (what the model should keep answering), bench:NAME, or self:256 (it writes them)"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def parse_source(text: str, default: int, form: PromptForm = DEFAULT_FORM) -> So
         return Source("file", name, count or default)
     raise UsageError(
         f"samples: unknown source {text!r}",
-        hint="one of demo[:SUITE], onevision, FILE.jsonl, bench:NAME, each with an optional :COUNT",
+        hint="one of demo[:SUITE], onevision, FILE.jsonl, bench:NAME, self, each with an optional :COUNT",
     )
 
 

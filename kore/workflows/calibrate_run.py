@@ -35,7 +35,8 @@ from kore.nullspace.rank_selection import one_rank
 from kore.nullspace.site_selection import Choice, choose_sites, score_sites
 from kore.nullspace.sources import Source, collect, collect_others, parse_sources
 from kore.nullspace.spectra import write_spectra
-from kore.progress import Progress, silent
+from kore.progress import Progress, each_line, silent
+from kore.workflows.self_samples import with_self_samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,6 +86,7 @@ class CalibrateJob:
         new: Path | None = None,
         factors: bool = False,
     ) -> None:
+        profile = with_self_samples(profile, each_line(on_note) if on_note else silent)
         section = profile.calibrate
         self.profile = profile
         if factors and profile.adapter.basis != "paper":

@@ -80,7 +80,14 @@ def _train(planned: Plan, laps: _Laps, progress: Progress) -> _Trained:
     # what cannot be drawn is told before hours of training
     old: Old | None = None
     if planned.draws_old:
-        old = old_samples(profile, folder, needed=planned.needs_old, restart=restart, images=planned.images)
+        old = old_samples(
+            profile,
+            folder,
+            needed=planned.needs_old,
+            restart=restart,
+            images=planned.images,
+            progress=progress,
+        )
     covariance = folder / "covariance" if planned.constrained else None
     contrasted = planned.constrained and profile.adapter.basis == "contrast"
     new_covariance = folder / "new-covariance" if contrasted else None
