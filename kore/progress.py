@@ -76,6 +76,33 @@ def each_line(write: Callable[[str], None], *, every: float = EVERY) -> Progress
 
 
 @contextmanager
+def reminded(report: Progress, *, every: float | None = None) -> Iterator[Progress]:
+    """A sink that reports the last progress again while nothing new comes, so that `lines` keep coming."""
+    last: tuple[str, int, int | None, str] | None = None
+    over, lock = threading.Event(), threading.Lock()
+
+    def passed_on(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        nonlocal last
+        with lock:
+            last = (stage, done, total, note)
+            report(*last)
+
+    def remind() -> None:
+        while not over.wait((EVERY if every is None else every) / 3):
+            with lock:
+                if last is not None:
+                    report(*last)
+
+    thread = threading.Thread(target=remind, name="kore-progress", daemon=True)
+    thread.start()
+    try:
+        yield passed_on
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
 def repeated(
     write: Callable[[str], None], label: str, total: int | None = None, *, every: float | None = None
 ) -> Iterator[Callable[..., None]]:

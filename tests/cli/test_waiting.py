@@ -16,7 +16,7 @@ import pytest
 from kore.llm import client
 from kore.llm.client import Client
 from kore.llm.request import Request
-from kore.progress import repeated
+from kore.progress import each_line, reminded, repeated
 from kore_cli import output
 from kore_cli.output import Output
 from tests.cli.command import KORE, kore
@@ -107,6 +107,16 @@ def test_a_stage_without_a_terminal_reports_how_far_it_is(
         time.sleep(0.3)
     lines = capsys.readouterr().err.splitlines()
     assert "Augmenting: 1 of 3, cost 0.1" in lines[:-1] and lines[-1].startswith("Augmenting: done in")
+
+
+def test_a_sink_of_lines_is_reminded_of_the_last_progress() -> None:
+    lines: list[str] = []
+    with reminded(each_line(lines.append, every=0.05), every=0.05) as report:
+        report("train", 1, 9, "loss 2")
+        time.sleep(0.3)
+        report("train", 9, 9)
+        time.sleep(0.2)
+    assert lines.count("train 1 of 9: loss 2") >= 2 and lines[-1] == "train (0 s)"
 
 
 def test_a_closed_standard_output_is_no_error() -> None:
