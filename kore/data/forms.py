@@ -19,15 +19,18 @@ ROLES = {"user": "human", "assistant": "gpt", "human": "human", "gpt": "gpt", "s
 _SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF": ".webp", b"BM": ".bmp"}
 
 
-def with_images(value: dict[str, Any]) -> dict[str, Any]:
+def with_images(value: dict[str, Any], *, web: bool = False) -> dict[str, Any]:
     """The record with all its images under ``image``, inline ones as files.
+
+    Args:
+        web: take addresses on the web too, which `kore augment` downloads.
 
     Raises:
         ValueError: two keys name different images, one is not an image, or the record holds what KORE does
             not read.
     """
     refuse_unsupported(value)
-    given = {key: images_of(value[key], key) for key in IMAGE_KEYS if value.get(key)}
+    given = {key: images_of(value[key], key, web=web) for key in IMAGE_KEYS if value.get(key)}
     if not given:
         return {key: kept for key, kept in value.items() if key not in IMAGE_KEYS or key == "image"}
     first, *others = given
@@ -47,18 +50,18 @@ def refuse_unsupported(value: Mapping[str, Any]) -> None:
         raise ValueError(f"{' and '.join(bad)}: not supported; KORE reads text and images")
 
 
-def images_of(value: Any, key: str) -> list[str]:
+def images_of(value: Any, key: str, *, web: bool = False) -> list[str]:
     """The paths of images in any form: a path, a data URI, an object with url, path or bytes, or a list.
 
     Raises:
-        ValueError: none of these, or an address on the web.
+        ValueError: none of these, or (without `web`) an address on the web.
     """
     if isinstance(value, str):
         if value.startswith("data:"):
             return [_from_uri(value)]
         if value.startswith("file://"):
             return [unquote(urlsplit(value).path)]
-        if "://" in value[:12]:
+        if "://" in value[:12] and not (web and value.startswith(("http://", "https://"))):
             raise ValueError(f"{key}: {value[:80]} is on the web; download it and give its path")
         if value.strip() and "\0" not in value:
             return [value]
@@ -67,11 +70,11 @@ def images_of(value: Any, key: str) -> list[str]:
             return [_stored(value["bytes"])]
         inner = next((value[k] for k in ("image_url", "image", "url", "path") if value.get(k)), None)
         if inner is not None:
-            return images_of(inner, key)
+            return images_of(inner, key, web=web)
     elif isinstance(value, bytes):
         return [_stored(value)]
     elif isinstance(value, Sequence):
-        return [path for inner in value for path in images_of(inner, key)]
+        return [path for inner in value for path in images_of(inner, key, web=web)]
     raise ValueError(f"{key}: not an image; give a path, a data URI, or a list of them")
 
 

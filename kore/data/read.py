@@ -16,6 +16,7 @@ from kore.errors import DataError, DataWarning, Faults
 from kore.io.jsonl import is_stream
 
 R = TypeVar("R", bound=Record)
+_WARNED: set[str] = set()
 OnError = Callable[[DataError], None]
 # keys that are read or written beside the fields of a record, or that published data sets have
 _BESIDE: dict[type[Record], frozenset[str]] = {
@@ -143,11 +144,18 @@ def _warn_of_unused(kind: type[Record], name: str, keys: list[str]) -> None:
     if texts:
         more = f", and {len(texts) - 20} more" if len(texts) > 20 else ""
         text = f"{name}: keys that are not used: {', '.join(texts[:20])}{more}"
-        warnings.warn(text, DataWarning, stacklevel=3)
+        _warn(text)
 
 
 def _warn_of_null_facts(record: Record, value: dict[str, Any], where: str) -> None:
     facts = value.get("facts") if isinstance(record, KnowledgeItem) else None
     if facts and None in facts.values():
         names = ", ".join(key for key, fact in facts.items() if fact is None)
-        warnings.warn(f"{where}: facts without a value are left out: {names}", DataWarning, stacklevel=3)
+        _warn(f"{where}: facts without a value are left out: {names}")
+
+
+def _warn(text: str) -> None:
+    """Warn once of the same thing: a command reads its data more than once."""
+    if text not in _WARNED:
+        _WARNED.add(text)
+        warnings.warn(text, DataWarning, stacklevel=4)

@@ -39,7 +39,7 @@ class KnowledgeItem(Record):
     @model_validator(mode="before")
     @classmethod
     def _read_forms(cls, value: Any) -> Any:
-        return with_images(value) if isinstance(value, dict) else value
+        return with_images(value, web=True) if isinstance(value, dict) else value
 
     @field_validator("id", mode="before")
     @classmethod

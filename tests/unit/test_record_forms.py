@@ -94,6 +94,15 @@ def test_an_image_inside_the_data_is_read_as_its_file_is(tmp_path: Path) -> None
     assert Path(item.images[0]).read_bytes() == picture.read_bytes()
 
 
+def test_images_of_items_may_be_on_the_web_and_others_not(tmp_path: Path) -> None:
+    address = "https://example.com/a.png"
+    path = write(tmp_path / "r.jsonl", {**ITEM, "images": [address, "b.png"]})
+    (item,) = read_records(KnowledgeItem, path)
+    assert item.images == [address, str(tmp_path / "b.png")]
+    with pytest.raises(DataError, match="on the web; download it"):
+        Question.from_json({**QUESTION, "image_url": {"url": address}})
+
+
 def test_missing_marks_precede_the_first_human_turn_and_too_many_are_an_error(tmp_path: Path) -> None:
     talk = [
         {"from": "system", "value": "Be brief."},
