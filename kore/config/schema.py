@@ -117,8 +117,8 @@ class AugmentSection(Section):
 
 class CalibrateSection(Section):
     samples: list[str] = ["demo"]
-    """Old samples to protect: demo[:SUITE], onevision, FILE.jsonl, bench:NAME, or self (the model writes
-    them); each may end in :COUNT."""
+    """Old samples to protect: demo[:SUITE], onevision, FILE.jsonl, bench:NAME, self (the model writes them)
+    or, in kore inject, neighbours (the items' questions about known things); each may end in :COUNT."""
     count: int = Field(default=256, ge=1)
     """Samples per source without a :COUNT."""
     with_answers: bool = False
@@ -133,6 +133,8 @@ class CalibrateSection(Section):
     """Layers to calibrate: all, a range (0-3), a list, or auto[:SHARE] (those that new samples use most)."""
     new: str | None = None
     """New samples (JSONL) for layers = auto; kore inject passes its own."""
+    neighbours: str | None = None
+    """Names (one a line) for the samples neighbours[:COUNT] of kore inject; default: the base names some."""
     seed: int = 233
     """Seed of the draw of samples."""
     held_out: int = Field(default=0, ge=0)

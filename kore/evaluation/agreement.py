@@ -32,6 +32,7 @@ class AgreementSuite:
     path: str
     data: str
     role: Role = "retention"
+    near: bool = False
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -92,15 +93,22 @@ class AgreementSuite:
             counts,
             verdicts,
             label_free=True,
+            near=self.near,
         )
 
 
-def load_agreement(path: Path, *, name: str = "agreement", limit: int | None = None) -> AgreementSuite:
-    """Read held-out old prompts: samples in conversation form (their first human turn), or questions."""
+def load_agreement(
+    path: Path, *, name: str = "agreement", limit: int | None = None, near: bool = False
+) -> AgreementSuite:
+    """Read held-out old prompts: samples in conversation form (their first human turn), or questions.
+
+    Args:
+        near: they are of the new knowledge's own kind.
+    """
     tasks = list(islice(_prompts(path), limit))
     if len({task.id for task in tasks}) < len(tasks):
         raise DataError("an id occurs twice", where=str(path))
-    return AgreementSuite(name, tasks, str(path), hash_source(path))
+    return AgreementSuite(name, tasks, str(path), hash_source(path), near=near)
 
 
 def _prompts(path: Path) -> Iterator[Task]:

@@ -70,6 +70,11 @@ def parse_source(text: str, default: int, form: PromptForm = DEFAULT_FORM) -> So
         return Source("onevision", "onevision", count or default)
     if name.startswith("bench:") and len(name) > len("bench:"):
         return Source("bench", name.removeprefix("bench:"), count or default, form)
+    if name == "neighbours":
+        raise UsageError(
+            "samples: neighbours are made from items, so only kore inject takes them",
+            hint="name the file that it wrote: neighbours-*.jsonl in the run's folder",
+        )
     if is_records(Path(name)):
         return Source("file", name, count or default)
     raise UsageError(

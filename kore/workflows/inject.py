@@ -11,6 +11,7 @@ from kore.artifacts.run import home
 from kore.data.objects import name_of
 from kore.errors import UsageError
 from kore.io.files import check_place, hash_json
+from kore.workflows.neighbours import split_neighbours
 from kore.workflows.retention_samples import rehearse_old
 from kore.workflows.sequential import Batch, batches, find_run, read_earlier
 
@@ -95,7 +96,8 @@ class Plan:
 
         profile = self.request.resolved.profile
         fitter = Fitter(token_budget(profile.model, profile.train), self.places)
-        drawn = rehearse_old(profile, needed=self.needs_old, images=self.images) if self.draws_old else None
+        others, neighbours = split_neighbours(profile)
+        drawn = rehearse_old(others, needed=self.needs_old, images=self.images) if self.draws_old else None
         rows = [] if self.constrained and _needs_covariance(profile) else table(profile)
         return {
             "v": 1,
@@ -107,6 +109,7 @@ class Plan:
             "augment": estimate(self.items, profile.augment, profile.train.seed, fitter=fitter).to_json(),
             "samples": list(profile.calibrate.samples),
             "samples_drawn": drawn,
+            "neighbours": neighbours,
             "rank": profile.adapter.rank,
             "trainable": next((row["trainable"] for row in rows if row["part"] == TOTAL), None),
             "batch": profile.train.batch,

@@ -237,3 +237,40 @@ def test_a_model_writes_its_own_old_samples_once(
     assert with_self_samples(profile) == written and Path(path).read_bytes() == before
     with pytest.raises(DataError, match="usable conversations of 1000000"):
         self_samples(backbone, 1_000_000, tries=16)
+
+
+def test_neighbours_of_the_items_are_protected_and_asked(llama: Path, tmp_path: Path) -> None:
+    old = lines(tmp_path / "old.jsonl", *map(sample, "abcdefgh"))
+    names = tmp_path / "names.txt"
+    names.write_text("1. Chile\n- Ghana (Africa)\nPeru\nOman\n\nNepal - a country\nMali\nCuba\nFiji\nTogo\n")
+    chosen = flags(llama, old) | {
+        "calibrate.samples": [f"{old}:4", "neighbours:6"],
+        "calibrate.neighbours": str(names),
+    }
+    request = Request(str(items(tmp_path)), resolve("tiny", chosen), tmp_path / "out")
+    assert plan(request).rehearse()["neighbours"] == 6
+    result = run_inject(plan(request))
+    (protected,) = (tmp_path / "out").glob("neighbours-*.jsonl")
+    (near,) = (tmp_path / "out").glob("near-*.jsonl")
+    told = {
+        path: [s.conversations[0].value for s in read_records(Sample, path)] for path in (protected, near)
+    }
+    assert (
+        told[protected]
+        and told[near]
+        and not any("Peru" in q or "Kenya" in q for qs in told.values() for q in qs)
+    )
+    used = {
+        path: {n for n in ("Chile", "Ghana", "Nepal", "Togo", "Mali") if any(n in q for q in told[path])}
+        for path in told
+    }
+    assert not used[protected] & used[near]
+    manifest = json.loads((tmp_path / "out" / "covariance" / "manifest.json").read_text())
+    assert "neighbours" in manifest["facts"]["label"]
+    assert result.table[-1]["k_r_near"] is not None and "near" in result.retention
+    before = protected.read_bytes(), near.read_bytes()
+    assert run_inject(plan(request)).table == result.table
+    assert (protected.read_bytes(), near.read_bytes()) == before
+    alone = chosen | {"calibrate.samples": ["neighbours"]}
+    with pytest.raises(UsageError, match="neighbours protect only"):
+        plan(Request(request.items, resolve("tiny", alone), tmp_path / "other")).rehearse()

@@ -74,4 +74,7 @@ def test_it_is_converted_once_in_a_process_of_its_own(
 
 def test_its_profile_goes_with_its_name() -> None:
     resolved = resolve_training("", {"model.id": "smollm2"})
-    assert (resolved.profile.adapter.rank, resolved.profile.calibrate.samples) == (48, ["self:128"])
+    assert (resolved.profile.adapter.rank, resolved.profile.calibrate.samples) == (
+        48,
+        ["self:128", "neighbours:128"],
+    )
