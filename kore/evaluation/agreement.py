@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from kore.data.forms import is_conversation
+from kore.data.objects import first_object, hash_source
 from kore.data.read import read_records
 from kore.data.records import IMAGE_MARK, Question, Sample
 from kore.data.task import Task, TaskImage, UserTurn
@@ -19,8 +21,6 @@ from kore.errors import DataError
 from kore.evaluation.metrics import f1
 from kore.evaluation.text_normalize import vqa_normalise
 from kore.evaluation.types import Answers, Outcome, Role, Scored, Verdict, first_answer
-from kore.io.files import hash_file
-from kore.io.jsonl import read_jsonl
 
 
 @dataclass(frozen=True)
@@ -108,16 +108,11 @@ def load_agreement(
     tasks = list(islice(_prompts(path), limit))
     if len({task.id for task in tasks}) < len(tasks):
         raise DataError("an id occurs twice", where=str(path))
-    return AgreementSuite(name, tasks, str(path), hash_file(path), near=near)
+    return AgreementSuite(name, tasks, str(path), hash_source(path), near=near)
 
 
 def _prompts(path: Path) -> Iterator[Task]:
-    if path.suffix == ".json":
-        conversational = True
-    else:
-        first = next(iter(read_jsonl(path)), None)
-        conversational = first is not None and not {"conversations", "messages"}.isdisjoint(first[1])
-    if not conversational:
+    if not is_conversation(first_object(path)):
         for question in read_records(Question, path):
             images = tuple(map(TaskImage, question.images))
             marks = f"{IMAGE_MARK}\n" * (len(images) - question.text.count(IMAGE_MARK))

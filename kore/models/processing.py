@@ -16,7 +16,15 @@ from torch.nn.functional import pad
 from kore.data.records import IMAGE_MARK, Message, Sample
 from kore.errors import DataError
 from kore.io.images import open_image
-from kore.models.special_tokens import is_text_only, missing_marks, render, tokenizer_of
+from kore.models.image_sizes import refused
+from kore.models.special_tokens import (
+    as_plain_text,
+    is_text_only,
+    missing_marks,
+    render,
+    special_texts,
+    tokenizer_of,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,6 +62,7 @@ class Encoder:
         self.tokenizer = tokenizer_of(processor)
         self.text_only = is_text_only(processor)
         self.marks = missing_marks(processor)
+        self._special_texts = special_texts(self.tokenizer)
         self.max_length = max_length
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
         self._room = cached_pixels
@@ -80,7 +89,7 @@ class Encoder:
         Raises:
             DataError: a broken picture, too long, or no assistant token to learn from.
         """
-        chat = to_chat(sample.conversations)
+        chat = self._chat(sample.conversations)
         text = self._render(chat)
         features = self._process(text, sample.images, sample.id)
         self._check_length(features, sample.id)
@@ -92,7 +101,7 @@ class Encoder:
 
     def prompt(self, messages: Sequence[Message], images: Sequence[Any], name: str = "") -> dict[str, Tensor]:
         """Inputs that end with the open generation prompt: for generation and calibration."""
-        features = self._process(self._render(to_chat(messages), open_prompt=True), images, name)
+        features = self._process(self._render(self._chat(messages), open_prompt=True), images, name)
         self._check_length(features, name)
         return features
 
@@ -101,7 +110,7 @@ class Encoder:
 
         The tokens of a single picture depend on its size alone, so one of each size is processed.
         """
-        text = self._render(to_chat(sample.conversations))
+        text = self._render(self._chat(sample.conversations))
         images = [self._open(image, f"sample {sample.id}") for image in sample.images]
         if len(images) > 1:
             return len(self._process(text, images, sample.id)["input_ids"])
@@ -114,6 +123,13 @@ class Encoder:
             with_image = len(self._process(mark, [image], "")["input_ids"])
             self._image_tokens[image.size] = with_image - self._text_length(mark)
         return self._image_tokens[image.size]
+
+    def _chat(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """The turns, with the model's special tokens inside their texts as plain text."""
+        chat = to_chat(messages)
+        for part in (part for turn in chat for part in turn["content"] if "text" in part):
+            part["text"] = as_plain_text(part["text"], self._special_texts)
+        return chat
 
     def _text_length(self, text: str) -> int:
         return len(self.tokenizer(text, **self._special)["input_ids"])
@@ -151,7 +167,12 @@ class Encoder:
             )
         opened = [self._open(image, where) for image in images]
         given = {} if self.text_only else {"images": opened or None}
-        batch = self.processor(text=[text], **given, return_tensors="pt", **self._special)
+        try:
+            batch = self.processor(text=[text], **given, return_tensors="pt", **self._special)
+        except ValueError as error:
+            if not opened:
+                raise
+            raise refused(max((image.size for image in opened), key=_aspect), error, where) from error
         features: dict[str, Tensor] = dict(batch)
         length = features["input_ids"].shape[1]
         return {k: v[0] if _is_sequence(v, length) else v for k, v in features.items()}
@@ -286,6 +307,10 @@ class Encoder:
             ]
             place = last
         return expanded + text[place:], moved
+
+
+def _aspect(size: tuple[int, int]) -> float:
+    return max(size) / min(size)
 
 
 def _pixels(image: Image.Image) -> int:

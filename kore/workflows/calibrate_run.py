@@ -21,8 +21,9 @@ from kore.distributed import on_first_rank
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import hash_json, read_json, write_json
 from kore.methods.param_count import net_section
+from kore.models.image_sizes import check_sizes
 from kore.models.linear_table import linear_rows
-from kore.models.load import model_folder, reads_images
+from kore.models.load import load_processor, model_folder, reads_images
 from kore.models.special_tokens import is_text_only
 from kore.nullspace.adapter_init import adapted, build
 from kore.nullspace.calibrate import Calibration
@@ -114,6 +115,9 @@ class CalibrateJob:
         drawn, others = self._draw(samples, images, on_note)
         weights: LayerShards | None = None
         if backbone is None:
+            shown = ((image, f"sample {one.id}") for one in [*drawn, *others] for image in one.images)
+            folder = model_folder(profile.model.id, download=download)
+            check_sizes(shown, lambda: load_processor(folder, profile.model))
             backbone, weights = self._load(offload, download)
         self.linears = linear_rows(backbone.model, backbone.family)
         if earlier is not None:

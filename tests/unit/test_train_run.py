@@ -135,15 +135,16 @@ def test_a_run_killed_at_any_step_ends_bit_for_bit_as_an_unbroken_one(
 
 
 def test_a_damaged_checkpoint_is_not_resumed_from(
-    tiny_llava: Path, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample], caplog: pytest.LogCaptureFixture
 ) -> None:
-    go(tiny_llava, tmp_path / "run", samples)
+    first = go(tiny_llava, tmp_path / "run", samples)
     newest = sorted((tmp_path / "run" / "checkpoints").iterdir(), key=lambda p: int(p.name.split("-")[1]))[-1]
     (newest / "optimizer.pt").write_bytes(b"garbage")
     expected = adapter(tmp_path / "run")
     for path in (tmp_path / "run" / "adapter").iterdir():
         path.unlink()
-    go(tiny_llava, tmp_path / "run", samples)
+    assert go(tiny_llava, tmp_path / "run", samples).loss == pytest.approx(first.loss, rel=1e-6)
+    assert f"{newest} is damaged: the checkpoint before it is used" in caplog.messages
     assert all(torch.equal(expected[n], v) for n, v in adapter(tmp_path / "run").items())
     assert any("resumed at step 9" in e["text"] for e in events(tmp_path / "run", "status"))
 
