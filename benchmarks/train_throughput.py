@@ -109,7 +109,7 @@ def plain(work: Any, section: Any) -> float:
     """transformers' Trainer on the model with its adapter; its collator processes the images."""
     from transformers import Trainer, TrainingArguments
 
-    from kore.models.processing import collate
+    from kore.models.collate import collate
     from kore.training.sampler import draw
 
     encoder, samples = work.features.encoder, work.features.samples

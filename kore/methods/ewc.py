@@ -30,7 +30,7 @@ from kore.adapters.lora_layers import beside, delta, lora_layers, squared_rows
 from kore.methods.base import MethodSettings, Setup, Traits
 from kore.methods.lora import Lora
 from kore.models.adapter_off import adapter_off
-from kore.models.processing import collate
+from kore.models.collate import collate
 
 
 class EwcSettings(MethodSettings):

@@ -27,7 +27,7 @@ from kore.adapters.lora_layers import beside, lora_layers
 from kore.data.records import Message, Sample
 from kore.methods.base import MethodSettings, Setup, Traits
 from kore.methods.lora import Lora
-from kore.models.processing import collate
+from kore.models.collate import collate
 
 SHORT = 6  # words of a short answer
 LETTERS = "ABCD"

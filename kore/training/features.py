@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from kore.errors import DataError, KoreError
-from kore.models.processing import IGNORED, collate
+from kore.models.collate import collate
+from kore.models.processing import IGNORED
 from kore.training.disk_cache import DiskCache
 from kore.training.sampler import EMPTY
 from kore.training.workers import in_order, in_worker, worker_count

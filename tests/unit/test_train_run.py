@@ -20,10 +20,10 @@ from kore.errors import DataError, GateNotMet, Interrupted, MissingArtefact, Usa
 from kore.io.files import is_leftover
 from kore.methods.lora import Lora
 from kore.methods.registry import make_method
+from kore.models.collate import collate
 from kore.models.families import language_linears
 from kore.models.generate import Engine, Prompt
 from kore.models.load import Backbone, load
-from kore.models.processing import collate
 from kore.training import checkpoints as checkpoint
 from kore.training.probes import Probe, Probing
 from kore.training.result import TrainResult
