@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kore.io.http import retry_after
-from kore.llm.request import Busy, Hopeless, Lasting, NoReply, Refused, Reply, Request
+from kore.llm.request import Busy, Hopeless, Lasting, NoReply, Refused, Reply, Request, Truncated
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -132,8 +132,9 @@ class Client:
         if finish == "content_filter":
             raise NoReply("the reply was withheld by the server's content filter")
         if not text.strip():
-            cut = ": its limit of tokens was spent before" if finish == "length" else ""
-            raise NoReply(f"the reply is empty{cut}")
+            if finish == "length":
+                raise Truncated("the reply is empty: its limit of tokens was spent before")
+            raise NoReply("the reply is empty")
         usage = answer.get("usage") or {}
         tokens_in = int(usage.get("prompt_tokens") or request.expected[0])
         tokens_out = int(usage.get("completion_tokens") or max(1, len(text) // 4))
