@@ -9,8 +9,8 @@ import torch
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'user' %}USER: "
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n"
-    "{% else %}{{ part['text'] }}{% endif %}{% endfor %} "
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}<image>\n{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }}{% endfor %} "
     "{% elif message['role'] == 'assistant' %}ASSISTANT:{% generation %}"
     "{% for part in message['content'] %} {{ part['text'] }}{% endfor %}</s>{% endgeneration %}"
     "{% else %}{% for part in message['content'] %}{{ part['text'] }} {% endfor %}{% endif %}"

@@ -95,6 +95,7 @@ def export(
         if state == "done":
             return {"out": str(out), "form": form, **read_json(out / "manifest.json")["facts"]}
         check_keys(adapter, model_folder(section.id))
+        own = bool(prompts)
         prompts = list(prompts) or [Prompt.ask(text) for text in _TEXTS]
         canaries: list[Canary] = []
 
@@ -109,7 +110,11 @@ def export(
             made = _merged(adapter, out, reference, dtype)
         else:
             made = write_vllm(adapter, out, reference)
-        made["canaries"] = {"count": len(canaries), "differ": sum(c.differs for c in canaries)}
+        made["canaries"] = {
+            "count": len(canaries),
+            "differ": sum(c.differs for c in canaries),
+            "general": not (candidates or own),
+        }
         about = {"base_path": model_name(reference.path), "text_only": reference.text_only}
         write_card(out, form, {**facts, **(card or {}), **about, **made})
         manifest.finished(**made).write(out)

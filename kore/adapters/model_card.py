@@ -45,7 +45,7 @@ def write_card(folder: Path, form: str, facts: Mapping[str, Any]) -> None:
             ``covariance`` (label, fingerprint), ``scores`` (rows), ``check``, ``served`` (what vLLM serves),
             ``text_only``.
     """
-    base = facts.get("model") or facts.get("base_path")
+    base = facts.get("base_path") or facts.get("model")
     use = _USE[form]
     bare = bool(facts.get("text_only"))
     names = {

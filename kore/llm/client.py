@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kore.io.http import retry_after
-from kore.llm.request import Busy, Hopeless, Lasting, NoReply, Refused, Reply, Request
+from kore.llm.request import Busy, Hopeless, Lasting, NoReply, Refused, Reply, Request, Truncated
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -167,8 +167,9 @@ class Client:
         if finish == "content_filter":
             raise NoReply("the reply was withheld by the server's content filter")
         if not text.strip():
-            cut = ": its limit of tokens was spent before" if finish == "length" else ""
-            raise NoReply(f"the reply is empty{cut}")
+            if finish == "length":
+                raise Truncated("the reply is empty: its limit of tokens was spent before")
+            raise NoReply("the reply is empty")
         tokens_in = _count(answer.get("usage"), "prompt_tokens") or request.expected[0]
         tokens_out = _count(answer.get("usage"), "completion_tokens") or max(1, len(text) // 4)
         return Reply(text, tokens_in, tokens_out, "length" if finish == "length" else "stop")

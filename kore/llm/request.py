@@ -97,6 +97,10 @@ class NoReply(Exception):
     """The reply is empty, cut off, or withheld by a content filter."""
 
 
+class Truncated(NoReply):
+    """The limit of tokens was spent before any text came."""
+
+
 class Unusable(Exception):
     """The reply could not be read as the form that was asked for."""
 

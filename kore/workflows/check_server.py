@@ -15,7 +15,7 @@ from typing import Any, Literal
 from kore.artifacts.canaries import Canary, read_canaries
 from kore.errors import DataError, MissingArtefact, ProviderError
 from kore.llm.client import Client, api_key
-from kore.llm.request import Busy, NoReply, Refused, Request
+from kore.llm.request import Busy, NoReply, Refused, Request, Truncated
 
 Verdict = Literal["applied", "not applied", "partly", "wrong adapter", "template differs", "cut"]
 Kind = Literal["adapter", "base", "other", "cut"]
@@ -155,6 +155,8 @@ async def _ask(client: Client, canary: Canary, folder: Path) -> Checked:
     messages = tuple({"role": m["role"], "content": _content(m["content"], folder)} for m in canary.messages)
     try:
         reply = await client.reply(Request(messages, temperature=0.0, max_tokens=canary.max_tokens))
+    except Truncated:
+        return Checked(canary, "", "cut" if canary.adapter.ended else _like(canary, ""))
     except (NoReply, Refused):
         return Checked(canary, "", _like(canary, ""))
     except Busy as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -52,7 +52,19 @@ def export(
         f"checked on {made.prompts} prompts: logits differ by up to {made.error:.2g}, "
         f"the adapter moves them by up to {made.moved:.2g}"
     )
+    _describe_canaries(output, made.facts)
     output.result(made.facts, text=f"{made.form} in {made.folder}")
+
+
+def _describe_canaries(output: Output, facts: dict[str, Any]) -> None:
+    canaries = facts.get("canaries")
+    if canaries is None:
+        return  # an export of an earlier version
+    output.note(f"{canaries['count']} canaries: base and adapter differ on {canaries['differ']}")
+    if canaries["general"]:
+        output.warn("the data of this adapter is not here: its canaries are general questions without images")
+    if not canaries["differ"]:
+        output.warn("no canary tells base and adapter apart, so kore check-server cannot judge a server")
 
 
 def _check(output: Output, folder: Path, model: str | None) -> None:

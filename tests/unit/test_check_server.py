@@ -140,6 +140,11 @@ def rounded(text: str, order: str) -> Reply:
     return ("otherwise", "stop") if text == "Q2" else as_adapter(text, order)
 
 
+def spent(text: str, order: str) -> Reply:
+    """As a server that thinks until its limit."""
+    return "", "length"
+
+
 def empty(text: str, order: str) -> Reply:
     return "", "stop"
 
@@ -156,6 +161,7 @@ def empty(text: str, order: str) -> Reply:
         (empty, "template differs"),
         (plain_order_only, "template differs"),
         (cut, "cut"),
+        (spent, "cut"),
     ],
 )
 def test_every_way_of_a_server_has_its_verdict(

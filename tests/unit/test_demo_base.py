@@ -13,8 +13,12 @@ import torch
 from PIL import Image
 
 import kore.demo
+from kore.config.schema import ModelSection
+from kore.data.records import Message
 from kore.demo.archive import demo_data
 from kore.io.files import hash_file
+from kore.models.load import load_processor
+from kore.models.processing import to_chat
 from scripts.tiny_base import gates, network
 from scripts.tiny_base.dataset import MORE, SUITES, open_picture, read_lines
 from scripts.tiny_base.drills import LENGTH, PAIRS, ROUNDS, repeat, same
@@ -23,6 +27,15 @@ from scripts.tiny_base.world import Turn
 
 HOME = Path(kore.demo.__file__).parent
 BASE, DATA = HOME / "base", demo_data()
+# with which the base was trained: parts in the given order, a system message as the user's
+FIRST_TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}ASSISTANT:{% generation %} "
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for part in m['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}</s>{% endgeneration %}"
+    "{% else %}USER: {% if m['content'] is string %}{{ m['content'] }}{% else %}{% for part in m['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %} {% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +72,39 @@ def test_template_equals_the_training_format(base: tuple[Any, Any]) -> None:
     out = tokenizer.apply_chat_template(talk, return_dict=True, return_assistant_tokens_mask=True)
     told = [i for i, mark in zip(out["input_ids"], out["assistant_masks"], strict=True) if mark]
     assert tokenizer.decode(told) == " Peru</s>"
+
+
+def test_images_come_first_and_a_system_message_is_a_plain_prefix(
+    base: tuple[Any, Any], tiny_llava: Path
+) -> None:
+    """As the templates of published LLaVA checkpoints render them."""
+    parts = [{"type": "text", "text": "What is this?"}, {"type": "image"}]
+    system = {"role": "system", "content": [{"type": "text", "text": "Be brief."}]}
+    for processor in (base[1], load_processor(tiny_llava, ModelSection(id=str(tiny_llava)))):
+        for order in (parts, parts[::-1]):
+            talk = [system, {"role": "user", "content": order}]
+            text = processor.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
+            assert text == "Be brief. USER: <image>\nWhat is this? ASSISTANT:"
+
+
+def test_the_demos_prompts_render_as_with_the_first_template(base: tuple[Any, Any]) -> None:
+    tokenizer = base[1].tokenizer
+    rows = [row["conversations"] for row in read_lines(DATA / "old.jsonl")][::10]
+    rows += [
+        [{"from": "human", "value": f"<image>\n{row['text']}" if row.get("image") else row["text"]}]
+        for path in sorted((DATA / "suites").glob("*.jsonl"))
+        for row in read_lines(path)[::10]
+    ]
+    assert len(rows) > 100
+    for row in rows:
+        talk = to_chat([Message.model_validate(turn) for turn in row])
+        now, before = (
+            tokenizer.apply_chat_template(
+                talk, chat_template=template, add_generation_prompt=len(talk) % 2 == 1, tokenize=False
+            )
+            for template in (None, FIRST_TEMPLATE)
+        )
+        assert now == before
 
 
 @pytest.mark.parametrize("text", ["naïve 東京 🦊", "<0x41>", "a\nb\tc", "Lima's  A-B (c) 3.14"])
