@@ -133,7 +133,7 @@ def saved_bytes(
     import torch
 
     from kore.methods.registry import make_method
-    from kore.models.processing import collate
+    from kore.models.collate import collate
     from kore.training.run import prepare
 
     work = prepare(

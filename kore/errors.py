@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+_LONGEST = 600  # characters of a message that are shown
+
 
 class KoreError(Exception):
     """An expected failure: what happened, where, and what to do next.
@@ -24,7 +26,10 @@ class KoreError(Exception):
         self.where = where
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}" if self.where else self.message
+        text = self.message
+        if len(text) > _LONGEST:  # data that is quoted may be of any length
+            text = f"{text[: _LONGEST - 4]} ..."
+        return f"{self.where}: {text}" if self.where else text
 
     def lines(self) -> list[str]:
         """Lines for a terminal: what (with where), then the next step."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
 
 EVERY = 30.0  # seconds between two lines about one stage
@@ -71,6 +73,59 @@ def each_line(write: Callable[[str], None], *, every: float = EVERY) -> Progress
             written = now
 
     return report
+
+
+@contextmanager
+def reminded(report: Progress, *, every: float | None = None) -> Iterator[Progress]:
+    """A sink that reports the last progress again while nothing new comes, so that `lines` keep coming."""
+    last: tuple[str, int, int | None, str] | None = None
+    over, lock = threading.Event(), threading.Lock()
+
+    def passed_on(stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        nonlocal last
+        with lock:
+            last = (stage, done, total, note)
+            report(*last)
+
+    def remind() -> None:
+        while not over.wait((EVERY if every is None else every) / 3):
+            with lock:
+                if last is not None:
+                    report(*last)
+
+    thread = threading.Thread(target=remind, name="kore-progress", daemon=True)
+    thread.start()
+    try:
+        yield passed_on
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def repeated(
+    write: Callable[[str], None], label: str, total: int | None = None, *, every: float | None = None
+) -> Iterator[Callable[..., None]]:
+    """Write a line about a stage at least every `every` seconds (default: `EVERY`), also while nothing
+    advances. Yields ``advance(n=1, note="")``."""
+    done, said = 0.0, ""
+    over = threading.Event()
+
+    def advance(n: float = 1, note: str = "") -> None:
+        nonlocal done, said
+        done, said = done + n, note
+
+    def remind() -> None:
+        while not over.wait(EVERY if every is None else every):
+            write(f"{label}: {done:.0f}{f' of {total}' if total else ''}{f', {said}' if said else ''}")
+
+    thread = threading.Thread(target=remind, name="kore-progress", daemon=True)
+    thread.start()
+    try:
+        yield advance
+    finally:
+        over.set()
+        thread.join()
 
 
 def event_log(events: Events) -> Progress:

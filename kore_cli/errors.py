@@ -6,6 +6,8 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from shutil import disk_usage
 from types import MappingProxyType
 
 import typer
@@ -97,6 +99,8 @@ def unforeseen(error: Exception) -> tuple[int, str, str | None]:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         hint = "use smaller batches: --set train.micro_batch=1, eval.batch, calibrate.batch"
         return 1, "out of memory", hint
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
+        return _full_disk(error)
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         code = 1 if error.errno in (errno.ENOSPC, errno.EIO, errno.EMFILE) or not where else 3
@@ -104,3 +108,15 @@ def unforeseen(error: Exception) -> tuple[int, str, str | None]:
     first = (str(error).splitlines() or [""])[0]
     message = f"unexpected {type(error).__name__}: {first[:300]}"
     return 1, message, "this is a bug in KORE; KORE_DEBUG=1 shows where"
+
+
+def _full_disk(error: Exception) -> tuple[int, str, str]:
+    """The message of any library's error about a full disk; not all of them name the file."""
+    name = getattr(error, "filename", None)
+    folder = next((p for p in Path(str(name or ".")).absolute().parents if p.is_dir()), Path.cwd())
+    where = f"{name}: " if name else ""
+    free = disk_usage(folder if name else Path.cwd()).free
+    message = (
+        f"{where}no space left on the disk ({free / 1e6:,.0f} MB free in {folder if name else Path.cwd()})"
+    )
+    return 1, message, "make room; the same command resumes"

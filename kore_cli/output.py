@@ -6,17 +6,20 @@ rich is imported on use, never at start.
 from __future__ import annotations
 
 import io
+import logging
 import os
+import re
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kore.errors import DataWarning, Interrupted, KoreError
 from kore.io.files import json_text
+from kore.progress import repeated
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -57,13 +60,14 @@ class Output:
     def __init__(self, *, json_mode: bool = False, quiet: bool = False) -> None:
         self.json_mode = json_mode
         self.quiet = quiet
+        _EngineWarnings.quiet = quiet
         self.human = sys.stdout.isatty() and not json_mode
         self.live = sys.stderr.isatty() and not quiet and os.environ.get("TERM") != "dumb"
 
     def note(self, text: str) -> None:
         """One line for a person, on stderr."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(harmless(text), file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
         """A warning, on stderr."""
@@ -100,7 +104,7 @@ class Output:
         grid.add_column(overflow="fold")
         tables: list[tuple[str, list[Mapping[str, Any]]]] = []
         for name, fact in _flat(value, tables):
-            grid.add_row(Text(name, "" if _no_colour() else "cyan"), Text(fact))
+            grid.add_row(Text(harmless(name), "" if _no_colour() else "cyan"), Text(harmless(fact)))
         self._print(grid)
         for name, rows in tables:
             self.table(rows, list(dict.fromkeys(key for row in rows for key in row)), title=name)
@@ -154,10 +158,12 @@ class Output:
 
     @contextmanager
     def progress(self, label: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-        """A progress bar on a terminal, nothing elsewhere. Yields ``advance(n=1, note="")``."""
+        """A progress bar on a terminal; elsewhere a line at least every 30 s, also while nothing advances.
+        Yields ``advance(n=1, note="")``."""
         if not self.live:
             start = time.monotonic()
-            yield lambda n=1, note="": None
+            with repeated(self.note, label, total) as advance:
+                yield advance
             self.note(f"{label}: done in {time.monotonic() - start:.0f} s")
             return
         from rich.console import Console
@@ -209,9 +215,11 @@ def keep_stdout_clean() -> None:
     DeepSpeed, which transformers imports where it is installed, logs to standard output on import; a
     filter on its logger survives the handler and level that it then sets.
     """
-    import logging
     import warnings
 
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: nobody reads it
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         # records are UTF-8 whatever the locale; file names may hold any bytes
         encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
@@ -225,15 +233,32 @@ def keep_stdout_clean() -> None:
     logging.getLogger("DeepSpeed").addFilter(to_stderr)
     if os.environ.get("KORE_DEBUG") != "1":
         warnings.simplefilter("ignore", FutureWarning)
+    logging.getLogger("kore").addHandler(_EngineWarnings())
     show = warnings.showwarning
 
     def show_data_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, DataWarning):
-            complain(str(message), word="warning")
+            _EngineWarnings.report(str(message))
         else:
             show(message, category, *place, **more)
 
     warnings.showwarning = show_data_warning
+
+
+class _EngineWarnings(logging.Handler):
+    """Prints what the engine warns of, unless the command is quiet (as all ranks but the first are)."""
+
+    quiet: ClassVar[bool] = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one warning."""
+        self.report(record.getMessage())
+
+    @classmethod
+    def report(cls, text: str) -> None:
+        """Print a warning on stderr."""
+        if not cls.quiet:
+            complain(text, word="warning")
 
 
 def fail(error: KoreError) -> None:
@@ -245,13 +270,28 @@ def complain(what: str, *more: str | None, word: str = "error") -> None:
     """Print what went wrong, then details and the next step, one line each, on stderr."""
     lines = [f"{word}: {what}", *(f"  {line}" for line in more if line)]
     with suppress(OSError):  # nobody listens on stderr either
-        print(*(" ".join(line.splitlines()) for line in lines), sep="\n", file=sys.stderr, flush=True)
+        print(
+            *(harmless(" ".join(line.splitlines())) for line in lines), sep="\n", file=sys.stderr, flush=True
+        )
 
 
 def trace(error: BaseException) -> None:
     """With ``KORE_DEBUG=1``, print the traceback of an error that is reported as a message."""
     if os.environ.get("KORE_DEBUG") == "1":
         traceback.print_exception(error)
+
+
+# operating system commands (titles, links, the clipboard), sequences, and single characters
+_CONTROL = re.compile(
+    "(?:\x1b\\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?"
+    "|(?:\x1b\\[|\x9b)[0-9;:?]*[ -/]*[@-~]?"
+    "|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+
+
+def harmless(text: str) -> str:
+    """A text of the data without the control characters that a terminal would obey."""
+    return _CONTROL.sub("", text)
 
 
 def _no_colour() -> bool:
@@ -262,7 +302,7 @@ def _text(value: object) -> Text:
     """A cell's text as it is: brackets are no markup."""
     from rich.text import Text
 
-    return Text(_cell(value), value.style if isinstance(value, Figure) else "")
+    return Text(harmless(_cell(value)), value.style if isinstance(value, Figure) else "")
 
 
 def _flat(

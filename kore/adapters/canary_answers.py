@@ -15,11 +15,12 @@ from kore.config.schema import ModelSection
 from kore.data.records import IMAGE_MARK, Message
 from kore.io.images import open_image
 from kore.models.adapter_off import adapter_off
+from kore.models.collate import collate
 from kore.models.families import model_class
 from kore.models.generate import PLAIN, Prompt
 from kore.models.load import load_processor
 from kore.models.load_errors import loading
-from kore.models.processing import Encoder, collate, to_chat
+from kore.models.processing import Encoder, to_chat
 from kore.models.special_tokens import is_text_only, render, tokenizer_of
 
 if TYPE_CHECKING:

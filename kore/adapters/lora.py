@@ -219,8 +219,8 @@ def load_lora(backbone: Backbone, folder: Path) -> None:
     if result.unexpected_keys or missing:
         raise DataError(
             f"adapter and model do not fit: {len(missing)} keys missing, "
-            f"{len(result.unexpected_keys)} unknown",
-            where=(missing or result.unexpected_keys)[0],
+            f"{len(result.unexpected_keys)} unknown, first {(missing or result.unexpected_keys)[0]}",
+            where=str(folder),
         )
     if facts.get("frozen_a"):
         freeze_a(model)

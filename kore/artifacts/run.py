@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import platformdirs
+
 from kore.artifacts.manifest import locked, versions
 from kore.artifacts.model_folder import CONFIG
 from kore.errors import DataError, MissingArtefact, UsageError
@@ -30,6 +32,13 @@ LATEST = 1e11  # a time that the calendar still knows
 def home() -> Path:
     """Where runs live: ``$KORE_HOME``, else ``./runs``."""
     return Path(os.environ.get("KORE_HOME") or "runs")
+
+
+def cache_home() -> Path:
+    """Where replies, searches and images of the data are kept: ``$KORE_CACHE``, else the user's cache
+    folder."""
+    given = os.environ.get("KORE_CACHE")
+    return Path(given) if given else Path(platformdirs.user_cache_dir("kore"))
 
 
 def data_root() -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from kore.artifacts.run import cache_home
 from kore.augment.branches import SUMMARY_WORDS
 from kore.augment.call import EXPECTED_OUT, Teacher, estimate_tokens, make_call
 from kore.augment.factory import check_teachers, choose_encoder, choose_provider, choose_teacher
@@ -36,7 +37,7 @@ from kore.augment.trunk import distinct, heuristic
 from kore.config.schema import AugmentSection
 from kore.data.records import Branch, KnowledgeItem, KnowledgeTree, Turn
 from kore.data.text import clip
-from kore.llm.cache import ReplyStore, cache_home
+from kore.llm.cache import ReplyStore
 from kore.llm.rate_limit import price
 
 F = TypeVar("F", bound=ReplyForm)

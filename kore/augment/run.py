@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kore.artifacts.manifest import NAME, claimed, read_manifest
+from kore.artifacts.run import cache_home
 from kore.augment.fit import Budget, FitReport, Fitter
 from kore.augment.images.store import ImageStore
 from kore.augment.inputs import check_ids, input_hashes, manifest_of, shard_indices
@@ -20,7 +21,6 @@ from kore.config.schema import AugmentSection
 from kore.data.records import KnowledgeItem
 from kore.errors import Interrupted
 from kore.io.files import read_json
-from kore.llm.cache import cache_home
 from kore.progress import Progress, silent
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from kore.artifacts.run import cache_home
 from kore.augment.images.store import ImageStore
 from kore.augment.inputs import check_ids, shard_indices
 from kore.augment.pipeline import Growth
@@ -16,7 +17,6 @@ from kore.augment.text import language
 from kore.config.schema import AugmentSection
 from kore.data.records import KnowledgeItem, KnowledgeTree, Sample
 from kore.errors import KoreError
-from kore.llm.cache import cache_home
 
 
 def stream(

@@ -219,6 +219,8 @@ def _text_config(config: dict[str, Any]) -> dict[str, Any]:
 
 def _same_model(model: str, shipped: str, architecture: str | None) -> bool:
     """Whether `model` is the hub id `shipped`, its hub-cache folder, or a folder of its name and width."""
+    if model == shipped:
+        return True
     if hub := hub_id(model):
         return hub.lower() == shipped.lower()
     folder = Path(model)

@@ -26,8 +26,10 @@ class ModelSection(Section):
     """Architecture shipped with KORE, to count parameters without weights."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights; auto: float32 on a CPU, bfloat16 on a GPU."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; auto: a GPU if there is one."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the model runs; auto: CUDA, then Apple's MPS (untested), then the CPU."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
+    """Attention implementation of transformers; auto: its default for the model."""
     quantisation: Literal["none", "8bit", "4bit"] = "none"
     """Quantise the base with bitsandbytes while it is loaded."""
     max_pixels: int | None = None
@@ -117,7 +119,8 @@ class AugmentSection(Section):
 
 class CalibrateSection(Section):
     samples: list[str] = ["demo"]
-    """Old samples to protect: demo[:SUITE], onevision, FILE.jsonl or bench:NAME; each may end in :COUNT."""
+    """Old samples to protect: demo[:SUITE], onevision, FILE.jsonl, bench:NAME, self (the model writes them)
+    or, in kore inject, neighbours (the items' questions about known things); each may end in :COUNT."""
     count: int = Field(default=256, ge=1)
     """Samples per source without a :COUNT."""
     with_answers: bool = False
@@ -132,6 +135,8 @@ class CalibrateSection(Section):
     """Layers to calibrate: all, a range (0-3), a list, or auto[:SHARE] (those that new samples use most)."""
     new: str | None = None
     """New samples (JSONL) for layers = auto; kore inject passes its own."""
+    neighbours: str | None = None
+    """Names (one a line) for the samples neighbours[:COUNT] of kore inject; default: the base names some."""
     seed: int = 233
     """Seed of the draw of samples."""
     held_out: int = Field(default=0, ge=0)
@@ -179,8 +184,8 @@ class TrainSection(Section):
     """Stop after N optimiser steps."""
     batch: int = Field(default=16, ge=1)
     """Samples per optimiser step, over all devices."""
-    micro_batch: int | None = Field(default=None, ge=1)
-    """Samples per device and forward pass; gradients are accumulated up to the batch."""
+    micro_batch: Literal["auto"] | Annotated[int, Field(ge=1)] | None = None
+    """Samples per device and forward pass, accumulated up to the batch; auto: as many as fit."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Learning rate schedule."""
     warmup: float = Field(default=0.03, ge=0, lt=1)
@@ -193,10 +198,20 @@ class TrainSection(Section):
     """Tokens per sample: template, text and pictures."""
     on_long: Literal["error", "drop", "truncate"] = "error"
     """Samples that are longer: an error that lists them, left out, or cut at the end of their last answer."""
+    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    """Processes that read and process images; auto: none for small runs, else by cores."""
+    cache_gib: float = Field(default=2.0, ge=0)
+    """GiB of memory for processed samples; where all fit, each is processed once."""
+    disk_cache_gib: float = Field(default=0.0, ge=0)
+    """GiB of disk in the run folder for processed samples that exceed the memory; removed at the end."""
     group_by_length: bool = True
     """Batch samples of similar length."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass."""
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    """Recompute activations in the backward pass; auto: where the memory estimate needs it."""
+    tf32: Literal["auto"] | bool = "auto"
+    """Let float32 products use TF32 while training; auto: on GPUs that have it."""
+    fused: Literal["auto"] | bool = "auto"
+    """AdamW as one fused kernel; auto: on CUDA without ZeRO."""
     zero: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO stage; 0: data parallel without DeepSpeed."""
     deepspeed: dict[str, Any] = {}

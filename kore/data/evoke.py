@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from kore.data.forms import is_conversation
+from kore.data.objects import first_object
 from kore.data.read import read_located, read_records
 from kore.data.records import IMAGE_MARK, KnowledgeItem, Sample
 from kore.data.text import clip, sentences
 from kore.errors import DataError
-from kore.io.jsonl import is_stream
+from kore.io.jsonl import STDIO
 
 Format = Literal["auto", "items", "evoke"]
 _QUOTED = re.compile(r"[\"“«『「《]([^\"”»』」》]{3,200})[\"”»』」》]")
@@ -29,23 +30,9 @@ def detect(source: str) -> Literal["items", "evoke"]:
     Raises:
         DataError: no such file.
     """
-    if is_stream(source):
+    if source == STDIO:
         return "items"
-    path = Path(source)
-    if path.is_dir() or path.suffix in (".gz", ".parquet"):
-        return "items"
-    if not path.is_file():
-        raise DataError("no such file", where=source)
-    with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        head = stream.read(1 << 16).lstrip()
-    try:
-        text = head[1:].lstrip() if head.startswith("[") else head
-        first: Any = json.JSONDecoder().raw_decode(text)[0]
-    except ValueError:
-        return "items"
-    return (
-        "evoke" if isinstance(first, dict) and ("conversations" in first or "messages" in first) else "items"
-    )
+    return "evoke" if is_conversation(first_object(source)) else "items"
 
 
 def read_items(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from platformdirs import user_cache_path
-
+from kore.artifacts.run import cache_home
 from kore.io.files import atomic_write, hash_bytes
 
 IMAGE_MARK = "<image>"
@@ -20,15 +19,18 @@ ROLES = {"user": "human", "assistant": "gpt", "human": "human", "gpt": "gpt", "s
 _SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF": ".webp", b"BM": ".bmp"}
 
 
-def with_images(value: dict[str, Any]) -> dict[str, Any]:
+def with_images(value: dict[str, Any], *, web: bool = False) -> dict[str, Any]:
     """The record with all its images under ``image``, inline ones as files.
+
+    Args:
+        web: take addresses on the web too, which `kore augment` downloads.
 
     Raises:
         ValueError: two keys name different images, one is not an image, or the record holds what KORE does
             not read.
     """
     refuse_unsupported(value)
-    given = {key: images_of(value[key], key) for key in IMAGE_KEYS if value.get(key)}
+    given = {key: images_of(value[key], key, web=web) for key in IMAGE_KEYS if value.get(key)}
     if not given:
         return {key: kept for key, kept in value.items() if key not in IMAGE_KEYS or key == "image"}
     first, *others = given
@@ -48,30 +50,31 @@ def refuse_unsupported(value: Mapping[str, Any]) -> None:
         raise ValueError(f"{' and '.join(bad)}: not supported; KORE reads text and images")
 
 
-def images_of(value: Any, key: str) -> list[str]:
+def images_of(value: Any, key: str, *, web: bool = False) -> list[str]:
     """The paths of images in any form: a path, a data URI, an object with url, path or bytes, or a list.
 
     Raises:
-        ValueError: none of these, or an address on the web.
+        ValueError: none of these, or (without `web`) an address on the web.
     """
     if isinstance(value, str):
         if value.startswith("data:"):
             return [_from_uri(value)]
         if value.startswith("file://"):
-            return [value.removeprefix("file://")]
-        if "://" in value[:12]:
+            return [unquote(urlsplit(value).path)]
+        if "://" in value[:12] and not (web and value.startswith(("http://", "https://"))):
             raise ValueError(f"{key}: {value[:80]} is on the web; download it and give its path")
-        return [value]
-    if isinstance(value, Mapping):
+        if value.strip() and "\0" not in value:
+            return [value]
+    elif isinstance(value, Mapping):
         if isinstance(value.get("bytes"), bytes):
             return [_stored(value["bytes"])]
         inner = next((value[k] for k in ("image_url", "image", "url", "path") if value.get(k)), None)
         if inner is not None:
-            return images_of(inner, key)
+            return images_of(inner, key, web=web)
     elif isinstance(value, bytes):
         return [_stored(value)]
     elif isinstance(value, Sequence):
-        return [path for inner in value for path in images_of(inner, key)]
+        return [path for inner in value for path in images_of(inner, key, web=web)]
     raise ValueError(f"{key}: not an image; give a path, a data URI, or a list of them")
 
 
@@ -90,12 +93,40 @@ def _from_uri(uri: str) -> str:
 def _stored(data: bytes) -> str:
     """An inline image as a file of the cache, named by its content."""
     suffix = next((end for start, end in _SUFFIXES.items() if data.startswith(start)), ".img")
-    path: Path = user_cache_path("kore") / "images" / f"{hash_bytes(data)}{suffix}"
+    path = cache_home().absolute() / "inline" / f"{hash_bytes(data)}{suffix}"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, "wb") as stream:
             stream.write(data)
     return str(path)
+
+
+def is_conversation(value: dict[str, Any]) -> bool:
+    """Whether an object is a sample: a conversation in either form."""
+    return "conversations" in value or "messages" in value
+
+
+def read_conversation(value: dict[str, Any]) -> dict[str, Any]:
+    """A sample's object with LLaVA's turns, all images under ``image``, and a mark for each image.
+
+    Images inside the messages are taken in their order.
+
+    Raises:
+        ValueError: as `conversation` and `with_images`; or there are two conversations or sets of images.
+    """
+    given = [key for key in ("conversations", "messages") if value.get(key) is not None]
+    if len(given) > 1:
+        raise ValueError("both messages and conversations; keep one of them")
+    rest = with_images({k: v for k, v in value.items() if k != "messages"})
+    if not given:
+        return rest
+    inside: list[str] = []
+    turns = conversation(value[given[0]], inside, given[0])
+    beside = images_of(rest["image"], "image") if rest.get("image") else []
+    if inside and beside and inside != beside:
+        raise ValueError("images inside the messages and others beside them; keep one of them")
+    if inside:
+        rest["image"] = inside[0] if len(inside) == 1 else inside
+    return {**rest, "conversations": with_marks(turns, len(inside or beside))}
 
 
 def conversation(messages: Any, images: list[str], key: str) -> list[Any]:
@@ -121,9 +152,12 @@ def _turn(message: Any, images: list[str]) -> Any:
     content = message.get("value", message.get("content"))
     if isinstance(content, list):
         content = "\n".join(_part(part, images) for part in content)
-    rest = {
-        k: v for k, v in message.items() if k not in ("from", "role", "value", "content") and v is not None
-    }
+    own = [path for key in IMAGE_KEYS if message.get(key) for path in images_of(message[key], key)]
+    if own and isinstance(content, str):
+        content = f"{IMAGE_MARK}\n" * (len(own) - content.count(IMAGE_MARK)) + content
+    images += own
+    used = ("from", "role", "value", "content", *IMAGE_KEYS)
+    rest = {k: v for k, v in message.items() if k not in used and v is not None}
     value = {} if content is None else {"value": content}
     return {**rest, "from": ROLES.get(str(role), role), **value}
 

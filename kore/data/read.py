@@ -1,30 +1,34 @@
-"""Read records from files, folders and standard input, with the place of every fault."""
+"""Read records from files, folders, pipes and standard input, with the place of every fault."""
 
 from __future__ import annotations
 
-import gzip
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from kore.data.forms import IMAGE_KEYS
+from kore.data.objects import read_objects
 from kore.data.records import KnowledgeItem, Question, Record, Sample, anchored
-from kore.errors import DataError, DataWarning, Faults, MissingArtefact
-from kore.io.files import read_json
-from kore.io.jsonl import is_stream, parse_lines, read_jsonl
+from kore.errors import DataError, DataWarning, Faults
+from kore.io.jsonl import is_stream
 
 R = TypeVar("R", bound=Record)
+_WARNED: set[str] = set()
 OnError = Callable[[DataError], None]
-PARTS = ("*.jsonl", "*.jsonl.gz", "*.json", "*.parquet")
-# keys that KORE writes, or that published data sets have, beside the fields of a record
-_WRITTEN = {
-    Sample: {"suite", "messages", "source", "data_source"},
-    Question: {"split", "item", "key", "category", "kind"},
-    KnowledgeItem: {"category", "url"},
+# keys that are read or written beside the fields of a record, or that published data sets have
+_BESIDE: dict[type[Record], frozenset[str]] = {
+    KnowledgeItem: frozenset(("category", "url", "question")),
+    Question: frozenset(("id", "split", "item", "item_id", "key", "category", "kind")),
+    Sample: frozenset(
+        (
+            *("messages", "suite", "split", "source", "data_source"),
+            *("title", "name", "entity_name", "type", "cnn_wiki_type"),  # of EVOKE's injection file
+        )
+    ),
 }
-_IDS = {Sample: "id", Question: "question_id"}
 
 
 def read_records(
@@ -34,14 +38,14 @@ def read_records(
     image_root: Path | None = None,
     on_error: OnError | None = None,
 ) -> Iterator[R]:
-    """Read records from JSONL (also ``.gz``), a JSON list, Parquet, a folder of these, or ``-``.
+    """Read records from any form that `kore.data.objects.read_objects` reads.
 
     Image paths become absolute: relative ones start from `image_root`, else from the file's folder, else
-    (standard input) from the working folder. A sample or question without an id is named by its file and
-    line. Keys that no field takes are kept under ``extra`` and reported once per file as a `DataWarning`.
+    (standard input, a pipe) from the working folder. A sample or question without an id is named by its file
+    and line. Keys that no field takes are kept under ``extra`` and reported once per file as a `DataWarning`.
 
     Records are yielded as they are read, up to the first fault. From there the rest is only checked, so
-    that all faults are reported at once; standard input is read no further than `Faults.SHOWN` faults.
+    that all faults are reported at once; a stream is read no further than `Faults.SHOWN` faults.
 
     Raises:
         DataError: with ``file:line`` (or ``file[index]``) and the field, unless `on_error` takes it;
@@ -60,136 +64,98 @@ def read_located(
 ) -> Iterator[tuple[str, R]]:
     """As `read_records`, yielding ``(where, record)``, where being ``file:line`` or ``file[index]``."""
     name = str(source)
-    streamed = is_stream(name)
-    if not streamed and not Path(name).exists():
-        raise DataError("no such file", where=name)
-    root = image_root.absolute() if image_root else None
-    root = root or (Path.cwd() if streamed else _folder(Path(name).resolve()))
+    root = image_root.absolute() if image_root else _folder_of(name)
     faults = Faults()
 
     def collect(error: DataError) -> None:
         faults.add(error)
-        if streamed and faults.count == Faults.SHOWN:
+        if is_stream(name) and faults.count == Faults.SHOWN:
             faults.check()
 
     take = on_error or collect
     unused: dict[str, None] = {}
     empty = True
-    for where, value in _objects(name, take):
+    for where, value in read_objects(name, take):
         empty = False
         try:
-            record = kind.from_json(_with_id(kind, value, where), where)
+            record = read_record(kind, value, where)
         except DataError as error:
             take(error)
             continue
-        unused.update(dict.fromkeys(record.extra))
+        unused.update(dict.fromkeys(_unused(record)))
+        _warn_of_null_facts(record, value, where)
         if not faults.count:
             yield where, anchored(record, root)
+    _warn_of_unused(kind, name, list(unused))
     faults.check()
     if empty:
-        raise DataError("holds no record", where=name)
-    _report_unused(kind, name, list(unused))
+        raise DataError("file is empty", where=name)
 
 
-def _folder(path: Path) -> Path:
+def check_records(kind: type[Record], *sources: str | Path | None) -> None:
+    """Check every record of files that can be read again, before anything heavy is loaded.
+
+    Raises:
+        DataError: all faults of the first faulty file, each with its place.
+    """
+    for source in sources:
+        path = Path(source or "")
+        if source and (path.is_file() or path.is_dir()):
+            deque(read_located(kind, path), maxlen=0)
+
+
+def read_record(kind: type[R], value: dict[str, Any], where: str) -> R:
+    """Validate one object of a file; a sample or question without an id is named by its file and line.
+
+    Raises:
+        DataError: naming place and field.
+    """
+    key = "question_id" if kind is Question else "id"
+    if kind in (Sample, Question) and value.get(key) is None:
+        given = value.get("id")
+        value = {**value, key: Path(where).name if given is None else given}
+    return kind.from_json(value, where)
+
+
+def _folder_of(name: str) -> Path:
+    """Where a source's relative image paths start."""
+    if is_stream(name):
+        return Path.cwd()
+    path = Path(name).resolve()
     return path if path.is_dir() else path.parent
 
 
-def _with_id(kind: type[Record], value: dict[str, Any], where: str) -> dict[str, Any]:
-    """The object with an id: a sample or question without one is named by its place."""
-    key = _IDS.get(kind)
-    if key is None or value.get(key) is not None:
-        return value
-    return {key: Path(where).name, **{k: v for k, v in value.items() if k != key}}
+def _unused(record: Record) -> list[str]:
+    """Keys of a record and its messages that no field takes."""
+    beside = _BESIDE.get(type(record))
+    if beside is None:
+        return []
+    messages = record.conversations if isinstance(record, Sample) else ()
+    return [k for k in record.extra if k not in beside] + [k for m in messages for k in m.extra]
 
 
-def _report_unused(kind: type[Record], name: str, keys: list[str]) -> None:
-    """Warn of keys that no field takes, with the field that was perhaps meant."""
-    written = _WRITTEN.get(kind)
-    if written is None:
-        return
-    fields = [*kind.model_fields, *IMAGE_KEYS]
+def _warn_of_unused(kind: type[Record], name: str, keys: list[str]) -> None:
+    """Warn of keys that are not used, with the field that was perhaps meant."""
+    fields = [field for field in (*kind.model_fields, *IMAGE_KEYS) if field != "extra"]
     texts = []
     for key in keys:
-        if key in written:
-            continue
         near = get_close_matches(key.lower(), fields, n=1, cutoff=0.75)
-        texts.append(f"{key} (did you mean {near[0]}?)" if near else key)
+        texts.append(f"{key[:60]} (did you mean {near[0]}?)" if near else key[:60])
     if texts:
-        warnings.warn(f"{name}: keys that are not used: {', '.join(texts)}", DataWarning, stacklevel=3)
+        more = f", and {len(texts) - 20} more" if len(texts) > 20 else ""
+        text = f"{name}: keys that are not used: {', '.join(texts[:20])}{more}"
+        _warn(text)
 
 
-def _objects(name: str, on_error: OnError) -> Iterator[tuple[str, dict[str, Any]]]:
-    path = Path(name)
-    if is_stream(name):
-        yield from read_jsonl(name, on_error=on_error)
-    elif path.is_dir():
-        parts = sorted({part for pattern in PARTS for part in path.glob(pattern)})
-        if not parts:
-            raise DataError(f"a folder without {', '.join(PARTS)}", where=name)
-        for part in parts:
-            yield from _objects(str(part), on_error)
-    elif path.suffix == ".gz":
-        yield from _unzipped(name, on_error)
-    elif path.suffix == ".parquet":
-        yield from _parquet(path)
-    elif path.suffix in (".csv", ".tsv", ".xlsx"):
-        raise DataError(
-            "a table, not records",
-            where=name,
-            hint="convert it to JSONL, one JSON object a line",
-        )
-    elif path.suffix == ".json" or _starts_with_list(path):
-        yield from _listed(name, on_error)
-    else:
-        yield from read_jsonl(name, on_error=on_error)
+def _warn_of_null_facts(record: Record, value: dict[str, Any], where: str) -> None:
+    facts = value.get("facts") if isinstance(record, KnowledgeItem) else None
+    if facts and None in facts.values():
+        names = ", ".join(key for key, fact in facts.items() if fact is None)
+        _warn(f"{where}: facts without a value are left out: {names}")
 
 
-def _starts_with_list(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
-    except OSError:
-        return False
-
-
-def _listed(name: str, on_error: OnError) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        values = read_json(Path(name))
-    except DataError as error:
-        error.hint = "a .json file is one JSON list; name it .jsonl if it has a record a line"
-        raise
-    if not isinstance(values, list):
-        raise DataError("expected a JSON list of records", where=name)
-    for index, value in enumerate(values):
-        where = f"{name}[{index}]"
-        if isinstance(value, dict):
-            yield where, value
-        else:
-            on_error(DataError(f"expected a JSON object, found {type(value).__name__}", where=where))
-
-
-def _unzipped(name: str, on_error: OnError) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        with gzip.open(name, "rb") as stream:
-            yield from parse_lines(cast(IO[bytes], stream), name, on_error)
-    except (OSError, EOFError) as error:
-        raise DataError(f"cannot unzip: {error}", where=name) from error
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise MissingArtefact(
-            "reading Parquet files needs pyarrow", where=str(path), hint="pip install 'kore-inject[data]'"
-        ) from error
-    try:
-        with parquet.ParquetFile(path) as table:
-            number = 0
-            for batch in table.iter_batches(batch_size=64):
-                for row in batch.to_pylist():
-                    yield f"{path}[{number}]", row
-                    number += 1
-    except (OSError, ValueError) as error:
-        raise DataError(f"not a Parquet file: {error}", where=str(path)) from error
+def _warn(text: str) -> None:
+    """Warn once of the same thing: a command reads its data more than once."""
+    if text not in _WARNED:
+        _WARNED.add(text)
+        warnings.warn(text, DataWarning, stacklevel=4)

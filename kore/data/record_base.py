@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, get_args, get_origin
+import difflib
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -22,6 +23,9 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     extra: dict[str, Any] = Field(default_factory=dict)
+
+    read_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys that are read though they are not fields; empty where unread keys are not reported."""
 
     @model_validator(mode="before")
     @classmethod
@@ -57,12 +61,25 @@ class Record(BaseModel):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key = _path(first["loc"]) or cls.__name__
-            reason = ": " + first["msg"].removeprefix("Value error, ")
-            if first["type"] == "missing":
-                reason = f" is missing{cls._choices(first['loc'])}"
-            raise DataError(key + reason, where=where or None) from error
+            raise DataError(cls._fault(error, value), where=where or None) from error
+
+    @classmethod
+    def _fault(cls, error: ValidationError, value: dict[str, Any]) -> str:
+        """The first fault in words, and how many other fields have one."""
+        reasons: dict[str, list[str]] = {}
+        for one in error.errors(include_url=False):
+            key = _path(one["loc"])
+            if one["type"] == "missing":
+                near = difflib.get_close_matches(key, value.keys() - cls.model_fields.keys(), n=1, cutoff=0.7)
+                reason = f"is missing{cls._choices(one['loc'])}" + (f" (found {near[0]})" if near else "")
+            else:
+                reason = one["msg"].removeprefix("Value error, ")
+            reasons.setdefault(key, []).append(reason)
+        key, first = next(iter(reasons.items()))
+        text = " or ".join([first[0], *(r.removeprefix("Input should be ") for r in first[1:])])
+        text = f"{key} {text}" if text.startswith("is missing") else f"{key}: {text}" if key else text
+        others = [key for key in reasons][1:]
+        return text + (f" (also at fault: {', '.join(others[:5])})" if others else "")
 
     @classmethod
     def _choices(cls, place: tuple[int | str, ...]) -> str:
@@ -72,10 +89,16 @@ class Record(BaseModel):
         return f": one of {', '.join(map(str, words))}" if words else ""
 
 
+_UNION = ("str", "list[str]")
+
+
 def _path(place: tuple[int | str, ...]) -> str:
-    """A field's dotted path, without the types of a union that pydantic adds."""
-    parts = [str(part) for part in place]
-    return ".".join(part for part in parts if part != "str" and not part.startswith("list["))
+    """A fault's place in the record, without the union members that pydantic adds to it."""
+    parts = list(place)
+    for tag in reversed([n for n, part in enumerate(parts) if n and part in _UNION]):
+        del parts[tag]
+        break
+    return ".".join(map(str, parts))
 
 
 def as_list(value: str | list[str] | None) -> list[str]:

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from kore.data.forms import IMAGE_MARK as IMAGE_MARK
-from kore.data.forms import conversation, with_images, with_marks
+from kore.data.forms import read_conversation, with_images
 from kore.data.record_base import Record as Record
 from kore.data.record_base import as_list, as_text
 
@@ -39,7 +39,7 @@ class KnowledgeItem(Record):
     @model_validator(mode="before")
     @classmethod
     def _read_forms(cls, value: Any) -> Any:
-        return with_images(value) if isinstance(value, dict) else value
+        return with_images(value, web=True) if isinstance(value, dict) else value
 
     @field_validator("id", mode="before")
     @classmethod
@@ -49,7 +49,6 @@ class KnowledgeItem(Record):
     @field_validator("facts", mode="before")
     @classmethod
     def _facts_as_text(cls, value: Any) -> Any:
-        """Numbers as text; a fact without a value is left out."""
         if not isinstance(value, dict):
             return value
         return {k: as_text(v) for k, v in value.items() if v is not None}
@@ -140,20 +139,8 @@ class Sample(Record):
     def _read_forms(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        shown: list[str] = []
-        value = dict(value)
-        key = next((key for key in ("conversations", "messages") if key in value), None)
-        if key is not None:
-            value["conversations"] = conversation(value.pop(key), shown, key)
-        value = with_images(value)
-        if shown and not value.get("image"):
-            value["image"] = shown[0] if len(shown) == 1 else shown
-        if "conversations" in value:
-            images = as_list(value.get("image")) if isinstance(value.get("image"), (str, list)) else []
-            value["conversations"] = with_marks(value["conversations"], len(images))
-        if "id" in value:
-            value["id"] = as_text(value["id"])
-        return value
+        value = read_conversation(value)
+        return {**value, "id": as_text(value["id"])} if "id" in value else value
 
     @model_validator(mode="after")
     def _check_turns(self) -> Self:
@@ -193,6 +180,13 @@ class Question(Record):
     def _id_as_text(cls, value: Any) -> Any:
         return as_text(value)
 
+    @model_validator(mode="after")
+    def _check_marks(self) -> Self:
+        marks = self.text.count(IMAGE_MARK)
+        if marks > len(self.images):
+            raise ValueError(f"text: {marks} {IMAGE_MARK} marks, more than images ({len(self.images)})")
+        return self
+
     @property
     def images(self) -> list[str]:
         """The images as a list."""
@@ -207,11 +201,16 @@ class Question(Record):
 R = TypeVar("R", bound=Record)
 
 
+def _is_file(image: str) -> bool:
+    """Whether an image is given as a path, not as an address."""
+    return "://" not in image
+
+
 def anchored(record: R, root: Path) -> R:
-    """The record with its relative image paths starting from `root`."""
+    """The record with absolute image paths; relative ones start from `root`."""
 
     def anchor(path: str) -> str:
-        return str(root / path)
+        return str(root / path) if _is_file(path) else path
 
     if isinstance(record, KnowledgeTree):
         branches = [
@@ -221,8 +220,8 @@ def anchored(record: R, root: Path) -> R:
     image = getattr(record, "image", None)
     if not image:
         return record
-    paths = anchor(image) if isinstance(image, str) else [anchor(p) for p in image]
-    return record.model_copy(update={"image": paths})
+    absolute = anchor(image) if isinstance(image, str) else [anchor(p) for p in image]
+    return record.model_copy(update={"image": absolute})
 
 
 def relative_to(record: R, root: Path) -> R:
@@ -231,6 +230,8 @@ def relative_to(record: R, root: Path) -> R:
     folder."""
 
     def shorten(path: str) -> str:
+        if not _is_file(path):
+            return path
         place = Path(path).absolute()
         above = next((r for r in (root.absolute(), root.resolve()) if place.is_relative_to(r)), None)
         return str(place.relative_to(above) if above else place)

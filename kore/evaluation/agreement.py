@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from kore.data.forms import is_conversation
+from kore.data.objects import first_object, hash_source
 from kore.data.read import read_records
 from kore.data.records import IMAGE_MARK, Question, Sample
 from kore.data.task import Task, TaskImage, UserTurn
@@ -19,8 +21,6 @@ from kore.errors import DataError
 from kore.evaluation.metrics import f1
 from kore.evaluation.text_normalize import vqa_normalise
 from kore.evaluation.types import Answers, Outcome, Role, Scored, Verdict, first_answer
-from kore.io.files import hash_file
-from kore.io.jsonl import read_jsonl
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class AgreementSuite:
     path: str
     data: str
     role: Role = "retention"
+    near: bool = False
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -92,24 +93,26 @@ class AgreementSuite:
             counts,
             verdicts,
             label_free=True,
+            near=self.near,
         )
 
 
-def load_agreement(path: Path, *, name: str = "agreement", limit: int | None = None) -> AgreementSuite:
-    """Read held-out old prompts: samples in conversation form (their first human turn), or questions."""
+def load_agreement(
+    path: Path, *, name: str = "agreement", limit: int | None = None, near: bool = False
+) -> AgreementSuite:
+    """Read held-out old prompts: samples in conversation form (their first human turn), or questions.
+
+    Args:
+        near: they are of the new knowledge's own kind.
+    """
     tasks = list(islice(_prompts(path), limit))
     if len({task.id for task in tasks}) < len(tasks):
         raise DataError("an id occurs twice", where=str(path))
-    return AgreementSuite(name, tasks, str(path), hash_file(path))
+    return AgreementSuite(name, tasks, str(path), hash_source(path), near=near)
 
 
 def _prompts(path: Path) -> Iterator[Task]:
-    if path.suffix == ".json":
-        conversational = True
-    else:
-        first = next(iter(read_jsonl(path)), None)
-        conversational = first is not None and not {"conversations", "messages"}.isdisjoint(first[1])
-    if not conversational:
+    if not is_conversation(first_object(path)):
         for question in read_records(Question, path):
             images = tuple(map(TaskImage, question.images))
             marks = f"{IMAGE_MARK}\n" * (len(images) - question.text.count(IMAGE_MARK))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kore.evaluation.types import Suite
 
 _CELL_AT_MOST = 32_767  # characters an xlsx cell holds
-_NOT_IN_XLSX = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_NOT_IN_XLSX = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass
@@ -97,7 +97,8 @@ def _write_xlsx(table: list[list[str]], path: Path, warnings: list[str]) -> Path
         warnings.append(f"{path.name}: {lost} cells do not fit a spreadsheet and were cut; the TSV is whole")
     with closing(load_workbook(path, read_only=True)) as stored:
         rows = stored.worksheets[0].iter_rows(values_only=True)
-        back = [["" if c is None else str(c) for c in row] for row in rows]
+        width = len(fitted[0])  # the reader leaves out empty cells at the end of a row
+        back = [["" if c is None else str(c) for c in row] + [""] * (width - len(row)) for row in rows]
     if back != fitted:
         raise DataError("the xlsx does not read back as it was written", where=str(path))
     return path

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from kore.data.objects import hash_source, name_of
 from kore.data.read import read_located
 from kore.data.records import IMAGE_MARK, Question
 from kore.data.task import Task, TaskImage, UserTurn
-from kore.errors import DataError
+from kore.errors import DataError, Faults
 from kore.evaluation.metrics import Adaptation, by_character, measure
 from kore.evaluation.option_matching import infer
 from kore.evaluation.types import Answers, Outcome, Role, Scored, Verdict, first_answer, outcome_of
-from kore.io.files import hash_file, hash_json
+from kore.io.files import hash_json
 
 Rule = Literal["cem", "letter", "yesno"]
 _KINDS = {"news": "news", "wiki": "entity", "entity": "entity"}
@@ -101,24 +102,31 @@ def load_questions(
     kept: list[Question] = []
     seen: set[str] = set()
     lines: dict[str, str] = {}
-    for line, question in read_located(Question, path, image_root=image_root):
+    faults = Faults()
+    for line, question in read_located(Question, path, image_root=image_root, on_error=faults.add):
         where = f"{line}: question {question.question_id}"
-        if question.question_id in seen:
-            raise DataError("question_id occurs twice", where=where)
-        if not question.text.strip():
-            raise DataError("text: must not be empty", where=where)
-        if question.text.count(IMAGE_MARK) > len(question.images):
-            raise DataError("more <image> marks than images", where=where)
-        if not question.answers or not all(map(str.strip, question.answers)):
-            raise DataError("answer: must not be empty", where=where)
+        if fault := _fault(question, seen):
+            faults.add(DataError(fault, where=where))
         seen.add(question.question_id)
         own = question.extra.get("split")
         if split is None or own is None or own == split:
             kept.append(question)
             lines[question.question_id] = where
+    faults.check()
     if not kept:
         raise DataError(f"no question of split {split!r}", where=str(path))
-    return QuestionSuite(name or path.stem, role, kept, str(path), hash_file(path), near, split, lines)
+    return QuestionSuite(name or name_of(path), role, kept, str(path), hash_source(path), near, split, lines)
+
+
+def _fault(question: Question, seen: set[str]) -> str | None:
+    """What is wrong with a question among those before it."""
+    if question.question_id in seen:
+        return "question_id occurs twice"
+    if not question.text.strip():
+        return "text: must not be empty"
+    if not question.answers or not all(map(str.strip, question.answers)):
+        return "answer: must not be empty"
+    return None
 
 
 def half(suite: QuestionSuite, split: str) -> QuestionSuite:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.artifacts.manifest import Manifest, claimed, locked, read_manifest
+from kore.artifacts.model_folder import model_folder
 from kore.artifacts.resolve_target import Target, resolve_target
 from kore.artifacts.run import data_root, run_named
 from kore.config.model_defaults import resolve_inference
@@ -29,6 +30,7 @@ from kore.evaluation.text_loss import LossSuite
 from kore.evaluation.text_only import takes_images, without_images
 from kore.evaluation.types import Suite
 from kore.io.files import check_place
+from kore.models.image_sizes import check_sizes
 from kore.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -198,9 +200,23 @@ def plan(request: Request) -> Plan:
         suites, notes = without_images(suites)
     _gates(request, suites)
     if not request.rescore:
+        images: dict[str, str] = {}
         for suite in suites:
-            check_images(suite)
+            images |= check_images(suite)
+        if target is not None:
+            _check_sizes(images, target.model, request.download, profile)
     return Plan(request, profile, target, suites, names, judge, out, form, tuple(notes))
+
+
+def _check_sizes(images: dict[str, str], model: str, download: bool, profile: Profile) -> None:
+    """Refuse images that the model's processor does not take."""
+
+    def processor() -> Any:
+        from kore.models.load import load_processor
+
+        return load_processor(model_folder(model, download=download), profile.model)
+
+    check_sizes(images.items(), processor)
 
 
 def compat_of(name: str) -> Compat:

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kore.data import benchmarks
-from kore.errors import MissingArtefact, UsageError
+from kore.data.objects import first_object, is_records
+from kore.errors import DataError, Faults, MissingArtefact, UsageError
 from kore.evaluation import benchmark_suite as bench
 from kore.evaluation.agreement import AgreementSuite, load_agreement
 from kore.evaluation.demo_suites import FAR, NEAR, demo_suites
@@ -21,7 +22,6 @@ from kore.evaluation.questions import QuestionSuite, load_questions
 from kore.evaluation.suite_options import SuiteOptions
 from kore.evaluation.text_loss import LossSuite, load_losses
 from kore.evaluation.types import Role, Suite
-from kore.io.jsonl import read_jsonl
 
 EVOKE = "evoke_evaluation_data.jsonl"
 
@@ -66,7 +66,7 @@ def _resolve(name: str, choice: SuiteOptions) -> Sequence[Suite]:
     path, _, kind = name.rpartition(":") if name.rsplit(":", 1)[-1] in _KINDS else (name, "", "")
     if path.endswith(".tsv"):
         return [bench.load_own(_present(Path(path)), kind, choice)]
-    if path.endswith((".jsonl", ".json")):
+    if is_records(Path(path)):
         roles: dict[str, Role] = {"": choice.role, "adaptation": "adaptation"}
         role = roles.get(kind, "retention")
         return [_questions(_present(Path(path)), role, kind == "near", choice)]
@@ -91,7 +91,7 @@ def _questions(path: Path, role: Role, near: bool, choice: SuiteOptions) -> Ques
 
 
 def _present(path: Path) -> Path:
-    if not path.is_file():
+    if not path.exists():
         raise MissingArtefact(
             f"no such file: {path}", hint="kore augment writes eval.jsonl beside its samples"
         )
@@ -109,7 +109,7 @@ def _evoke(base: Path) -> Path:
 
 def _evoke_images(path: Path) -> Path:
     """The folder of EVOKE's images: beside the questions, or as its own archive has them."""
-    first = next(iter(read_jsonl(path)), (None, {}))[1].get("image")
+    first = first_object(path).get("image")
     name = first[0] if isinstance(first, list) and first else first
     folders = [
         path.parent,
@@ -138,17 +138,23 @@ def narrow(suite: Suite, choice: SuiteOptions) -> Suite:
     return bench.narrow(suite, choice) if isinstance(suite, bench.BenchSuite) else suite
 
 
-def check_images(suite: Suite) -> None:
-    """Check image files before a model is loaded.
+def check_images(suite: Suite) -> dict[str, str]:
+    """Check image files before a model is loaded; returns them, each with the place that names it.
 
     Raises:
-        DataError: a missing or broken image, with the place that names it.
+        DataError: every missing or broken image, with the place that names it.
     """
     from kore.io.images import check_image  # rescoring stays free of Pillow
 
-    checked: set[str] = set()
+    checked: dict[str, str] = {}
+    faults = Faults()
     for task in suite.tasks():
         for image in (image for turn in task.turns for image in turn.images):
             if image.data is None and image.path not in checked:
-                check_image(image.path, image.where or f"sample {task.id}")
-                checked.add(image.path)
+                checked[image.path] = image.where or f"sample {task.id}"
+                try:
+                    check_image(image.path, checked[image.path])
+                except DataError as error:
+                    faults.add(error)
+    faults.check()
+    return checked

@@ -16,8 +16,9 @@ from kore.evaluation.agreement import AgreementSuite
 from kore.evaluation.text_loss import OldText
 from kore.evaluation.types import Answers
 from kore.models.adapter_off import adapter_off
+from kore.models.collate import collate
 from kore.models.generate import Engine
-from kore.models.processing import IGNORED, collate
+from kore.models.processing import IGNORED
 
 WINDOW = 1024
 """Longest piece of a plain text that the model reads at once, in tokens."""

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kore.data.forms import is_conversation
+from kore.data.objects import first_object, hash_source, name_of, read_objects
 from kore.data.read import read_located
 from kore.data.records import Sample, encode
 from kore.data.task import Task, TaskImage, UserTurn
 from kore.errors import DataError
 from kore.evaluation.types import Answers, Role, Scored, Verdict
-from kore.io.files import hash_file
-from kore.io.jsonl import read_jsonl
 
 NAME = "loss per token"
 
@@ -141,17 +141,19 @@ def load_losses(path: Path) -> LossSuite:
             raise DataError(f"id {text_id} twice", where=where)
         seen.add(text_id)
         texts.append(OldText(text_id, content, where))
-    return LossSuite(f"loss-{path.stem}", texts, str(path), hash_file(path))
+    if not texts:
+        raise DataError("file is empty", where=str(path))
+    return LossSuite(f"loss-{name_of(path)}", texts, str(path), hash_source(path))
 
 
 def _read(path: Path) -> Iterator[tuple[str, str, Sample | str]]:
-    if path.suffix == ".json" or _has_conversations(path):
+    if is_conversation(first_object(path)):
         for where, sample in read_located(Sample, path):
             if not any(m.from_ == "gpt" and m.value.strip() for m in sample.conversations):
                 raise DataError("no assistant turn, so there is no loss to measure", where=where)
             yield where, sample.id, sample
         return
-    for number, (where, value) in enumerate(read_jsonl(path), 1):
+    for number, (where, value) in enumerate(read_objects(path), 1):
         text = value.get("text")
         if not isinstance(text, str) or {"question_id", "answer"} & value.keys():
             raise DataError(
@@ -162,10 +164,3 @@ def _read(path: Path) -> Iterator[tuple[str, str, Sample | str]]:
         if not text.strip():
             raise DataError("text: must not be empty", where=where)
         yield where, str(value.get("id", number)), text
-
-
-def _has_conversations(path: Path) -> bool:
-    first = next(iter(read_jsonl(path)), None)
-    if first is None:
-        raise DataError("the file is empty", where=str(path))
-    return not {"conversations", "messages"}.isdisjoint(first[1])

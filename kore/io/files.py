@@ -122,21 +122,17 @@ def write_json(path: Path, value: object) -> None:
         stream.write(json_text(value, indent=2) + "\n")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object from its pairs; a repeated key would silently lose a value."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands there twice")
-    return value
+class RepeatedKey(ValueError):
+    """A JSON object with a key that occurs twice."""
 
 
 def parse_json(text: str) -> Any:
     """Parse strict JSON.
 
     Raises:
-        ValueError: not JSON, or what Python would take but nothing else does: repeated keys, NaN, Infinity,
-            numbers of thousands of digits, nesting without end, halves of surrogate pairs.
+        RepeatedKey: an object has a key twice, of which Python would keep the last value.
+        ValueError: not JSON, or what Python would take but nothing else does: NaN, Infinity, numbers
+            of thousands of digits, nesting without end, halves of surrogate pairs.
     """
     try:
         value = json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique)
@@ -149,6 +145,14 @@ def parse_json(text: str) -> Any:
 
 def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise RepeatedKey(f"the key {next(n for n in names if names.count(n) > 1)!r} occurs twice")
+    return value
 
 
 def _is_text(value: object) -> bool:

@@ -72,6 +72,16 @@ def check_image(path: str | Path, where: str | None = None) -> None:
         return
 
 
+def image_size(path: str | Path, where: str | None = None) -> tuple[int, int]:
+    """Width and height as the file stores them, by its header.
+
+    Raises:
+        DataError: as `check_image`.
+    """
+    with opened(path, where) as image:
+        return image.size
+
+
 def open_as_vlmevalkit(data: bytes, name: str, where: str | None = None) -> Image.Image:
     """Open an image of a benchmark TSV as VLMEvalKit does, so that scores are comparable with published ones.
 

@@ -9,10 +9,10 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from kore.errors import DataError
-from kore.io.files import atomic_write, json_text, parse_json
+from kore.io.files import RepeatedKey, atomic_write, json_text, parse_json
 
 STDIO = "-"
 
@@ -48,9 +48,9 @@ def read_jsonl(
 
 
 def parse_lines(
-    stream: IO[bytes], name: str, on_error: Callable[[DataError], None] | None
+    stream: Iterable[bytes], name: str, on_error: Callable[[DataError], None] | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ``(name:line, object)`` for each line of a stream; see `read_jsonl`."""
+    """As `read_jsonl`, from lines of bytes that `name` names."""
     for number, raw in enumerate(stream, start=1):
         where = f"{name}:{number}"
         if number == 1:
@@ -68,22 +68,27 @@ def parse_lines(
 def _parse(raw: bytes, where: str) -> dict[str, Any]:
     try:
         value = parse_json(raw.decode("utf-8").rstrip("\r\n"))
+    except RepeatedKey as error:
+        raise DataError(str(error), where=where) from error
     except ValueError as error:
         if not raw.endswith(b"\n"):
             raise DataError(
                 "the last line is cut off", where=where, hint="the file was not written to its end"
             ) from error
-        raise DataError(_reason(error), where=where) from error
+        raise DataError(json_fault(error), where=where) from error
     if not isinstance(value, dict):
         raise DataError(f"expected a JSON object, found {type(value).__name__}", where=where)
     return value
 
 
-def _reason(error: ValueError) -> str:
+def json_fault(error: ValueError) -> str:
+    """Why a text was not read as JSON."""
     if isinstance(error, UnicodeDecodeError):
         return "not UTF-8 text"
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} (column {error.colno})"
+    if isinstance(error, RepeatedKey):
+        return str(error)
     if "integer string conversion" in str(error):
         return "not JSON: a number of thousands of digits"
     return f"not JSON: {error}"

@@ -13,17 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-import platformdirs
-
 from kore.io.jsonl import dump_line, mend_log, read_log
 from kore.llm.request import Reply
-
-
-def cache_home() -> Path:
-    """Where replies, searches and downloaded pictures are kept: ``$KORE_CACHE``, else the user's cache
-    folder."""
-    given = os.environ.get("KORE_CACHE")
-    return Path(given) if given else Path(platformdirs.user_cache_dir("kore"))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kore.io.http import retry_after
@@ -12,6 +14,10 @@ from kore.llm.request import Busy, Hopeless, Lasting, NoReply, Refused, Reply, R
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
+_LOG = logging.getLogger("kore.llm")
+LEAST_TOKENS = 512  # of a reply in a form, beside four times its expected length
+MOST_ROOM = 16  # times this limit, doubled whenever a reply is cut off
+SLOW = 2.0  # seconds until it is reported which server is waited for
 KEY = "OPENAI_API_KEY"
 MODES = ("schema", "json", "plain")
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
@@ -30,7 +36,8 @@ def api_key() -> str:
 class Client:
     """Chat completions of one model on one server.
 
-    A parameter that the server refuses (``response_format``, ``temperature``, ``max_tokens``) is left out
+    A reply in a form has a limit of tokens, so that a model that repeats itself comes to an end. A parameter
+    that the server refuses (``response_format``, ``temperature``, ``max_tokens``) is left out
     from then on. Retries are not made here, see `kore.llm.retry`: all requests wait together when the server
     says so.
 
@@ -48,6 +55,8 @@ class Client:
         self._takes_temperature = True
         self._limits = ["max_tokens", "max_completion_tokens"]  # names of the limit yet to be refused
         self._connection: AsyncOpenAI | None = None
+        self._room = 1
+        self._noted: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -68,7 +77,9 @@ class Client:
             try:
                 # posted untyped: the typed call walks through the schema and the reply again, which is half
                 # of a call's CPU time
-                answer = await self._connected().post("/chat/completions", cast_to=object, body=body)
+                answer = await self._noticed(
+                    self._connected().post("/chat/completions", cast_to=object, body=body)
+                )
             except APIStatusError as error:
                 if self._left_out(error, body):
                     continue
@@ -76,16 +87,38 @@ class Client:
             except APIConnectionError as error:
                 cause = error.__cause__ or error
                 said = self._clean(f"{type(cause).__name__}: {cause}".rstrip(": "))
+                self._note("down", f"cannot reach {self._address}: {said}; trying again")
                 raise Busy(f"cannot reach {self._address}: {said}") from None
             return self._read(answer, request)
+
+    async def _noticed(self, answer: Awaitable[Any]) -> Any:
+        """Await an answer; if the first one takes long, report which server is waited for."""
+        handle = asyncio.get_running_loop().call_later(
+            SLOW, self._note, "slow", f"waiting for {self.model} at {self._address}"
+        )
+        try:
+            answered = await answer
+        finally:
+            handle.cancel()
+        self._noted = {"slow"}  # the server is there; a new outage is reported again
+        return answered
+
+    def _note(self, kind: str, text: str) -> None:
+        """Report something about the server, once."""
+        if kind not in self._noted:
+            self._noted.add(kind)
+            _LOG.warning("%s", text)
 
     def _body(self, request: Request) -> dict[str, Any]:
         mode = MODES[self._mode]
         body: dict[str, Any] = {"model": self.model, "messages": list(request.messages)}
         if request.temperature is not None and self._takes_temperature:
             body["temperature"] = request.temperature
-        if request.max_tokens is not None and self._limits:
-            body[self._limits[0]] = request.max_tokens
+        limit = request.max_tokens
+        if limit is None and request.schema is not None:
+            limit = self._room * (LEAST_TOKENS + 4 * request.expected[1])
+        if limit is not None and self._limits:
+            body[self._limits[0]] = limit
         if request.schema is not None:
             name, schema = request.schema
             if mode == "schema":
@@ -127,17 +160,18 @@ class Client:
         except (KeyError, IndexError, TypeError, AttributeError):
             quoted = self._clean(str(answer.get("error") or answer))[:_QUOTED]
             raise Busy(f"{self._address} answered without a completion: {quoted}", hint=_ADDRESS) from None
+        if finish == "length":
+            self._room = min(MOST_ROOM, 2 * self._room)  # models that reason first need more
         if refusal:
-            raise Refused(self._clean(str(refusal)))
+            raise Refused(self._clean(str(refusal)) or "it gave no reason")
         if finish == "content_filter":
             raise NoReply("the reply was withheld by the server's content filter")
         if not text.strip():
             if finish == "length":
                 raise Truncated("the reply is empty: its limit of tokens was spent before")
             raise NoReply("the reply is empty")
-        usage = answer.get("usage") or {}
-        tokens_in = int(usage.get("prompt_tokens") or request.expected[0])
-        tokens_out = int(usage.get("completion_tokens") or max(1, len(text) // 4))
+        tokens_in = _count(answer.get("usage"), "prompt_tokens") or request.expected[0]
+        tokens_out = _count(answer.get("usage"), "completion_tokens") or max(1, len(text) // 4)
         return Reply(text, tokens_in, tokens_out, "length" if finish == "length" else "stop")
 
     def _connected(self) -> AsyncOpenAI:
@@ -189,6 +223,12 @@ def _about_form(status: int, words: str) -> bool:
     return any(word in words for word in named) or (
         status != 404 and "model" not in words and "context" not in words
     )
+
+
+def _count(usage: Any, name: str) -> int:
+    """A number of tokens that a server reports; 0 where it reports none."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and 0 < value < 1 << 31 else 0
 
 
 def _text(content: Any) -> str:

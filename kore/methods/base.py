@@ -41,6 +41,7 @@ class Traits:
         exportable: whether the result is a plain PEFT folder that other tools load.
         resumable: whether an interrupted run ends bit for bit as an uninterrupted one.
         quantised: whether it trains on a 4- or 8-bit base.
+        reads_logits: whether its penalty needs the logits of the answer tokens.
         why: the reason for each no.
     """
 
@@ -51,6 +52,7 @@ class Traits:
     quantised: bool = True
     needs_factors: bool = False
     needs_old: bool = False
+    reads_logits: bool = False
     why: str = ""
 
 
@@ -122,12 +124,12 @@ class Method:
     def begin(self, setup: Setup) -> None:
         """Measure what the method needs before step 1 (not called when a run resumes)."""
 
-    def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor) -> Tensor | None:
+    def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor | None) -> Tensor | None:
         """What is added to the cross entropy of one batch, or None.
 
         Args:
             inputs: the batch, labels included, (B, T).
-            logits: the model's, (B, T, V).
+            logits: those that predict the answer tokens, (n, V); None without `Traits.reads_logits`.
         """
         return None
 

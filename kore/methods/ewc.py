@@ -30,7 +30,7 @@ from kore.adapters.lora_layers import beside, delta, lora_layers, squared_rows
 from kore.methods.base import MethodSettings, Setup, Traits
 from kore.methods.lora import Lora
 from kore.models.adapter_off import adapter_off
-from kore.models.processing import collate
+from kore.models.collate import collate
 
 
 class EwcSettings(MethodSettings):
@@ -94,8 +94,8 @@ class Ewc(Lora):
         else:
             self.fisher = {n: squeezed(f) for n, f in self.fisher.items()}
 
-    def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor) -> Tensor:
-        total = logits.new_zeros((), dtype=torch.float32)
+    def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor | None) -> Tensor:
+        total = torch.zeros((), device=inputs["labels"].device)
         for name, layer in lora_layers(model).items():
             # made again for the backward pass: else two whole matrices of every linear would be kept
             total = total + checkpoint(self._term, name, layer, total.device, use_reentrant=False)

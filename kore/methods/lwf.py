@@ -17,10 +17,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
-from kore.methods.base import MethodSettings, Traits
+from kore.methods.base import MethodSettings, Setup, Traits
 from kore.methods.lora import Lora
 from kore.models.adapter_off import adapter_off
-from kore.models.processing import IGNORED
+from kore.models.answer_loss import AnswerLoss
 
 
 class LwfSettings(MethodSettings):
@@ -36,6 +36,7 @@ class Lwf(Lora):
     name = "lwf"
     traits = Traits(
         zero=(0, 1, 2),
+        reads_logits=True,
         why="the base answers between the model's forward and backward pass, where ZeRO-3 fetches weights",
     )
     Settings = LwfSettings
@@ -44,13 +45,19 @@ class Lwf(Lora):
         """The teacher's logits, and both sides' logarithms of them in float32."""
         return int(3 * 4 * tokens * model.config.get_text_config().vocab_size)
 
-    def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor) -> Tensor:
+    def attach(self, setup: Setup) -> None:
+        super().attach(setup)
+        self.teacher = AnswerLoss(setup.backbone.model, keep_logits=True)
+
+    def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor | None) -> Tensor:
         assert isinstance(self.settings, LwfSettings)
+        assert logits is not None
         with torch.no_grad(), adapter_off(model):
-            teacher = model(**{k: v for k, v in inputs.items() if k != "labels"}).logits
-        spoken = inputs["labels"][:, 1:] != IGNORED  # (B, T-1)
+            self.teacher.forward(model, inputs)
+        base, self.teacher.logits = self.teacher.logits, None
+        assert base is not None
         tau = self.settings.tau
-        student = log_softmax(logits[:, :-1][spoken].float() / tau, dim=-1)  # (n, V)
-        target = log_softmax(teacher[:, :-1][spoken].float() / tau, dim=-1)
+        student = log_softmax(logits.float() / tau, dim=-1)  # (n, V)
+        target = log_softmax(base.float() / tau, dim=-1)
         distance = kl_div(student, target, log_target=True, reduction="sum")
         return self.settings.alpha * tau**2 * distance / max(1, len(student))

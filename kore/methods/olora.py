@@ -21,7 +21,7 @@ from kore.adapters.lora_layers import beside, lora_layers
 from kore.methods.base import MethodSettings, Setup, Traits
 from kore.methods.lora import Lora
 from kore.models.adapter_off import adapter_off
-from kore.models.processing import collate
+from kore.models.collate import collate
 
 
 class OLoraSettings(MethodSettings):
@@ -56,9 +56,9 @@ class OLora(Lora):
         assert isinstance(self.settings, OLoraSettings)
         self.old = leading_directions(setup, self.settings.samples)
 
-    def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor) -> Tensor:
+    def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor | None) -> Tensor:
         assert isinstance(self.settings, OLoraSettings)
-        total = logits.new_zeros((), dtype=torch.float32)
+        total = torch.zeros((), device=inputs["labels"].device)
         for name, layer in lora_layers(model).items():
             total = total + overlap(layer.lora_A["default"].weight, self.old[name].to(total.device))
         self.last = float(total.detach())

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from kore.data.objects import first_object
 from kore.data.read import read_records
 from kore.data.records import IMAGE_MARK, KnowledgeItem, KnowledgeTree, Message, encode
 from kore.errors import DataError, MissingArtefact
 from kore.io.files import hash_file, hash_json
-from kore.io.jsonl import read_jsonl
 from kore.models.adapter_off import adapter_off
 from kore.models.generate import Engine, Prompt
 from kore.models.processing import Encoder
@@ -39,11 +39,11 @@ def read_items(path: Path) -> list[KnowledgeItem]:
         DataError: a bad line, or no item at all.
     """
     file = path / "tree.jsonl" if path.is_dir() else path
-    if not file.is_file():
+    if not file.exists():
         raise MissingArtefact(
             f"nothing to look up: {file}", hint="name items.jsonl, or a folder made by: kore augment"
         )
-    first = next((value for _, value in read_jsonl(file)), {})
+    first = first_object(file)
     if "trunk" in first:
         items = [tree.item for tree in read_records(KnowledgeTree, file)]
     else:

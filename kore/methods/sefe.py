@@ -27,7 +27,7 @@ from kore.adapters.lora_layers import beside, lora_layers
 from kore.data.records import Message, Sample
 from kore.methods.base import MethodSettings, Setup, Traits
 from kore.methods.lora import Lora
-from kore.models.processing import collate
+from kore.models.collate import collate
 
 SHORT = 6  # words of a short answer
 LETTERS = "ABCD"
@@ -95,10 +95,10 @@ class Sefe(Lora):
             optimiser.step()
             optimiser.zero_grad()
 
-    def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor) -> Tensor:
+    def penalty(self, model: Any, inputs: Mapping[str, Tensor], logits: Tensor | None) -> Tensor:
         assert isinstance(self.settings, SefeSettings)
         layers = lora_layers(model)
-        total = logits.new_zeros((), dtype=torch.float32)
+        total = torch.zeros((), device=inputs["labels"].device)
         for name, layer in layers.items():
             product = layer.lora_B["default"].weight.float() @ layer.lora_A["default"].weight.float()
             total = total + product.flatten()[self.chosen[name].to(product.device)].abs().mean()

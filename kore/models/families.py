@@ -292,7 +292,7 @@ def _pass_over_text(model: nn.Module, linears: list[str]) -> dict[str, list[tupl
         return lambda module, args: seen[name].append(tuple(args[0].shape[:-1]))
 
     parameter = next(model.parameters())
-    ids = torch.full(_TRACED, _plain_token(model.config), device=parameter.device)
+    ids = torch.full(_TRACED, plain_token(model.config), device=parameter.device)
     inputs = {"input_ids": ids}
     if not parameter.is_meta:  # a mask's values are read
         inputs["attention_mask"] = torch.ones_like(ids)
@@ -322,7 +322,7 @@ def _judged(shapes: list[tuple[int, ...]]) -> str | None:
     return None
 
 
-def _plain_token(config: Any) -> int:
+def plain_token(config: Any) -> int:
     """A token that stands for itself: none of the configuration's special ones."""
     parts = [config, config.get_text_config()] if hasattr(config, "get_text_config") else [config]
     special = {

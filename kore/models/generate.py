@@ -20,7 +20,8 @@ from torch.nn.functional import cross_entropy
 
 from kore.data.records import IMAGE_MARK, Message, Sample
 from kore.models.adapter_off import adapter_off
-from kore.models.processing import IGNORED, Encoder, collate
+from kore.models.collate import collate
+from kore.models.processing import IGNORED, Encoder
 
 if TYPE_CHECKING:
     from kore.models.load import Backbone

@@ -185,13 +185,18 @@ def _ends(path: Path, size: int) -> str:
 
 
 def pick_device(wanted: str) -> torch.device:
-    """auto: the GPU if there is one."""
+    """auto: CUDA, then MPS, then the CPU.
+
+    Raises:
+        UsageError: the device is not here.
+    """
     import torch
 
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UsageError("model.device is cuda, but torch sees no GPU")
+        return torch.device(next(name for name, present in here.items() if present))
+    if not here.get(wanted, True):
+        raise UsageError(f"model.device is {wanted}, but torch sees no such device", hint="set it to auto")
     return torch.device(wanted)
 
 
@@ -301,8 +306,12 @@ def load(section: ModelSection, *, download: bool = False) -> Backbone:
     processor = load_processor(folder, section)
     device = pick_device(section.device)
     options: dict[str, Any] = {"dtype": pick_dtype(section.dtype, device), "trust_remote_code": False}
+    if section.attention != "auto":
+        options["attn_implementation"] = section.attention
     options["use_safetensors"] = True  # other weight files are pickles
     if section.quantisation != "none":
+        if device.type == "mps":
+            raise UsageError("model.quantisation does not work on MPS", hint="set model.quantisation to none")
         if importlib.util.find_spec("bitsandbytes") is None:
             raise MissingArtefact(
                 "model.quantisation needs bitsandbytes", hint="pip install 'kore-inject[gpu]'"

@@ -6,17 +6,24 @@ Works with any processor of transformers that has a chat template; the template 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from torch.nn.functional import pad
 
 from kore.data.records import IMAGE_MARK, Message, Sample
 from kore.errors import DataError
 from kore.io.images import open_image
-from kore.models.special_tokens import is_text_only, missing_marks, render, tokenizer_of
+from kore.models.image_sizes import refused
+from kore.models.special_tokens import (
+    as_plain_text,
+    is_text_only,
+    missing_marks,
+    render,
+    special_texts,
+    tokenizer_of,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,12 +61,18 @@ class Encoder:
         self.tokenizer = tokenizer_of(processor)
         self.text_only = is_text_only(processor)
         self.marks = missing_marks(processor)
+        self._special_texts = special_texts(self.tokenizer)
         self.max_length = max_length
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
         self._room = cached_pixels
         self._image_tokens: dict[tuple[int, int], int] = {}
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: without the opened images."""
+        opened = sum(_pixels(image) for image in self._images.values())
+        return {**self.__dict__, "_images": OrderedDict(), "_room": self._room + opened}
 
     @property
     def pad_id(self) -> int:
@@ -75,7 +88,7 @@ class Encoder:
         Raises:
             DataError: a broken picture, too long, or no assistant token to learn from.
         """
-        chat = to_chat(sample.conversations)
+        chat = self._chat(sample.conversations)
         text = self._render(chat)
         features = self._process(text, sample.images, sample.id)
         self._check_length(features, sample.id)
@@ -87,7 +100,7 @@ class Encoder:
 
     def prompt(self, messages: Sequence[Message], images: Sequence[Any], name: str = "") -> dict[str, Tensor]:
         """Inputs that end with the open generation prompt: for generation and calibration."""
-        features = self._process(self._render(to_chat(messages), open_prompt=True), images, name)
+        features = self._process(self._render(self._chat(messages), open_prompt=True), images, name)
         self._check_length(features, name)
         return features
 
@@ -96,7 +109,7 @@ class Encoder:
 
         The tokens of a single picture depend on its size alone, so one of each size is processed.
         """
-        text = self._render(to_chat(sample.conversations))
+        text = self._render(self._chat(sample.conversations))
         images = [self._open(image, f"sample {sample.id}") for image in sample.images]
         if len(images) > 1:
             return len(self._process(text, images, sample.id)["input_ids"])
@@ -109,6 +122,13 @@ class Encoder:
             with_image = len(self._process(mark, [image], "")["input_ids"])
             self._image_tokens[image.size] = with_image - self._text_length(mark)
         return self._image_tokens[image.size]
+
+    def _chat(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """The turns, with the model's special tokens inside their texts as plain text."""
+        chat = to_chat(messages)
+        for part in (part for turn in chat for part in turn["content"] if "text" in part):
+            part["text"] = as_plain_text(part["text"], self._special_texts)
+        return chat
 
     def _text_length(self, text: str) -> int:
         return len(self.tokenizer(text, **self._special)["input_ids"])
@@ -146,7 +166,12 @@ class Encoder:
             )
         opened = [self._open(image, where) for image in images]
         given = {} if self.text_only else {"images": opened or None}
-        batch = self.processor(text=[text], **given, return_tensors="pt", **self._special)
+        try:
+            batch = self.processor(text=[text], **given, return_tensors="pt", **self._special)
+        except ValueError as error:
+            if not opened:
+                raise
+            raise refused(max((image.size for image in opened), key=_aspect), error, where) from error
         features: dict[str, Tensor] = dict(batch)
         length = features["input_ids"].shape[1]
         return {k: v[0] if _is_sequence(v, length) else v for k, v in features.items()}
@@ -283,6 +308,10 @@ class Encoder:
         return expanded + text[place:], moved
 
 
+def _aspect(size: tuple[int, int]) -> float:
+    return max(size) / min(size)
+
+
 def _pixels(image: Image.Image) -> int:
     return image.width * image.height
 
@@ -301,71 +330,3 @@ def _runs(flags: list[bool]) -> list[int]:
 
 def _is_sequence(value: Tensor, length: int) -> bool:
     return value.dim() == 2 and value.shape[0] == 1 and value.shape[1] == length
-
-
-_PER_TOKEN = ("cross_attention_mask",)  # (1, T, images, tiles): which images a token attends to
-_FILL = {"labels": IGNORED, "attention_mask": 0, "mm_token_type_ids": 0, "token_type_ids": 0}
-
-
-def collate(features: Iterable[dict[str, Tensor]], pad_id: int, side: str = "right") -> dict[str, Tensor]:
-    """Pad sequences to the longest and stack pictures.
-
-    Args:
-        features: outputs of `Encoder`.
-        side: right for training, left for generation.
-
-    Returns:
-        input_ids, attention_mask (, labels): (B, T); picture tensors concatenated along dim 0, smaller ones
-        filled up with zeros.
-    """
-    rows = _all_shown(list(features))
-    length = max(len(row["input_ids"]) for row in rows)
-    batch: dict[str, Tensor] = {}
-    for key in dict.fromkeys(key for row in rows for key in row):
-        values = [row[key] for row in rows if key in row]
-        if values[0].dim() == 1 and len(values) == len(rows) and len(values[0]) == len(rows[0]["input_ids"]):
-            fill = _FILL.get(key, pad_id)
-            out = values[0].new_full((len(rows), length), fill)
-            for index, value in enumerate(values):
-                part = slice(0, len(value)) if side == "right" else slice(length - len(value), length)
-                out[index, part] = value
-            batch[key] = out
-        elif key in _PER_TOKEN:
-            short = [length - value.shape[1] for value in values]
-            gaps = [(0, gap) if side == "right" else (gap, 0) for gap in short]
-            batch[key] = _joined([pad(v, (0, 0, 0, 0, *gap)) for v, gap in zip(values, gaps, strict=True)])
-        else:
-            batch[key] = _joined(values)
-    return batch
-
-
-def _all_shown(rows: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """Blank images, which no token attends to, for rows without one where each row must have its own
-    (cross-attention models)."""
-    shown = next((row for row in rows if any(key in row for key in _PER_TOKEN)), None)
-    if shown is None:
-        return rows
-    blank = {k: v.new_zeros(1, *v.shape[1:]) for k, v in shown.items() if v.dim() > 1}
-    if "aspect_ratio_mask" in blank:  # one tile to attend to, as in the processor's own padding
-        blank["aspect_ratio_mask"][..., 0] = 1
-
-    def of_length(row: dict[str, Tensor]) -> dict[str, Tensor]:
-        size = {key: (1, len(row["input_ids"]), *blank[key].shape[2:]) for key in _PER_TOKEN if key in blank}
-        return {**blank, **{key: blank[key].new_zeros(shape) for key, shape in size.items()}}
-
-    return [row if blank.keys() <= row.keys() else {**of_length(row), **row} for row in rows]
-
-
-def _joined(values: list[Tensor]) -> Tensor:
-    """Along the first axis. A picture of fewer tiles, or a smaller one, is filled up with zeros at its end,
-    as processors do with the pictures of one call: models leave out such tiles, and what a mask is zero at.
-    """
-    most = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
-    if all(list(value.shape[1:]) == most for value in values):
-        return torch.cat(values, dim=0)
-    out = values[0].new_zeros((sum(map(len, values)), *most))
-    place = 0
-    for value in values:
-        out[(slice(place, place + len(value)), *map(slice, value.shape[1:]))] = value
-        place += len(value)
-    return out

@@ -6,6 +6,7 @@ tokenizer adds the first by itself, and nothing the second.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,21 @@ class Marks:
 def tokenizer_of(processor: Any) -> Any:
     """A processor's tokenizer; a text-only model's processor is its tokenizer."""
     return getattr(processor, "tokenizer", processor)
+
+
+def special_texts(tokenizer: Any) -> re.Pattern[str] | None:
+    """Matches the special tokens of a tokenizer wherever they stand in a text."""
+    texts = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    texts |= {str(token) for token in tokenizer.all_special_tokens}
+    found = sorted((t for t in texts if len(t) > 1 and not t.isalnum()), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, found))) if found else None
+
+
+def as_plain_text(text: str, special: re.Pattern[str] | None) -> str:
+    """A text of the data in which special tokens have no meaning: an invisible space breaks each of them."""
+    if special is None:
+        return text
+    return special.sub(lambda match: f"{match[0][0]}\u200b{match[0][1:]}", text)
 
 
 def is_text_only(processor: Any) -> bool:

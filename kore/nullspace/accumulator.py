@@ -31,7 +31,7 @@ class Accumulator:
     Args:
         d_in: width d of the inputs.
         dtype: type of the sum, float64 unless asked otherwise.
-        device: where the sum lives.
+        device: where the sum lives; the CPU instead of MPS, which has no float64.
 
     Attributes:
         tokens: how many rows were added.
@@ -42,6 +42,8 @@ class Accumulator:
     ) -> None:
         self.d_in = d_in
         self.tokens = 0
+        if torch.device(device).type == "mps":
+            device = "cpu"
         self._starts = range(0, d_in, STRIPE)
         self._stripes = [
             torch.zeros(min(STRIPE, d_in - start), d_in - start, dtype=dtype, device=device)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from kore.data.records import IMAGE_MARK, Sample
 from kore.io.files import hash_file, hash_json
-from kore.models.processing import Encoder, collate
+from kore.models.collate import collate
+from kore.models.processing import Encoder
 
 if TYPE_CHECKING:
     from torch import Tensor

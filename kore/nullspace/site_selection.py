@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from kore.errors import DataError
+from kore.models.collate import collate
 from kore.models.families import language_layers, language_linears
-from kore.models.processing import Encoder, collate
+from kore.models.processing import Encoder
 from kore.nullspace.activation_hooks import site_names
 from kore.nullspace.batches import features, placed
 

@@ -15,14 +15,15 @@ from typing import TypeVar
 
 from kore.artifacts.run import data_root
 from kore.data.benchmark_prompts import DEFAULT_FORM, PromptForm
+from kore.data.objects import is_records
 from kore.data.read import read_located
 from kore.data.records import Sample
 from kore.demo.archive import demo_data
-from kore.errors import DataError, MissingArtefact, UsageError
+from kore.errors import DataError, Faults, MissingArtefact, UsageError
 from kore.nullspace.layer_selection import is_number
 
 T = TypeVar("T")
-OWN = "--samples FILE.jsonl (what the model should keep answering), or bench:NAME"
+OWN = "--samples FILE.jsonl (what the model should keep answering), bench:NAME, or self:256 (it writes them)"
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,16 @@ def parse_source(text: str, default: int, form: PromptForm = DEFAULT_FORM) -> So
         return Source("onevision", "onevision", count or default)
     if name.startswith("bench:") and len(name) > len("bench:"):
         return Source("bench", name.removeprefix("bench:"), count or default, form)
-    if name.endswith((".jsonl", ".json")):
+    if name == "neighbours":
+        raise UsageError(
+            "samples: neighbours are made from items, so only kore inject takes them",
+            hint="name the file that it wrote: neighbours-*.jsonl in the run's folder",
+        )
+    if is_records(Path(name)):
         return Source("file", name, count or default)
     raise UsageError(
         f"samples: unknown source {text!r}",
-        hint="one of demo[:SUITE], onevision, FILE.jsonl, bench:NAME, each with an optional :COUNT",
+        hint="one of demo[:SUITE], onevision, FILE.jsonl, bench:NAME, self, each with an optional :COUNT",
     )
 
 
@@ -229,9 +235,13 @@ def _opened(records: Iterable[tuple[str, Sample]]) -> list[Sample]:
     """The samples of a file, whose pictures must all open: nobody but its owner can replace one."""
     from kore.io.images import open_image
 
-    found = []
+    opened, faults = [], Faults()
     for where, sample in records:
         for image in sample.images:
-            open_image(image, where)
-        found.append(sample)
-    return found
+            try:
+                open_image(image, where)
+            except DataError as error:
+                faults.add(error)
+        opened.append(sample)
+    faults.check()
+    return opened

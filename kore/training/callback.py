@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from kore.artifacts.events import EventWriter
+from kore.artifacts.events import EventTail, EventWriter
 from kore.distributed import any_rank, barrier, broadcast, current, on_first_rank, sum_over_ranks
 from kore.progress import Progress
 from kore.training import checkpoints as checkpoint
@@ -93,6 +93,7 @@ class Reporter(TrainerCallback):
             Alarmed: the run stopped here before; calling it again does not pass the gate.
         """
         self._begun = self.record.step = state.global_step
+        self.record.losses = _losses_until(self.folder.parent, state.global_step)
         self._write("status", phase="train", text=f"step {state.global_step} of {self.steps}",
                     done=state.global_step, total=self.steps)  # fmt: skip
         if self.probing and self.engine:
@@ -222,6 +223,15 @@ class Reporter(TrainerCallback):
     def _write(self, kind: Any, **values: Any) -> None:
         if self.events is not None:
             self.events.write(kind, **values)
+
+
+def _losses_until(run: Path, step: int) -> list[float]:
+    """The last losses that a run logged up to a step, before it was stopped."""
+    losses: dict[int, float] = {}
+    for event in EventTail(run).read() if step else ():
+        if event["kind"] == "step" and event["step"] <= step and event.get("loss") is not None:
+            losses[event["step"]] = event["loss"]
+    return [losses[number] for number in sorted(losses)][-20:]
 
 
 def _over_ranks(tally: Tally) -> Tally:

@@ -6,6 +6,7 @@ whose sums match, is ever read back.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 from kore.errors import DataError, UsageError
 from kore.io.files import hash_file, read_json, write_json
 
+_LOG = logging.getLogger("kore.training")
 SEAL = "seal.json"
 PREFIX = "checkpoint-"
 
@@ -104,6 +106,8 @@ def newest(found: Checkpoints, fingerprint: str, settings: dict[str, Any]) -> tu
     for _, path in steps(folder):
         value = found.seal(path)
         if value is None:
+            if (path / SEAL).is_file():
+                _LOG.warning("%s is damaged: the checkpoint before it is used", path)
             continue
         if value.fingerprint != fingerprint:
             names = sorted(

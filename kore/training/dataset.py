@@ -5,19 +5,18 @@ Knows nothing of tokens; `kore.training.features` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from kore.data.read import read_located
 from kore.data.records import Sample, encode
-from kore.errors import DataError, UsageError
+from kore.errors import DataError, Faults, UsageError
 from kore.io.files import hash_bytes, hash_file
 from kore.io.images import open_image
 
 _THREADS = 8
-_NAMED = 3  # pictures at fault that an error names
 
 
 @dataclass(frozen=True)
@@ -60,16 +59,20 @@ def located(samples: Iterable[Sample], name: str = "sample") -> list[Located]:
     return [Located(f"{name}[{i}]", sample) for i, sample in enumerate(samples)]
 
 
+def images_of(samples: Iterable[Located]) -> Iterator[tuple[str, str]]:
+    """Every image of the samples, with the place of its sample."""
+    return ((image, one.where) for one in samples for image in one.sample.images)
+
+
 def check_pictures(samples: Sequence[Located]) -> None:
     """Decode every distinct picture once.
 
     Raises:
-        DataError: naming file, line and picture of the first faults, in the order of the file.
+        DataError: every picture at fault, with file and line, in the order of the file.
     """
     first: dict[str, str] = {}
-    for one in samples:
-        for image in one.sample.images:
-            first.setdefault(image, one.where)
+    for path, place in images_of(samples):
+        first.setdefault(path, place)
 
     def fault(entry: tuple[str, str]) -> DataError | None:
         image, where = entry
@@ -82,13 +85,10 @@ def check_pictures(samples: Sequence[Located]) -> None:
         return None
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        faults = [error for error in pool.map(fault, first.items()) if error]
-    if not faults:
-        return
-    more = "".join(f"; {e}" for e in faults[1:_NAMED])
-    rest = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
-    hint = faults[0].hint or "paths are relative to the file, or to --image-root"
-    raise DataError(f"{faults[0].message}{more}{rest}", where=faults[0].where, hint=hint)
+        faults = Faults()
+        for error in filter(None, pool.map(fault, first.items())):
+            faults.add(error)
+    faults.check()
 
 
 def check_alike(samples: Sequence[Located], *, projector: bool, divided: bool) -> None:

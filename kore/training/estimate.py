@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from kore.adapters.param_budget import size
+from kore.models.answer_loss import CHUNK
+from kore.training.hardware import Hardware, choose
 from kore.training.hf_args import Split
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class Plan:
     Attributes:
         tokens: in one pass over the samples, padding left out.
         memory: bytes per device by purpose; an estimate.
+        hardware: choices made for the device.
     """
 
     method: str
@@ -46,6 +49,7 @@ class Plan:
     tokens: int
     longest: int
     memory: dict[str, int]
+    hardware: Hardware
 
     @property
     def trainable(self) -> int:
@@ -69,6 +73,7 @@ class Plan:
             "tokens_per_epoch": self.tokens,
             "longest": self.longest,
             "memory": self.memory,
+            "hardware": asdict(self.hardware),
         }
 
 
@@ -128,14 +133,16 @@ def plan(
         bytes_of["optimiser"] //= parts.world
         bytes_of["gradients"] //= parts.world if section.zero >= 2 else 1
         bytes_of["weights"] //= parts.world if section.zero == 3 else 1
-    bytes_of["activations"] = activation_bytes(
-        backbone.model, parts.micro * longest, checkpointing=section.gradient_checkpointing
-    )
-    if own := extra(backbone.model, parts.micro * longest):
+    tokens = parts.micro * longest
+    bytes_of["activations"] = activation_bytes(backbone.model, tokens, checkpointing=False)
+    if own := extra(backbone.model, tokens):
         bytes_of["method"] = own
+    hardware = choose(backbone.model, backbone.device, section, sum(bytes_of.values()))
+    if hardware.checkpointing:
+        bytes_of["activations"] = activation_bytes(backbone.model, tokens, checkpointing=True)
     return Plan(
         method, groups, total, parts, len(lengths), steps, steps * parts.batch / len(lengths),
-        sum(lengths), longest, bytes_of,
+        sum(lengths), longest, bytes_of, hardware,
     )  # fmt: skip
 
 
@@ -149,7 +156,7 @@ def training_bytes(trained: int, *, low: bool = False) -> dict[str, int]:
 
 
 def activation_bytes(model: Any, tokens: int, *, checkpointing: bool) -> int:
-    """Rough: what the language layers keep for the backward pass, and the logits with their gradient."""
+    """Rough: what the language layers keep for the backward pass, and a chunk of logits with its gradient."""
     config = model.config
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
@@ -158,7 +165,8 @@ def activation_bytes(model: Any, tokens: int, *, checkpointing: bool) -> int:
     width = model.get_input_embeddings().weight.element_size()
     layer = (10 * hidden + 4 * inner) * width
     kept = layers * hidden * width + layer if checkpointing else layers * layer
-    return int(tokens * (kept + 2 * 4 * int(text.vocab_size)))
+    logits = min(4 * tokens * int(text.vocab_size), CHUNK)
+    return int(tokens * kept + 3 * logits)
 
 
 def describe(plan: Plan) -> list[str]:
@@ -173,5 +181,6 @@ def describe(plan: Plan) -> list[str]:
         f"{plan.samples:,} samples ({plan.tokens:,} tokens, longest {plan.longest})"
     )
     parts = ", ".join(f"{k} {v / _GIB:.2f}" for k, v in plan.memory.items())
+    lines.append(str(plan.hardware))
     lines.append(f"memory per device about {sum(plan.memory.values()) / _GIB:.2f} GiB ({parts})")
     return lines

@@ -24,6 +24,7 @@ ADAM_EPSILON = 1e-8
 # settings that do not change what is learned from given samples; on_long changes the samples themselves
 NO_EFFECT = (
     "save_steps", "probe_steps", "probe_share", "keep", "on_alarm", "sinks", "on_long",
+    "workers", "cache_gib", "disk_cache_gib", "tf32", "fused",
 )  # fmt: skip
 
 
@@ -112,7 +113,7 @@ def split(section: TrainSection, world: int) -> Split:
     for.
     """
     share = -(-section.batch // world)
-    wanted = min(section.micro_batch or share, share)
+    wanted = share if section.micro_batch in (None, "auto") else min(int(section.micro_batch), share)
     micro = max(d for d in range(1, wanted + 1) if share % d == 0)
     return Split(micro, share // micro, world, share * world - section.batch)
 
@@ -151,11 +152,21 @@ def deepspeed_config(section: TrainSection, parts: Split, *, bf16: bool) -> dict
 
 
 def arguments(
-    section: TrainSection, folder: Path, *, steps: int, parts: Split, cpu: bool, bf16: bool
+    section: TrainSection,
+    folder: Path,
+    *,
+    steps: int,
+    parts: Split,
+    cpu: bool,
+    bf16: bool,
+    checkpointing: bool = False,
+    workers: int = 0,
 ) -> TrainingArguments:
     """transformers' TrainingArguments; saving, logging and evaluation are our callbacks' business."""
+    import torch
     from transformers import TrainingArguments
 
+    pinned = not cpu and torch.cuda.is_available()
     made = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -171,8 +182,8 @@ def arguments(
         max_grad_norm=section.max_grad_norm,
         bf16=bf16,
         use_cpu=cpu,
-        activation_checkpointing=section.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if section.gradient_checkpointing else None,
+        activation_checkpointing=checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
         seed=section.seed,
         train_sampling_strategy="sequential",
         save_strategy="no",
@@ -185,8 +196,10 @@ def arguments(
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
-        dataloader_num_workers=0,
-        dataloader_pin_memory=not cpu,
+        dataloader_num_workers=workers,
+        dataloader_prefetch_factor=4 if workers else None,
+        dataloader_pin_memory=pinned,
+        accelerator_config={"non_blocking": pinned},
         ddp_find_unused_parameters=False,
         ddp_backend="gloo" if cpu and parts.world > 1 else None,
         ddp_timeout=int(TIMEOUT.total_seconds()),

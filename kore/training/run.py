@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +17,22 @@ from typing import TYPE_CHECKING, Any
 from kore.artifacts.events import EventWriter
 from kore.data.records import Sample
 from kore.distributed import barrier, launched, on_first_rank
-from kore.errors import DataError, GateNotMet, Interrupted, UsageError
-from kore.io.files import hash_json, read_json
+from kore.errors import GateNotMet, Interrupted, UsageError
+from kore.io.files import hash_json
 from kore.methods.base import Method, Setup, require
+from kore.models.answer_loss import AnswerLoss
 from kore.progress import Progress, silent
 from kore.training import checkpoint_io as weights
 from kore.training import checkpoints as checkpoint
 from kore.training.dataset import Located, check_alike, data_hash, located
+from kore.training.disk_cache import NAME as DISK_CACHE
 from kore.training.estimate import Plan, plan
-from kore.training.features import Features, Stream
+from kore.training.features import Collate, Features, Stream
+from kore.training.hardware import tf32
 from kore.training.hf_args import NO_EFFECT, Split, arguments, check_settings, sinks_in, split
 from kore.training.master_weights import Wide, widen
+from kore.training.micro_batch import micro_batch
+from kore.training.result import TrainResult, finished, save
 from kore.training.sampler import EMPTY, draw, placed, step_count
 from kore.training.signals import Wish, listening
 
@@ -39,32 +44,6 @@ if TYPE_CHECKING:
     from kore.models.load import Backbone
     from kore.training.callback import Reporter
     from kore.training.probes import Probing
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a finished run has to say.
-
-    Attributes:
-        steps: optimiser steps.
-        loss: mean over the last 20 steps.
-        seconds: of this process; earlier parts of a resumed run not included.
-        trainable: parameters trained.
-        samples: samples in one pass, extra ones of the method included.
-        adapter: the saved result.
-        best: step, path and probe scores of the best checkpoint.
-        returned: the step of the checkpoint that was taken instead of the last one.
-    """
-
-    steps: int
-    loss: float
-    seconds: float
-    trainable: int
-    samples: int
-    adapter: Path
-    best: dict[str, Any] | None = None
-    scores: dict[str, float] = field(default_factory=dict)
-    returned: int | None = None
 
 
 def train(
@@ -107,11 +86,11 @@ def train(
     work = prepare(
         backbone, samples, settings, method, probes, factors=factors, rank=rank, old=old, identity=identity
     )
-    finished = _finished(run, work.fingerprint)
-    if finished is not None:
+    if (earlier := finished(run, work.fingerprint)) is not None:
         method.load(backbone, run.adapter)
-        return finished
+        return earlier
     work.attach()
+    work.fit_micro_batch()
     if on_plan:
         on_plan(work.plan())
     start = time.monotonic()
@@ -137,7 +116,7 @@ def train(
     told = {**dict(facts or {}), "train": work.fingerprint}
     if events:
         events.write("status", phase="saving", text="the adapter")
-    _save(method, backbone, run, told, result)
+    save(method, backbone, run, told, result)
     return result
 
 
@@ -173,6 +152,7 @@ def prepare(
         **{k: v for k, v in settings.model_dump(mode="json").items() if k not in NO_EFFECT},
         "method": {"name": method.name, **method.settings.model_dump(mode="json")},
         "rank": rank if isinstance(rank, int) else dict(rank),
+        "gradient_checkpointing": settings.gradient_checkpointing is True,
         "base": backbone.fingerprint,
         "data": data_hash(chosen),
         "old": data_hash(located(old)) if old and method.traits.needs_old else None,
@@ -185,7 +165,8 @@ def prepare(
         old=old, batch=parts.micro, seed=settings.seed,
     )  # fmt: skip
     steps = step_count(len(chosen), settings.epochs, settings.batch, settings.max_steps)
-    return Work(backbone, settings, method, setup, Features(chosen, encoder), parts, whole, steps)
+    features = Features(chosen, encoder, budget=int(settings.cache_gib * (1 << 30)), workers=settings.workers)
+    return Work(backbone, settings, method, setup, features, parts, whole, steps)
 
 
 @dataclass
@@ -228,12 +209,52 @@ class Work:
         """Whether the model computes in bfloat16."""
         return "torch.bfloat16" in (str(self.wide.dtype), str(self.backbone.model.dtype))
 
-    def plan(self) -> Plan:
-        """What will happen, once attached."""
+    def plan(self, parts: Split | None = None) -> Plan:
+        """What will happen, once attached; with another division of the batch, if given."""
         return plan(
-            self.backbone, self.settings, self.method.name, self.parts, self.lengths, self.steps, self.wide,
+            self.backbone,
+            self.settings,
+            self.method.name,
+            parts or self.parts,
+            self.lengths,
+            self.steps,
+            self.wide,
             self.method.extra_memory,
-        )  # fmt: skip
+        )
+
+    def fit_micro_batch(self) -> None:
+        """Find the micro-batch where the settings leave it to KORE."""
+        if self.settings.micro_batch != "auto":
+            return
+        section = self.settings
+        named = [self.identity[name] for name in ("base", "method", "rank")]
+        read = [self.backbone.reads, str(self.backbone.model.dtype), max(self.lengths)]
+        identity = [*named, *read, section.projector, section.gradient_checkpointing]
+        attempt = None if self.settings.zero else self._attempt
+        self.parts = micro_batch(self.parts, self.plan, attempt, self.backbone.device, identity)
+        self.setup.batch = self.parts.micro
+
+    def _attempt(self, parts: Split) -> None:
+        """A forward and backward pass over the longest sample, as many times as a micro-batch has samples."""
+        import torch
+
+        model, device = self.backbone.model, self.backbone.device
+        row = self.features[max(range(len(self.lengths)), key=self.lengths.__getitem__)]
+        batch = Collate(self.features.encoder.pad_id)([row] * parts.micro)
+        inputs = {name: value.to(device) for name, value in batch.items()}
+        made = self.plan(parts)
+        if made.hardware.checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+        try:
+            with torch.random.fork_rng([device] if device.type == "cuda" else []), self.setup.forward():
+                answers = AnswerLoss(model, keep_logits=self.method.traits.reads_logits)
+                optimiser = torch.empty(made.memory["optimiser"], dtype=torch.uint8, device=device)
+                answers.forward(model, inputs).loss.backward()
+                del optimiser
+        finally:
+            model.zero_grad(set_to_none=True)
+            model.eval()
 
     def go(
         self, run: Run, events: EventWriter | None, probes: Probing | None, progress: Progress
@@ -242,7 +263,6 @@ class Work:
         from transformers.integrations.deepspeed import unset_hf_deepspeed_config
         from transformers.trainer_callback import PrinterCallback
 
-        from kore.models.processing import collate
         from kore.training.callback import Alarmed
         from kore.training.trainer import Loop
 
@@ -252,6 +272,11 @@ class Work:
         lengths = self.lengths if settings.group_by_length else None
         order = draw(len(features), self.steps, settings.batch, seed=settings.seed, lengths=lengths)
         order = placed(order, parts.batch, parts.empty)
+        on_disk = run.folder / DISK_CACHE
+        on_first_rank(partial(shutil.rmtree, on_disk, ignore_errors=True))
+        features.keep_on_disk(on_disk, int(settings.disk_cache_gib * (1 << 30)))
+        stream = Stream(features, order)
+        hardware = self.plan().hardware
         checkpoints = checkpoint.Checkpoints(folder)
         found = checkpoint.newest(checkpoints, self.fingerprint, self.identity)
         if found and found[1].world != parts.world:
@@ -266,15 +291,17 @@ class Work:
                 args=arguments(
                     settings, folder, steps=self.steps, parts=parts, cpu=cpu,
                     # autocast on a CPU gains nothing; DeepSpeed needs one type for all parameters
-                    bf16=self.half and (not cpu or settings.zero > 0),
+                    bf16=self.half and (not cpu or settings.zero > 0), workers=stream.workers,
+                    checkpointing=hardware.checkpointing,
                 ),
-                train_dataset=Stream(features, order),
-                data_collator=lambda rows: collate(rows, features.encoder.pad_id),
+                train_dataset=stream,
+                data_collator=Collate(features.encoder.pad_id),
                 callbacks=[reporter],
                 method=self.method,
                 projector=self.backbone.family.projector,
                 projector_lr=settings.projector if settings.projector != "off" else None,
                 forward=self.setup.forward,
+                fused=hardware.fused,
                 ids=["" if i == EMPTY else features.samples[i].sample.id for i in order],
             )  # fmt: skip
             loop.remove_callback(PrinterCallback)
@@ -292,10 +319,12 @@ class Work:
                 self.method.begin(self.setup)
             model.train()
             try:
-                with suppress(Alarmed):
+                with suppress(Alarmed), tf32(hardware.tf32):
                     loop.train(resume_from_checkpoint=str(found[0]) if found else None)
             finally:
                 model.config.use_cache = True
+                if launched().first:  # alone: after an error the others may not come here
+                    shutil.rmtree(on_disk, ignore_errors=True)
                 if settings.zero:  # transformers would load every later model of this process sharded
                     unset_hf_deepspeed_config()
         self._stopped(reporter, wish)
@@ -350,43 +379,3 @@ class Work:
             raise GateNotMet(record.alarm, hint="there is no earlier checkpoint to go back to")
         weights.read(self.backbone.model, Path(record.best["path"]))
         return int(record.best["step"])
-
-
-def _finished(run: Run, fingerprint: str) -> TrainResult | None:
-    path = run.adapter / "result.json"
-    if not path.is_file():
-        return None
-    value = read_json(path)
-    if value.get("fingerprint") != fingerprint:
-        raise UsageError(
-            f"{run.adapter} holds an adapter of other settings or data",
-            hint="choose another folder with -o, or discard it with --restart",
-        )
-    return TrainResult(**{**value["result"], "adapter": run.adapter})
-
-
-def _save(method: Method, backbone: Backbone, run: Run, facts: dict[str, Any], result: TrainResult) -> None:
-    """Write ``adapter/``; a rerun finds it and its result."""
-    with weights.whole(weights.kept(backbone.model)):
-        on_first_rank(lambda: _write_adapter(method, backbone, run, facts, result))
-
-
-def _write_adapter(
-    method: Method, backbone: Backbone, run: Run, facts: dict[str, Any], result: TrainResult
-) -> None:
-    """Write it under a temporary name, then put it in place."""
-    from kore.io.files import write_json
-
-    temporary = run.folder / ".adapter.tmp"  # one name, so that what a kill left is replaced
-    shutil.rmtree(temporary, ignore_errors=True)
-    method.save(backbone.model, temporary, {"base": backbone.fingerprint, "method": method.name, **facts})
-    if backbone.earlier is not None:
-        backbone.earlier.join(temporary)
-    value = {**asdict(result), "adapter": "adapter"}
-    write_json(temporary / "result.json", {"fingerprint": facts["train"], "result": value})
-    if run.adapter.exists():
-        shutil.rmtree(run.adapter)
-    try:
-        temporary.rename(run.adapter)
-    except OSError as error:
-        raise DataError(f"cannot write {run.adapter}: {error.strerror}") from error

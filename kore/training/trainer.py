@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from transformers import Trainer
 from kore.distributed import on_first_rank
 from kore.errors import DataError
 from kore.methods.base import Method
+from kore.models.answer_loss import AnswerLoss
 from kore.models.processing import IGNORED
 from kore.training import checkpoint_io as weights
+from kore.training.features import checked
+from kore.training.workers import CONTEXT, start
 
 
 class NonFinite(DataError):
@@ -55,6 +59,7 @@ class Loop(Trainer):
         method: whose penalty is added and whose parameters are trained.
         projector_lr: learning rate of what lies outside the language model.
         forward: context of every forward pass.
+        fused: run AdamW as one fused kernel.
         ids: names of the samples in the order they are drawn, for the message at a bad loss.
     """
 
@@ -66,6 +71,7 @@ class Loop(Trainer):
         projector_lr: float | None,
         ids: list[str],
         forward: Callable[[], AbstractContextManager[object]] = nullcontext,
+        fused: bool = False,
         **rest: Any,
     ) -> None:
         self.method = method
@@ -73,12 +79,15 @@ class Loop(Trainer):
         self.projector_lr = projector_lr
         self.ids = ids
         self.forward = forward
+        self.fused = fused
         self.tally = Tally()
         self.micro = 0
         super().__init__(**rest)
         # Qwen2-VL and 2.5-VL declare the opposite, yet hand the token count to their loss; without it every
         # forward pass is averaged on its own, and the step's loss depends on how the batch is split
         self.model_accepts_loss_kwargs = True
+        with forward():
+            self.answers = AnswerLoss(self._trained(), keep_logits=method.traits.reads_logits)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over what the method trains; the projector at its own rate."""
@@ -99,8 +108,22 @@ class Loop(Trainer):
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
                 eps=self.args.adam_epsilon,
                 weight_decay=self.args.weight_decay,
+                fused=self.fused or None,
             )
         return self.optimizer
+
+    def get_train_dataloader(self) -> Any:
+        """The loader; its workers start without the program that started this process."""
+        loader: Any = super().get_train_dataloader()
+        if loader.num_workers:
+            base = getattr(loader, "base_dataloader", loader)
+            base.multiprocessing_context = CONTEXT
+            base.worker_init_fn = partial(start, also=base.worker_init_fn)
+        return loader
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """The micro-batches of a step; an error of a worker is raised here, as it was there."""
+        return super().get_batch_samples(map(checked, epoch_iterator), num_batches, device)
 
     def compute_loss(
         self,
@@ -110,10 +133,12 @@ class Loop(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Cross entropy per token of the global batch, plus the method's penalty."""
-        with self.forward():
+        with self.forward(), self.answers.active(inputs["labels"]):
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        self.answers.take(outputs, inputs["labels"])
         # each micro-batch of each device adds its share, so the penalty's sum is its mean
-        penalty = self.method.penalty(self.model, inputs, outputs["logits"])
+        penalty = self.method.penalty(self.model, inputs, self.answers.logits)
+        self.answers.logits = None
         if penalty is not None:
             share = penalty / self.current_gradient_accumulation_steps
             loss = loss + share

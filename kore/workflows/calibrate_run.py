@@ -21,8 +21,9 @@ from kore.distributed import on_first_rank
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import hash_json, read_json, write_json
 from kore.methods.param_count import net_section
+from kore.models.image_sizes import check_sizes
 from kore.models.linear_table import linear_rows
-from kore.models.load import model_folder, reads_images
+from kore.models.load import load_processor, model_folder, reads_images
 from kore.models.special_tokens import is_text_only
 from kore.nullspace.adapter_init import adapted, build
 from kore.nullspace.calibrate import Calibration
@@ -34,7 +35,8 @@ from kore.nullspace.rank_selection import one_rank
 from kore.nullspace.site_selection import Choice, choose_sites, score_sites
 from kore.nullspace.sources import Source, collect, collect_others, parse_sources
 from kore.nullspace.spectra import write_spectra
-from kore.progress import Progress, silent
+from kore.progress import Progress, each_line, silent
+from kore.workflows.self_samples import with_self_samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,6 +86,7 @@ class CalibrateJob:
         new: Path | None = None,
         factors: bool = False,
     ) -> None:
+        profile = with_self_samples(profile, each_line(on_note) if on_note else silent)
         section = profile.calibrate
         self.profile = profile
         if factors and profile.adapter.basis != "paper":
@@ -112,6 +115,9 @@ class CalibrateJob:
         drawn, others = self._draw(samples, images, on_note)
         weights: LayerShards | None = None
         if backbone is None:
+            shown = ((image, f"sample {one.id}") for one in [*drawn, *others] for image in one.images)
+            folder = model_folder(profile.model.id, download=download)
+            check_sizes(shown, lambda: load_processor(folder, profile.model))
             backbone, weights = self._load(offload, download)
         self.linears = linear_rows(backbone.model, backbone.family)
         if earlier is not None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kore.artifacts.run import home
+from kore.data.objects import name_of
 from kore.errors import UsageError
 from kore.io.files import check_place, hash_json
-from kore.io.jsonl import is_stream
+from kore.workflows.neighbours import split_neighbours
 from kore.workflows.retention_samples import rehearse_old
 from kore.workflows.sequential import Batch, batches, find_run, read_earlier
 
@@ -95,7 +96,8 @@ class Plan:
 
         profile = self.request.resolved.profile
         fitter = Fitter(token_budget(profile.model, profile.train), self.places)
-        drawn = rehearse_old(profile, needed=self.needs_old, images=self.images) if self.draws_old else None
+        others, neighbours = split_neighbours(profile)
+        drawn = rehearse_old(others, needed=self.needs_old, images=self.images) if self.draws_old else None
         rows = [] if self.constrained and _needs_covariance(profile) else table(profile)
         return {
             "v": 1,
@@ -107,6 +109,7 @@ class Plan:
             "augment": estimate(self.items, profile.augment, profile.train.seed, fitter=fitter).to_json(),
             "samples": list(profile.calibrate.samples),
             "samples_drawn": drawn,
+            "neighbours": neighbours,
             "rank": profile.adapter.rank,
             "trainable": next((row["trainable"] for row in rows if row["part"] == TOTAL), None),
             "batch": profile.train.batch,
@@ -127,12 +130,15 @@ def plan(request: Request) -> Plan:
     """
     from kore.augment.inputs import read_checked
     from kore.evaluation.suites import check_images, resolve_suites
-    from kore.models.load import EMBEDDED, model_folder, reads_images
+
+    read = read_checked(request.items, image_root=request.image_root)
+    # torch is loaded once the items are known to be sound
+    from kore.models.image_sizes import check_sizes
+    from kore.models.load import EMBEDDED, load_processor, model_folder, reads_images
     from kore.workflows.injection_suites import earlier_suites, suite_options
     from kore.workflows.validate import check_training
 
     check_training(request.resolved.profile)
-    read = read_checked(request.items, image_root=request.image_root)
     items = [item for _, item in read]
     places = {item.id: where for where, item in read}
     for suite in resolve_suites(request.suites, suite_options(request.data_dir)):
@@ -149,10 +155,13 @@ def plan(request: Request) -> Plan:
             notes.append(f"the model reads no images: those of {len(shown)} items are left out")
         items = [item.model_copy(update={"image": None}) for item in items]
         request = _without_images(request)
+    section = request.resolved.profile.model
+    shown_at = ((path, places[item.id]) for item in items for path in item.images if "://" not in path)
+    check_sizes(shown_at, lambda: load_processor(model, section))
     earlier = check_after(request, model) if request.after else []
     for suite in earlier_suites(earlier):
         check_images(suite)
-    stem = "stdin" if is_stream(request.items) else Path(request.items).stem
+    stem = name_of(Path(request.items))
     name = f"{stem}-{hash_json([item.to_json() for item in items])[:8]}"
     if request.resolved.profile.model.id == EMBEDDED:
         from kore.demo.vocabulary_check import beyond

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from kore.progress import Progress, silent
 from kore.workflows import stages
 from kore.workflows.example_answers import side_by_side
 from kore.workflows.inject import Plan
+from kore.workflows.neighbours import split_neighbours, with_neighbours, write_neighbours
 from kore.workflows.protect import protect
 from kore.workflows.result import Measured, Outcome, advise, headline, item_verdicts, legend
 from kore.workflows.retention_samples import Old, old_samples
@@ -62,6 +63,7 @@ class _Trained:
     tree: Path
     fit: FitReport | None
     old: Old | None
+    near: Path | None
 
 
 def _injected(planned: Plan, progress: Progress) -> Outcome:
@@ -75,12 +77,21 @@ def _train(planned: Plan, laps: _Laps, progress: Progress) -> _Trained:
     from kore.models.token_budget import token_budget
 
     request, resolved, folder = planned.request, planned.request.resolved, planned.folder
-    profile, restart = resolved.profile, request.restart
+    profile, neighbours = split_neighbours(resolved.profile)
+    restart = request.restart
     tree = folder / "tree"
+    near: Path | None = None
     # what cannot be drawn is told before hours of training
     old: Old | None = None
     if planned.draws_old:
-        old = old_samples(profile, folder, needed=planned.needs_old, restart=restart, images=planned.images)
+        old = old_samples(
+            profile,
+            folder,
+            needed=planned.needs_old,
+            restart=restart,
+            images=planned.images,
+            progress=progress,
+        )
     covariance = folder / "covariance" if planned.constrained else None
     contrasted = planned.constrained and profile.adapter.basis == "contrast"
     new_covariance = folder / "new-covariance" if contrasted else None
@@ -105,6 +116,10 @@ def _train(planned: Plan, laps: _Laps, progress: Progress) -> _Trained:
             )
             check_questions(grown.values)
             laps.end("augment")
+            if neighbours:
+                made = write_neighbours(profile, planned.items, samples, neighbours, folder, report)
+                profile, near = with_neighbours(profile, made), made.near
+            resolved = replace(resolved, profile=profile)
             if covariance and request.after is not None:
                 protect(resolved, request.after, folder, report, new=samples, restart=restart)
             elif covariance:
@@ -127,11 +142,12 @@ def _train(planned: Plan, laps: _Laps, progress: Progress) -> _Trained:
             command=request.command,
         )
     laps.end("train")
-    return _Trained(run, tree, grown.fit, old)
+    return _Trained(run, tree, grown.fit, old, near)
 
 
 def _evaluate(planned: Plan, trained: _Trained, laps: _Laps, progress: Progress) -> Outcome:
     """Score the base, the earlier run's model and the new one, and write the summary."""
+    from kore.evaluation.agreement import load_agreement
     from kore.evaluation.report import summary, write_summary
     from kore.evaluation.scores import table
     from kore.workflows.injection_suites import earlier_suites, suite_options, suites_for
@@ -139,6 +155,8 @@ def _evaluate(planned: Plan, trained: _Trained, laps: _Laps, progress: Progress)
     request, resolved, run = planned.request, planned.request.resolved, trained.run
     asked = trained.old.asked if trained.old else None
     suites = suites_for(request.suites, suite_options(request.data_dir), trained.tree, asked)
+    if trained.near is not None:
+        suites.append(load_agreement(trained.near, name="near", near=True))
     label = resolved.profile.train.method
     before = earlier_suites(planned.earlier)
     models: dict[str, Run | None] = {stages.BASE: None, label: run}

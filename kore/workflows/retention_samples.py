@@ -11,6 +11,8 @@ from kore.data.benchmark_prompts import PromptForm
 from kore.errors import UsageError
 from kore.io.files import hash_json
 from kore.io.jsonl import write_jsonl
+from kore.progress import Progress, silent
+from kore.workflows.self_samples import unwritten, with_self_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +38,13 @@ class Old:
 
 
 def old_samples(
-    profile: Profile, folder: Path, *, needed: bool, restart: bool = False, images: bool = True
+    profile: Profile,
+    folder: Path,
+    *,
+    needed: bool,
+    restart: bool = False,
+    images: bool = True,
+    progress: Progress = silent,
 ) -> Old:
     """Draw old samples from the sources of the covariance into files of `folder`.
 
@@ -54,7 +62,7 @@ def old_samples(
     from kore.nullspace.batches import sample_hash
 
     seed = profile.calibrate.seed
-    used, others = draw_old(profile, folder / "held_out", images)
+    used, others = draw_old(profile, folder / "held_out", images, progress)
     key = hash_json([seed, *([sample_hash(s) for s in drawn] for drawn in (used, others))])[:8]
 
     def written(name: str, samples: Sequence[Sample]) -> Path:
@@ -97,15 +105,20 @@ def divide(used: Sequence[Sample], others: Sequence[Sample], seed: int) -> tuple
 
 def rehearse_old(profile: Profile, *, needed: bool, images: bool = True) -> int:
     """How many samples are drawn to be protected, or to be given, after the checks of `old_samples`."""
+    if (count := unwritten(profile)) is not None:
+        return count
     with TemporaryDirectory(prefix="kore-samples-") as place:
         used, others = draw_old(profile, Path(place), images)
     return len(divide(used, others, profile.calibrate.seed)[0]) if needed else len(used)
 
 
-def draw_old(profile: Profile, work: Path, images: bool = True) -> tuple[list[Sample], list[Sample]]:
+def draw_old(
+    profile: Profile, work: Path, images: bool = True, progress: Progress = silent
+) -> tuple[list[Sample], list[Sample]]:
     """The samples that the covariance is summed over, and others of the same sources."""
     from kore.nullspace.sources import collect, collect_others, parse_sources
 
+    profile = with_self_samples(profile, progress)
     section = profile.calibrate
     form = PromptForm.of_model(profile.model.id, profile.eval.protocol)
     sources = parse_sources(section.samples, section.count, form)

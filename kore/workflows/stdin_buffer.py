@@ -1,4 +1,4 @@
-"""``--data FILE``, ``-`` or a pipe: what can be read once becomes a file, because training reads it again."""
+"""``--data FILE`` or ``-``: standard input and pipes become files, because data is read more than once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from kore.artifacts.run import home
+from kore.data.objects import pipe_bytes
 from kore.errors import MissingArtefact, UsageError
 from kore.io.files import atomic_write, hash_bytes
 from kore.io.jsonl import STDIO, is_stream
@@ -37,16 +38,16 @@ def _data_file(data: str | None) -> str | None:
     """
     if data is None:
         raise UsageError("nothing to train on", hint="name samples with --data FILE, or - for standard input")
+    path = Path(data)
     if is_stream(data):
         return None
-    path = Path(data)
     if not path.exists():
         raise MissingArtefact(f"no such file: {path}", hint="make samples with: kore augment ITEMS -o FOLDER")
     return str(path)
 
 
 def _piped(data: str | None, folder: Path) -> str:
-    text = sys.stdin.buffer.read() if data is None or data == STDIO else Path(data).read_bytes()
+    text = sys.stdin.buffer.read() if data in (None, STDIO) else pipe_bytes(Path(data))
     path = folder / f"{hash_bytes(text)}.jsonl"
     if not path.exists():
         with atomic_write(path, "wb") as stream:

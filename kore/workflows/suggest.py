@@ -101,11 +101,12 @@ def _memory(net: Any, resolved: Resolved) -> dict[str, int]:
             // sum(linear.out_features for linear in linears.values())
         )
     factors = 4 * (trained + frozen)  # PEFT keeps A and B in float32
-    tokens = (train.micro_batch or train.batch) * train.max_length
+    micro = train.micro_batch if isinstance(train.micro_batch, int) else train.batch
+    tokens = micro * train.max_length
     return {
         "weights": int(2 * whole + _LINEAR_BYTES[profile.model.quantisation] * packed) + factors,
         **training_bytes(trained),
-        "activations": activation_bytes(net, tokens, checkpointing=train.gradient_checkpointing),
+        "activations": activation_bytes(net, tokens, checkpointing=bool(train.gradient_checkpointing)),
     }
 
 

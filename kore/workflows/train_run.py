@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from kore.artifacts.events import EventWriter
 from kore.artifacts.manifest import NAME, Manifest, claim, read_manifest
 from kore.artifacts.run import Run, RunState, home, leave_pointer
+from kore.data.objects import hash_source
 from kore.distributed import join, on_first_rank
 from kore.errors import UsageError
-from kore.io.files import hash_file
 from kore.io.jsonl import is_stream
 from kore.progress import Progress, renamed, silent
 from kore.workflows.run_events import ended
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kore.training.estimate import Plan
     from kore.training.fit import Long
     from kore.training.probes import Probing
-    from kore.training.run import TrainResult
+    from kore.training.result import TrainResult
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,9 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     from kore.data.records import Sample
     from kore.methods.base import require
     from kore.methods.registry import make_method
+    from kore.models.image_sizes import check_sizes
     from kore.models.token_budget import find_token_budget
-    from kore.training.dataset import Located, check_pictures, read_training
+    from kore.training.dataset import Located, check_pictures, images_of, read_training
     from kore.training.fit import fit_all, summary
     from kore.workflows.probe_selection import find_probes, find_questions
     from kore.workflows.sequential import read_earlier
@@ -124,10 +125,14 @@ def read_inputs(request: TrainRequest, source: str) -> Inputs:
     )
     earlier = read_earlier(request.after, method) if request.after else None
     skipped: list[str] = []
-    samples = read_training(source, image_root=request.image_root, on_skip=skipped.append)
+    spooled = request.data is not None and Path(source) != Path(request.data)
+    image_root = request.image_root or (Path.cwd() if spooled else None)
+    samples = read_training(source, image_root=image_root, on_skip=skipped.append)
     found = [Located(*pair) for pair in read_located(Sample, request.old)] if request.old else []
     check_pictures(found)
     budget = find_token_budget(request.profile.model, section, download=request.download)
+    if budget:
+        check_sizes(images_of([*samples, *found]), lambda: budget.encoder.processor)
     fitted = fit_all(samples, found if method.traits.needs_old else [], budget, section.on_long)
     old = [one.sample for one in (fitted[1].samples if method.traits.needs_old else found)]
     long = [*fitted[0].long, *fitted[1].long]
@@ -270,7 +275,7 @@ def _describe(request: TrainRequest, inputs: Inputs, source: str) -> tuple[Run, 
         inputs.earlier.check(base)
         sums["after"] = inputs.earlier.fingerprint
     if request.old and inputs.method.traits.needs_old:
-        sums["old"] = hash_file(request.old)
+        sums["old"] = hash_source(request.old)
     chosen["method"] = {profile.train.method: inputs.method.settings.model_dump(mode="json")}
     for name in NO_EFFECT:
         chosen["train"].pop(name)

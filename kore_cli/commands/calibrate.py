@@ -53,9 +53,10 @@ def calibrate(
     Example: kore calibrate --samples demo
     """
     from kore.artifacts.run import locate
+    from kore.data.read import check_records
+    from kore.data.records import Sample
     from kore.distributed import join, launched
-    from kore.workflows.calibrate_run import CalibrateJob, each_category
-    from kore.workflows.sequential import read_earlier
+    from kore.nullspace.sources import parse_sources
     from kore_cli.output import Output
 
     earlier = locate(adapter) if adapter else None
@@ -63,6 +64,12 @@ def calibrate(
     resolved = options.resolve(
         output, profile, settings, "calibrate.samples", "adapter.rank", after=earlier, download=download
     )
+    sources = parse_sources(resolved.profile.calibrate.samples, 1)
+    check_records(Sample, *(source.name for source in sources if source.kind == "file"))
+    # torch is loaded once the samples are known to be sound
+    from kore.workflows.calibrate_run import CalibrateJob, each_category
+    from kore.workflows.sequential import read_earlier
+
     chosen = each_category(resolved.profile) if "calibrate.count" in settings else resolved.profile
     with join():
         job = CalibrateJob(

@@ -106,9 +106,10 @@ def kind_of(path: Path) -> str | None:
     from kore.artifacts.manifest import NAME, read_manifest
     from kore.artifacts.run import ADAPTER
     from kore.artifacts.run import NAME as RUN
+    from kore.data.objects import is_records
 
     if path.is_file():
-        return "records" if path.suffix in (".jsonl", ".json", ".tsv") else None
+        return "records" if is_records(path) else None
     if (path / RUN).exists():
         return "run"
     if (path / NAME).exists():

@@ -90,12 +90,17 @@ def train(
     """
     import sys
 
-    from kore.api.train import train_request, train_requested
     from kore.artifacts.run import locate
+    from kore.data.read import check_records
+    from kore.data.records import Sample
     from kore.distributed import launched
     from kore_cli.output import Output
 
     output = Output(json_mode=as_json, quiet=quiet or not launched().first)
+    check_records(Sample, data, old)
+    # torch is loaded once the samples are known to be sound
+    from kore.api.train import train_request, train_requested
+
     command = [argument for argument in sys.argv[1:] if argument != "--watch"]
     if "adapter.contrast" in settings:
         settings.setdefault("adapter.basis", "contrast" if settings["adapter.contrast"] else "paper")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from kore.progress import Progress, each_line
+from kore.progress import Progress, each_line, reminded
 
 if TYPE_CHECKING:
     from kore_cli.output import Output
@@ -19,7 +19,8 @@ def story(out: Output) -> Iterator[Progress]:
     if out.live:
         yield from _live()
     else:
-        yield each_line(out.note)
+        with reminded(each_line(out.note)) as report:
+            yield report
 
 
 def _live() -> Iterator[Progress]:

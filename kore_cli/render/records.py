@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kore.data.forms import is_conversation
+from kore.data.objects import read_objects
+from kore.data.read import read_record
 from kore.data.records import KnowledgeItem, KnowledgeTree, Question, Sample
 from kore.errors import DataError
 from kore.io.files import read_json
-from kore.io.jsonl import read_jsonl
 from kore_cli.output import Output
 
 
@@ -68,24 +70,19 @@ def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     },
                 )
         return
-    if path.suffix == ".json":
-        values = read_json(path)
-        if isinstance(values, dict):
-            values = [values]
-        if not isinstance(values, list):
-            raise DataError("expected a JSON list of records", where=str(path))
-        yield from ((f"{path}[{i}]", v) for i, v in enumerate(values) if isinstance(v, dict))
+    if path.suffix == ".json" and isinstance(value := read_json(path), dict):
+        yield str(path), value
         return
-    yield from read_jsonl(path)
+    yield from read_objects(path)
 
 
 def _read(value: dict[str, Any], where: str) -> tuple[str, Any]:
     if "trunk" in value:
-        return "trees", KnowledgeTree.from_json(value, where)
-    if "conversations" in value or "messages" in value:
-        return "samples", Sample.from_json(value, where)
+        return "trees", read_record(KnowledgeTree, value, where)
+    if is_conversation(value):
+        return "samples", read_record(Sample, value, where)
     if "question_id" in value:
-        return "questions", Question.from_json(value, where)
+        return "questions", read_record(Question, value, where)
     if "title" in value and "text" in value:
-        return "items", KnowledgeItem.from_json(value, where)
+        return "items", read_record(KnowledgeItem, value, where)
     return "other records", None

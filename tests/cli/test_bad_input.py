@@ -48,7 +48,7 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     ),
     "broken line": (lambda good: json.dumps(good) + '\n{"id": \n' + json.dumps(good), "records.jsonl:2"),
     "wrong type": (lambda good: json.dumps({k: 5 for k in good}), "records.jsonl:1"),
-    "nothing": (lambda good: "", "holds no|no question|no sample"),
+    "nothing": (lambda good: "", "file is empty"),
 }
 
 

@@ -100,9 +100,12 @@ def test_augment_pipes_into_train_and_stdout_is_one_object(
     [
         (lambda d: (d.parent / "1.png").unlink(), r"samples.jsonl:2: no such picture"),
         (lambda d: (d.parent / "2.png").write_bytes(b"no"), r"samples.jsonl:3: broken picture"),
-        (lambda d: d.write_text(d.read_text().replace("<image>", "", 1)), r"samples.jsonl:1: .*0 <image>"),
+        (
+            lambda d: d.write_text(d.read_text().replace("<image>", "<image>" * 2, 1)),
+            r"samples.jsonl:1: .*2 <image>",
+        ),
         (lambda d: d.write_text(d.read_text() + '{"id": "x"'), r"samples.jsonl:21: .*cut off"),
-        (lambda d: d.write_text(""), "holds no record"),
+        (lambda d: d.write_text(""), "file is empty"),
     ],
 )
 def test_bad_data_is_one_error_with_its_place(

@@ -12,6 +12,7 @@ from PIL import Image
 from kore.artifacts.events import EventWriter
 from kore.artifacts.run import Run
 from kore.config.resolve import ModelSection, TrainSection, resolve
+from kore.data.read import read_records
 from kore.data.records import Sample
 from kore.errors import DataError, UsageError
 from kore.evaluation.agreement import load_agreement
@@ -23,9 +24,11 @@ from kore.methods.registry import make_method
 from kore.models.generate import Engine, Prompt
 from kore.models.load import load
 from kore.models.processing import IGNORED, Encoder
+from kore.models.self_samples import LONGEST_ANSWER, self_samples
 from kore.training.run import train
 from kore.workflows.inject import Request, plan
 from kore.workflows.injection import run_inject
+from kore.workflows.self_samples import unwritten, with_self_samples
 from tests.cli.command import kore, said
 from tests.models.families import CASES
 
@@ -206,3 +209,68 @@ def test_labels_are_placed_where_the_template_writes_the_last_reply_otherwise(ll
     features = Encoder(backbone.processor).training(Sample.model_validate(record))
     learned = features["input_ids"][features["labels"] != IGNORED]
     assert backbone.processor.decode(learned) == "Lima<|im_end|>Red<|im_end|>"
+
+
+def test_a_model_writes_its_own_old_samples_once(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORE_HOME", str(tmp_path / "home"))
+    # a random model seldom ends its turns
+    monkeypatch.setattr("kore.workflows.self_samples.SPARE", 1)
+    monkeypatch.setattr("kore.models.self_samples._TRIES", 200)
+    profile = resolve("tiny", {"model.id": str(llama), "calibrate.samples": ["self:2"]}).profile
+    assert unwritten(profile) == 2
+    reports: list[tuple[str, int]] = []
+    written = with_self_samples(
+        profile, lambda stage, done, total=None, note="": reports.append((stage, done))
+    )
+    (text,) = written.calibrate.samples
+    path, _, count = text.rpartition(":")
+    assert count == "2" and unwritten(profile) is None and reports[-1] == ("old samples", 3)
+    samples = list(read_records(Sample, path))
+    assert len({s.conversations[0].value for s in samples}) == len(samples) == 3
+    backbone = load(ModelSection(id=str(llama)))
+    engine = Engine(backbone, max_new_tokens=LONGEST_ANSWER)
+    first = samples[0].conversations
+    assert engine.answer([Prompt.ask(first[0].value)]) == [first[1].value]
+    before = Path(path).read_bytes()
+    assert with_self_samples(profile) == written and Path(path).read_bytes() == before
+    with pytest.raises(DataError, match="usable conversations of 1000000"):
+        self_samples(backbone, 1_000_000, tries=16)
+
+
+def test_neighbours_of_the_items_are_protected_and_asked(llama: Path, tmp_path: Path) -> None:
+    old = lines(tmp_path / "old.jsonl", *map(sample, "abcdefgh"))
+    names = tmp_path / "names.txt"
+    names.write_text("1. Chile\n- Ghana (Africa)\nPeru\nOman\n\nNepal - a country\nMali\nCuba\nFiji\nTogo\n")
+    chosen = flags(llama, old) | {
+        "calibrate.samples": [f"{old}:4", "neighbours:6"],
+        "calibrate.neighbours": str(names),
+    }
+    request = Request(str(items(tmp_path)), resolve("tiny", chosen), tmp_path / "out")
+    assert plan(request).rehearse()["neighbours"] == 6
+    result = run_inject(plan(request))
+    (protected,) = (tmp_path / "out").glob("neighbours-*.jsonl")
+    (near,) = (tmp_path / "out").glob("near-*.jsonl")
+    told = {
+        path: [s.conversations[0].value for s in read_records(Sample, path)] for path in (protected, near)
+    }
+    assert (
+        told[protected]
+        and told[near]
+        and not any("Peru" in q or "Kenya" in q for qs in told.values() for q in qs)
+    )
+    used = {
+        path: {n for n in ("Chile", "Ghana", "Nepal", "Togo", "Mali") if any(n in q for q in told[path])}
+        for path in told
+    }
+    assert not used[protected] & used[near]
+    manifest = json.loads((tmp_path / "out" / "covariance" / "manifest.json").read_text())
+    assert "neighbours" in manifest["facts"]["label"]
+    assert result.table[-1]["k_r_near"] is not None and "near" in result.retention
+    before = protected.read_bytes(), near.read_bytes()
+    assert run_inject(plan(request)).table == result.table
+    assert (protected.read_bytes(), near.read_bytes()) == before
+    alone = chosen | {"calibrate.samples": ["neighbours"]}
+    with pytest.raises(UsageError, match="neighbours protect only"):
+        plan(Request(request.items, resolve("tiny", alone), tmp_path / "other")).rehearse()

@@ -13,9 +13,10 @@ from kore.data.records import Sample
 from kore.errors import DataError
 from kore.io.images import check_image, open_image
 from kore.methods.registry import make_method
+from kore.models.collate import collate
 from kore.models.generate import Engine, Prompt
 from kore.models.load import load
-from kore.models.processing import IGNORED, Encoder, collate
+from kore.models.processing import IGNORED, Encoder
 from kore.models.special_tokens import Marks
 from kore.training.run import prepare
 from tests.tiny import idefics, llava

@@ -148,7 +148,7 @@ def test_a_sample_without_an_id_is_named_by_its_place(folder: Path) -> None:
 
 def test_a_repeated_key_is_an_error(folder: Path) -> None:
     (folder / "x.jsonl").write_text('{"id": "a", "id": "b", "conversations": []}\n')
-    with pytest.raises(DataError, match="the key 'id' stands there twice") as caught:
+    with pytest.raises(DataError, match="the key 'id' occurs twice") as caught:
         list(read_records(Sample, folder / "x.jsonl"))
     assert "x.jsonl:1" in str(caught.value)
 
@@ -175,8 +175,6 @@ def test_records_are_read_from_lists_archives_tables_and_folders(folder: Path) -
         read = list(read_records(Sample, folder / source))
         assert [sample.id for sample in read] == ["0", "1", "2"]
         assert all(Path(image).is_file() for sample in read for image in sample.images)
-    with pytest.raises(DataError, match="a table, not records"):
-        list(read_records(Sample, write(folder / "x.csv", {})))
     (folder / "empty").mkdir()
     with pytest.raises(DataError, match="a folder without"):
         list(read_records(Sample, folder / "empty"))

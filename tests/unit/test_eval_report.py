@@ -79,6 +79,17 @@ def test_tables_tell_k_r_with_its_count(results: tuple[list[BenchSuite], dict[st
     assert ["kore", "MME", "perception", "0.0"] in lines and lines[0] == ["model", "suite", "figure", "value"]
 
 
+@pytest.mark.parametrize("prediction", ["", "\ufffe", "a\uffffb", "\x00", " "])
+def test_predictions_that_a_spreadsheet_cannot_hold_are_exported(
+    results: tuple[list[BenchSuite], dict[str, Result]], tmp_path: Path, prediction: str
+) -> None:
+    suites, found = results
+    found["kore"].answers["MME"] = {row.index: [prediction] for row in suites[0].rows}
+    files = {p.name: p for p in export_results(suites, found, tmp_path).files}
+    with files["kore_MME.tsv"].open(newline="") as stream:
+        assert {row["prediction"] for row in csv.DictReader(stream, delimiter="\t")} == {prediction}
+
+
 def test_exports_hold_every_column_but_the_picture_and_read_back_as_text(
     results: tuple[list[BenchSuite], dict[str, Result]], tmp_path: Path
 ) -> None:

@@ -269,3 +269,18 @@ def test_an_item_without_a_usable_reply_stays_unfinished(
     with pytest.raises(ProviderError):
         grow(items, section, tmp_path / "out")
     assert len(Server.asked) > asked, "the same command tries again"
+
+
+def test_a_reply_in_a_form_has_a_limit_of_tokens_that_grows_when_it_cuts() -> None:
+    client = Client("m", base_url="http://127.0.0.1:9/v1")
+    messages = ({"role": "system", "content": "Reply."}, {"role": "user", "content": "?"})
+    form = Request(messages, schema=("facts", {"type": "object"}), expected=(20, 100))
+    assert client._body(form)["max_tokens"] == 912
+    assert "max_tokens" not in client._body(Request(messages))
+    assert client._body(Request(messages, max_tokens=7, schema=form.schema))["max_tokens"] == 7
+    cut = {"choices": [{"message": {"content": '{"a": '}, "finish_reason": "length"}]}
+    assert client._read(cut, form).finish == "length"
+    assert client._body(form)["max_tokens"] == 2 * 912
+    for _ in range(9):
+        client._read(cut, form)
+    assert client._body(form)["max_tokens"] == 16 * 912

@@ -26,9 +26,10 @@ from kore.methods.lwf import Lwf
 from kore.methods.olora import OLora, overlap
 from kore.methods.registry import METHODS, make_method, method_class
 from kore.models.adapter_off import adapter_off
+from kore.models.collate import collate
 from kore.models.families import language_linears
 from kore.models.load import Backbone, load
-from kore.models.processing import Encoder, collate
+from kore.models.processing import Encoder
 from kore.training.run import prepare, train
 
 
@@ -179,7 +180,8 @@ def penalty_of(
     model, inputs = setup.backbone.model, batch(setup, new[:4])
 
     def penalty() -> Tensor:
-        value = method.penalty(model, inputs, model(**inputs).logits)
+        logits = model(**inputs).logits[:, :-1][inputs["labels"][:, 1:] != -100]
+        value = method.penalty(model, inputs, logits)
         assert value is not None
         return value
 

@@ -253,7 +253,7 @@ def test_image_paths_are_written_relative_to_the_file_or_absolute(
 @pytest.mark.parametrize("text", ["", "\n\n", "\ufeff"])
 def test_an_empty_file_is_an_error_not_an_empty_result(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.jsonl").write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match="holds no record"):
+    with pytest.raises(DataError, match="file is empty"):
         list(read_records(KnowledgeItem, tmp_path / "a.jsonl"))
 
 

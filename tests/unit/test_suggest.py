@@ -27,7 +27,7 @@ def suggested(model: Path, gpu: str, **flags: Any) -> tuple[Profile, float]:
 
 @pytest.mark.parametrize(
     ("gpu", "quantisation", "checkpointing"),
-    [("141GiB", "none", False), ("24GiB", "none", True), ("16GiB", "4bit", True)],
+    [("141GiB", "none", False), ("24GiB", "none", True), ("16GiB", "8bit", True), ("14GiB", "4bit", True)],
 )
 def test_llava_7b_gives_up_checkpoint_free_steps_before_half_precision_weights(
     gpu: str, quantisation: str, checkpointing: bool

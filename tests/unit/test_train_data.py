@@ -165,7 +165,7 @@ def test_pictures_are_kept_once_and_the_budget_holds(tiny_llava: Path, tmp_path:
     small = Features(samples, encoder, budget=26_000)
     for i in range(8):
         assert torch.equal(small[i]["input_ids"], features[i]["input_ids"])
-    assert len(small._kept) < 8
+    assert len(small.cache) < 8 and small.cache.bytes <= 26_000
 
 
 def test_the_datas_hash_follows_pictures_and_words_not_paths(tmp_path: Path) -> None:

@@ -20,13 +20,14 @@ from kore.errors import DataError, GateNotMet, Interrupted, MissingArtefact, Usa
 from kore.io.files import is_leftover
 from kore.methods.lora import Lora
 from kore.methods.registry import make_method
+from kore.models.collate import collate
 from kore.models.families import language_linears
 from kore.models.generate import Engine, Prompt
 from kore.models.load import Backbone, load
-from kore.models.processing import collate
 from kore.training import checkpoints as checkpoint
 from kore.training.probes import Probe, Probing
-from kore.training.run import TrainResult, prepare, train
+from kore.training.result import TrainResult
+from kore.training.run import prepare, train
 from kore.training.trainer import Loop, NonFinite
 
 QUICK: dict[str, Any] = {"lr": 1e-2, "epochs": 4, "batch": 4, "save_steps": 3}
@@ -134,15 +135,16 @@ def test_a_run_killed_at_any_step_ends_bit_for_bit_as_an_unbroken_one(
 
 
 def test_a_damaged_checkpoint_is_not_resumed_from(
-    tiny_llava: Path, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+    tiny_llava: Path, tmp_path: Path, samples: list[Sample], caplog: pytest.LogCaptureFixture
 ) -> None:
-    go(tiny_llava, tmp_path / "run", samples)
+    first = go(tiny_llava, tmp_path / "run", samples)
     newest = sorted((tmp_path / "run" / "checkpoints").iterdir(), key=lambda p: int(p.name.split("-")[1]))[-1]
     (newest / "optimizer.pt").write_bytes(b"garbage")
     expected = adapter(tmp_path / "run")
     for path in (tmp_path / "run" / "adapter").iterdir():
         path.unlink()
-    go(tiny_llava, tmp_path / "run", samples)
+    assert go(tiny_llava, tmp_path / "run", samples).loss == pytest.approx(first.loss, rel=1e-6)
+    assert f"{newest} is damaged: the checkpoint before it is used" in caplog.messages
     assert all(torch.equal(expected[n], v) for n, v in adapter(tmp_path / "run").items())
     assert any("resumed at step 9" in e["text"] for e in events(tmp_path / "run", "status"))
 
