@@ -102,12 +102,13 @@ class Grower:
             return []
         made = []
         for number, quadruplet in enumerate(_distinct(quadruplets)[:count]):
-            branch = await self._visual(quadruplet, call.prompt, number)
+            branch = await self.visual(quadruplet, call.prompt, number)
             if branch is not None:
                 made.append(branch)
         return made
 
-    async def _visual(self, q: Quadruplet, prompt: str, number: int) -> Branch | None:
+    async def visual(self, q: Quadruplet, prompt: str, number: int) -> Branch | None:
+        """One visual question with a picture of its subject; None if it is rejected."""
         faults = subject_faults(q.question, q.answer, q.subject, q.hypernym)
         if faults:
             self.harvest.reject("vqa", q.question, q.answer, faults)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kore.augment.asking import Asker
 from kore.augment.grounding import Checked, Source, check
+from kore.augment.pair_checks import pair_faults
 from kore.augment.schemas import Verdict
 from kore.data.records import KnowledgeItem, Origin
 from kore.llm.request import Refused, Unusable
@@ -46,6 +47,10 @@ class Screen:
         await asyncio.sleep(0)  # checking takes its time: replies that came meanwhile are taken in first
         if self.mode == "off":
             return Origin(by=self.maker, prompt=prompt), None
+        faults = pair_faults(question, answer, item) if task in ("dialogue", "vqa", "hop") else []
+        if faults and self.maker not in ("template", "offline"):
+            harvest.reject(task, question, answer, faults)
+            return None, None
         found = check(question, answer, source)
         if found.grounded and self.judge is not None:
             found = await self._judged(item, question, answer, found, harvest)

@@ -12,6 +12,7 @@ from typing import Any
 from kore.augment.asking import Asker
 from kore.augment.baselines.samples import plain_samples
 from kore.augment.branches import Grower
+from kore.augment.fact_templates import fact_branches, fact_turns
 from kore.augment.factory import check_teachers, choose_encoder, choose_teacher, make_finder
 from kore.augment.filter import Screen
 from kore.augment.grounding import Source
@@ -149,6 +150,9 @@ class Growth:
             grower.vqa(),
             grower.hops(self.items[linked[0]], linked[1]) if linked else _nothing(),
         )
+        if self.teacher.name != "offline":  # which asks for facts by itself
+            trunk = [*trunk, *fact_turns(item, trunk, self.templates, self.seed)]
+            visual = [*visual, *await fact_branches(grower, visual, self.templates)]
         negative = (
             self.neighbours.negative(index, self.settings.negatives, self.seed) if self.neighbours else None
         )

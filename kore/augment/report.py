@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kore.augment.fact_templates import PROMPT as FACTS
 from kore.data.records import KnowledgeTree, Question, Sample
 from kore.data.text import length
 
@@ -63,6 +65,7 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     unchecked: int = 0
     ungrounded: int = 0
+    by_template: int = 0
     empty: list[str] = field(default_factory=list)
     fallback: int = 0
     found: int = 0
@@ -79,6 +82,7 @@ class Tally:
         made = [t.made for t in tree.trunk if t.origin == "dialogue"] + [b.made for b in tree.branches]
         verdicts = [m.verdict for m in made if m is not None and m.by != "template"]
         self.pairs += len(verdicts)
+        self.by_template += sum(m is not None and m.prompt == FACTS for m in made)
         self.unchecked += verdicts.count("unchecked")
         self.ungrounded += verdicts.count("ungrounded")
         for rejected in entry.get("rejected", ()):
@@ -165,6 +169,7 @@ def report(
             "rate": _share(rejected, looked_at),
             "kept_though_ungrounded": tally.ungrounded,
             "unchecked": tally.unchecked,
+            "by_template": tally.by_template,
             "by_task": dict(sorted(tally.rejected.items())),
             "reasons": dict(sorted(tally.reasons.items())),
         },
@@ -184,6 +189,16 @@ def report(
         "nothing_made_for": tally.empty,
         "notes": dict(sorted(tally.notes.items())),
     }
+
+
+def teacher_line(grounding: Mapping[str, Any], teacher: str) -> tuple[str, bool]:
+    """How good a teacher was, in one line; and whether fewer than half of its pairs could be used."""
+    accepted = grounding["generated"] - grounding["rejected"]
+    line = f"{teacher}: {accepted} of {grounding['generated']} pairs accepted"
+    if grounding["by_template"]:
+        line += f", {grounding['by_template']} more on facts by template"
+    poor = accepted < grounding["rejected"]
+    return line + ("; another teacher, or --teacher offline, gives better data" if poor else ""), poor
 
 
 def _share(part: int, whole: int) -> float | None:

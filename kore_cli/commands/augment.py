@@ -141,6 +141,7 @@ def _write(
     bad: int,
 ) -> None:
     from kore.augment import grow
+    from kore.augment.report import teacher_line
 
     with output.steps("augment") as progress:
         report = grow(
@@ -164,6 +165,9 @@ def _write(
             f"nothing could be asked about {len(empty)} items: {', '.join(empty[:5])}"
             + ", ..." * (len(empty) > 5)
         )
+    if settings.teacher not in (None, "offline") and report.values["grounding"]["generated"]:
+        line, poor = teacher_line(report.values["grounding"], str(settings.teacher))
+        (output.warn if poor else output.note)(line)
     spent = report.spent
     if spent.get("calls") and settings.teacher != "offline":
         money = f", {spent['money']:.4g} spent" if spent["money"] is not None else ""

@@ -332,7 +332,7 @@ def test_replayed_replies_teach_like_the_model_that_gave_them(tmp_path: Path, pi
     path = tmp_path / "replies.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in recorded))
     report = grow(items, AugmentSection(teacher=f"replay:{path}"), tmp_path / "out")
-    assert report.values["statistics"]["rounds"] == 4
+    assert report.values["statistics"]["rounds"] == 10  # three facts an item more, by template
     assert "What does Gadget 1 cost?" in (tmp_path / "out" / "samples.jsonl").read_text()
 
 
@@ -360,7 +360,8 @@ def test_a_judge_has_the_last_word_on_what_the_rules_let_through(tmp_path: Path,
     rejected = (tmp_path / "out" / "rejected.jsonl").read_text()
     assert report.values["grounding"]["reasons"] == {"judge": 2} and "weight 0" in rejected
     answers = {m.value for sample in read_records(Sample, report.samples) for m in sample.conversations}
-    assert not answers & {"weight 0", "The weight of Gadget 0 is weight 0."} and "price 0" in answers
+    assert "The weight of Gadget 0 is weight 0." not in answers and "price 0" in answers
+    assert report.values["grounding"]["by_template"]  # the item's own fact is taught all the same
     with pytest.raises(UsageError, match="cannot judge"):
         grow(items, AugmentSection(teacher="offline", judge="offline"), tmp_path / "other")
 
