@@ -286,7 +286,7 @@ def main() -> int:
         )
     missing = [name for name in layer.pieces() if name not in done]
     if missing:
-        print(f"still to be timed: {', '.join(missing)}; the same command goes on", file=sys.stderr)
+        print(f"still to be timed: {', '.join(missing)}; the same command resumes", file=sys.stderr)
         return 1
     found = summary(layer, done)
     result = {

@@ -126,7 +126,7 @@ def _encodable(value: object) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise DataError("text with a lone surrogate, which is no character") from error
+        raise DataError("text with a lone surrogate, which is not a character") from error
     except RecursionError as error:
         raise DataError("nested too deeply") from error
 
@@ -243,7 +243,9 @@ class Session:
         except (OSError, ValueError) as error:
             raise DataError(f"cannot be looked at: {error}", where=name) from error
         if target.adapter is None:
-            raise UsageError(f"{name} is no run or adapter", hint="open another model with: kore chat MODEL")
+            raise UsageError(
+                f"{name} is neither a run nor an adapter", hint="open another model with: kore chat MODEL"
+            )
         old = self.target
         try:
             self._put_on(target)

@@ -81,7 +81,7 @@ def export(
     facts = read_facts(adapter)
     if facts.get("format", "peft") != "peft":
         raise DataError(
-            f"the result of {facts.get('method')} is no low-rank adapter: {facts.get('format')}",
+            f"the result of {facts.get('method')} is not a low-rank adapter: {facts.get('format')}",
             where=str(adapter),
             hint="it can be evaluated and asked with KORE alone",
         )

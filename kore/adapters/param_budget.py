@@ -47,7 +47,7 @@ def parse_count(text: str) -> int:
         count = int(float(number) * {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}[unit])
     except (ValueError, KeyError, OverflowError) as error:
         raise ProfileError(
-            f"{text!r} is no count of parameters", where="adapter.budget", hint="for example 340M"
+            f"{text!r} is not a number of parameters", where="adapter.budget", hint="for example 340M"
         ) from error
     return count
 

@@ -76,7 +76,7 @@ def read_canaries(folder: Path) -> list[Canary]:
     if not path.is_file():
         raise MissingArtefact(
             f"no {FILE} in {folder}",
-            hint="name a folder that kore export wrote; kore export RUN --restart writes the file anew",
+            hint="name a folder that kore export wrote; kore export RUN --restart writes the file again",
         )
     return [_canary(value) for _, value in read_jsonl(path)]
 

@@ -97,7 +97,9 @@ def _from_hub(name: str, download: bool) -> Path:
         return Path(snapshot_download(name, local_files_only=not download, allow_patterns=wanted))
     except (OSError, ValueError) as error:
         hint = f"kore dashboard lists runs; a model is fetched with: kore data fetch {name}   (or --download)"
-        reason = "could not be fetched" if download else "is no folder here, and no model in the local cache"
+        reason = (
+            "could not be fetched" if download else "is neither a folder here nor a model in the local cache"
+        )
         raise MissingArtefact(f"{name} {reason}", hint=hint) from error
 
 

@@ -107,7 +107,7 @@ class Growth:
             name, reason = next(iter(self.failed.items()))
             raise ProviderError(
                 f"{len(self.failed)} of {total} items failed, the first: {name}: {reason}",
-                hint="the finished part is kept; the same command goes on from there"
+                hint="the finished part is kept; the same command resumes from there"
                 + (", and --keep-going leaves out what will not do" if self._lasting else ""),
             )
 

@@ -117,7 +117,7 @@ def grow(
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"{len(log)} of {len(chosen)} items are finished",
-                    hint="the same command goes on from there",
+                    hint="the same command resumes from there",
                 ) from None
         values = finish(
             out,

@@ -285,7 +285,7 @@ class _Server:
                 raise error
             raise ProviderError(
                 f"the judge failed: {error.message}",
-                hint=error.hint or "what it judged before is kept; the same command goes on",
+                hint=error.hint or "what it judged before is kept; the same command resumes",
             ) from error
 
     def close(self) -> None:

@@ -87,7 +87,7 @@ class Sender:
                         raise ProviderError(
                             f"{self.name} failed {busy} times: {error}",
                             hint=error.hint
-                            or "the finished part is kept; the same command goes on from there",
+                            or "the finished part is kept; the same command resumes from there",
                         ) from error
                     await self._rest(error.wait, busy - 1)
                 except Refused:
@@ -130,7 +130,7 @@ class Sender:
         if limit is not None and self.cost.in_all + self.cost.reserved + estimate > limit:
             raise GateNotMet(
                 f"the next call might pass the limit of {limit:g} ({self.cost.in_all:.4g} spent)",
-                hint="what is finished is kept; a higher --max-cost goes on from there",
+                hint="what is finished is kept; a higher --max-cost resumes from there",
             )
         self.cost.reserved += estimate
 

@@ -77,7 +77,7 @@ def check(c: Tensor, name: str = "") -> None:
 
 
 def check_rank(rank: int, d_in: int, name: str = "") -> None:
-    """Refuse a rank that is no number of directions.
+    """Refuse a rank that is not a number of directions.
 
     Raises:
         DataError: r < 1 or r > d_in; names the site.

@@ -28,11 +28,11 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?i?)b?\s*", text.lower())
     units = {**_UNITS, **_BINARY}
     if not match or match[2] not in units:
-        raise UsageError(f"memory: {text!r} is no size", hint="for example --memory 8GiB")
+        raise UsageError(f"memory: {text!r} is not a size", hint="for example --memory 8GiB")
     try:
         return int(float(match[1]) * units[match[2]])
     except ValueError as error:
-        raise UsageError(f"memory: {text!r} is no size", hint="for example --memory 8GiB") from error
+        raise UsageError(f"memory: {text!r} is not a size", hint="for example --memory 8GiB") from error
 
 
 def human(size: float) -> str:

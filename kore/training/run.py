@@ -361,7 +361,7 @@ class Work:
             raise Interrupted(
                 f"stopped by {wish.signal or 'another process'} after step {record.step} of {self.steps}, "
                 "checkpoint written",
-                hint="the same command goes on from there",
+                hint="the same command resumes from there",
             )
         if record.alarm and self.settings.on_alarm == "stop":
             raise GateNotMet(

@@ -144,7 +144,7 @@ def _demo(folder: Path, *, seed: int, restart: bool, progress: Progress) -> Outc
         folder=folder,
         table=rows,
         legend=(
-            "K.A: new countries, in wordings that training never used. "
+            "K.A: new countries, in phrasings that training does not use. "
             f"K.R: mean over {len(far)} old suites ({', '.join(far)}). near: other countries. "
             f"KORE's A lies in the null space of {protected} other old samples of all these suites."
         ),

@@ -138,7 +138,7 @@ def legend(suites: Sequence[Suite], counts: dict[str, int], before: int = 0, see
     among = any(Path(str(s.facts.get("file", ""))).name.startswith(PROTECTED) for s in suites[1:])
     seen = ", the very ones that were protected: the sources hold no others" if among else ""
     return (
-        f"K.A: your items, in wordings that training never used ({fared}{pictures}). K.R: {old}"
+        f"K.A: your items, in phrasings that training does not use ({fared}{pictures}). K.R: {old}"
         + (f" (agreement: the same answers as the untouched base on old prompts{seen})" * agreed)
         + "."
         + (f" earlier: K.A of the {before} earlier batch{'es' * (before > 1)}." if before else "")

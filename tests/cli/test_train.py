@@ -167,7 +167,7 @@ def test_a_stopped_command_goes_on_and_ends_as_an_unbroken_one(
         assert process.returncode == -signal.SIGKILL and state["status"] == "running"
     else:
         assert process.returncode == 130 and state["status"] == "interrupted"
-        assert "the same command goes on from there" in stderr
+        assert "the same command resumes from there" in stderr
     done = train(*arguments)
     assert done.returncode == 0, done.stderr
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "broken")

@@ -141,7 +141,7 @@ def test_a_result_that_is_no_low_rank_adapter_is_refused(tiny_llava: Path, tmp_p
     made = trained(tiny_llava, tmp_path / "a")
     facts = json.loads((made / "kore.json").read_text())
     (made / "kore.json").write_text(json.dumps({**facts, "format": "moelora", "method": "moelora"}))
-    with pytest.raises(DataError, match="moelora is no low-rank adapter"):
+    with pytest.raises(DataError, match="moelora is not a low-rank adapter"):
         export(made, "merged", tmp_path / "b", section(tiny_llava))
 
 

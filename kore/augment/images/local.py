@@ -27,7 +27,7 @@ class LocalImages:
 
     Args:
         least: share of the query's words that a picture's words must hold, a rare word counting for more than
-            a common one: "Mount Everest" is no picture for "Mount Fuji".
+            a common one: "Mount Everest" is not an image of "Mount Fuji".
     """
 
     remote = False

@@ -29,7 +29,7 @@ def run_all(jobs: Iterable[Job], count: int, progress: Progress) -> None:
         count: processes; 1 works in this one, and tells of each stage.
 
     Raises:
-        Interrupted: after a checkpoint; the same call goes on from there.
+        Interrupted: after a checkpoint; the same call resumes from there.
         KoreError: a process died.
     """
     found: dict[tuple[str, str], tuple[Bench, Spec, list[str]]] = {}
@@ -63,7 +63,7 @@ def run_all(jobs: Iterable[Job], count: int, progress: Progress) -> None:
                 progress(str(spec), 1, 1, f"{len(waiting) + len(running)} to go")
     except BrokenProcessPool as error:
         raise KoreError(
-            "a trial's process died", hint="the same command goes on; with fewer --jobs it needs less memory"
+            "a trial's process died", hint="the same command resumes; with fewer --jobs it needs less memory"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -163,7 +163,7 @@ class Bench:
         return self.trial(spec, VALIDATION, make=False) is not None or not self.pending(spec)
 
     def diverged(self, spec: Spec) -> bool:
-        """Whether its training ended in a loss that is no number."""
+        """Whether its training ended in a loss that is not a number."""
         return self._diverged_at(spec) is not None
 
     def _diverged_at(self, spec: Spec) -> str | None:

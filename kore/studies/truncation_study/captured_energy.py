@@ -74,7 +74,7 @@ def parse_drops(text: str) -> list[Drop]:
             fits = False
         if not fits:
             raise UsageError(
-                f"--components: {drop.text!r} is no number of components",
+                f"--components: {drop.text!r} is not a number of components",
                 hint="--components 32,64 or 10%,25%",
             )
     if len(set(drops)) < len(drops):

@@ -277,7 +277,7 @@ def parse_counts(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
         if not is_number(part) or not int(part):
-            raise UsageError(f"--counts: {part!r} is no number of samples", hint="--counts 32,256")
+            raise UsageError(f"--counts: {part!r} is not a number of samples", hint="--counts 32,256")
     return [int(part) for part in parts]
 
 
