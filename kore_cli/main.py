@@ -23,6 +23,7 @@ class Kore(LazyGroup):
     sections: ClassVar[dict[str, dict[str, str]]] = {
         "Start": {
             "demo": "Teach the built-in model new countries and compare methods.",
+            "items": "Turn a table, images or Markdown files into items.",
             "inject": "Teach a model your own items, from data to scores.",
             "chat": "Ask the base and the taught model, with images.",
             "dashboard": "Watch a run: loss, answers, scores, knowledge, spectra.",

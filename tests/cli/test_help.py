@@ -44,7 +44,7 @@ PATHS = list(command_paths())
 
 def test_every_command_of_the_design_is_there() -> None:
     words = """augment calibrate train eval chat dashboard inject demo export study
-        runs show combine compare profiles data analyze check-server"""
+        runs show combine compare profiles data analyze check-server items"""
     assert {path[0] for path in PATHS if path} == set(words.split())
     assert {path[1] for path in PATHS if path[:1] == ("profiles",) and len(path) == 2} == {
         "list",
