@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-_LONGEST = 600  # characters of a message that are shown
+_LONGEST = 600  # characters of one line of a message that are shown
 
 
 class KoreError(Exception):
@@ -26,9 +26,12 @@ class KoreError(Exception):
         self.where = where
 
     def __str__(self) -> str:
-        text = self.message
-        if len(text) > _LONGEST:  # data that is quoted may be of any length
-            text = f"{text[: _LONGEST - 4]} ..."
+        # data that is quoted may be of any length
+        lines = (
+            line if len(line) <= _LONGEST else f"{line[: _LONGEST - 4]} ..."
+            for line in self.message.split("\n")
+        )
+        text = "\n".join(lines)
         return f"{self.where}: {text}" if self.where else text
 
     def lines(self) -> list[str]:

@@ -186,4 +186,5 @@ def test_an_export_is_checked_on_pictures_below_the_remembered_root(
     data.write_text(json.dumps({"id": "a", "image": "a.png", "conversations": turns}))
     batch = Batch(tmp_path / "run", "lora", data, None, None, 1, root)
     monkeypatch.setattr(exporting, "batches", lambda run: [batch])
-    assert [len(prompt.images) for prompt in exporting._prompts(Run(tmp_path / "run"))] == [1]
+    new, old = exporting._prompts(Run(tmp_path / "run"))
+    assert [len(prompt.images) for prompt in new] == [1] and old == []
