@@ -217,4 +217,4 @@ def test_a_killed_study_goes_on_at_its_cell_and_ends_as_an_unbroken_one(tmp_path
     _, told = finish(out)
     assert "evaluate" not in told
     other = kore(*STUDY, "-k", "64", "--limit", "20", "-o", out)
-    assert other.returncode == 2 and "made with other settings" in said(other)[0]
+    assert other.returncode == 2 and "made with other settings" in other.stderr
