@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kore.api.runs import RunResult, load_run
 from kore.api.settings import resolved
 from kore.config.resolve import Resolved
 from kore.errors import UsageError
-from kore.nullspace.covariance import Covariance
 from kore.progress import Progress, silent
 from kore.workflows.train_run import TrainRequest, run_training
+
+if TYPE_CHECKING:  # train --watch follows a run in a process without torch
+    from kore.nullspace.covariance import Covariance
 
 
 def train(
@@ -120,4 +122,4 @@ def _path(value: str | Path | None) -> Path | None:
 
 
 def _folder(value: Covariance | str | Path | None) -> Path | None:
-    return value.folder if isinstance(value, Covariance) else _path(value)
+    return _path(value) if value is None or isinstance(value, (str, Path)) else value.folder
