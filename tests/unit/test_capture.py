@@ -167,7 +167,7 @@ def test_components_are_numbers_or_shares_that_leave_something() -> None:
         parse_methods("plain,svd")
     with pytest.raises(UsageError, match="twice"):
         parse_methods("plain,plain")
-    with pytest.raises(UsageError, match="no number of samples"):
+    with pytest.raises(UsageError, match="not a number of samples"):
         parse_counts("8,0")
     with pytest.raises(UsageError, match="'²' is not a number of samples"):
         parse_counts("²")

@@ -99,6 +99,6 @@ def test_what_cannot_be_counted_is_said() -> None:
     with pytest.raises(MissingArtefact, match="no such architecture: llava-9") as caught:
         table(profile("llava-9", 1))
     assert "llava-1.5-13b" in str(caught.value.hint)
-    with pytest.raises(ProfileError, match="no count of parameters"):
+    with pytest.raises(ProfileError, match="not a number of parameters"):
         parse_count("many")
     assert parse_count("1.5B") == 1_500_000_000
