@@ -53,10 +53,11 @@ class ExchangeView(Vertical):
             exchange.done,
             tuple((a.model, a.text, a.done) for a in exchange.answers.values()),
         )
-        if state == self._shown or not self.is_mounted:
+        rows = self.query(".answers")  # none before the view is composed, and while it is removed
+        if state == self._shown or not self.is_mounted or not rows:
             return
         self._shown = state
-        row = self.query_one(".answers")
+        row = rows.first()
         boxes = list(row.query(Static))
         answers = list(exchange.answers.values())
         rest = exchange.error is not None or not answers  # a box for text that is no answer
