@@ -94,8 +94,13 @@ class Reporter(TrainerCallback):
         """
         self._begun = self.record.step = state.global_step
         self.record.losses = _losses_until(self.folder.parent, state.global_step)
-        self._write("status", phase="train", text=f"step {state.global_step} of {self.steps}",
-                    done=state.global_step, total=self.steps)  # fmt: skip
+        self._write(
+            "status",
+            phase="train",
+            text=f"step {state.global_step} of {self.steps}",
+            done=state.global_step,
+            total=self.steps,
+        )
         if self.probing and self.engine:
             assert self.loop is not None
             with self.loop.forward():

@@ -141,9 +141,18 @@ def plan(
     if hardware.checkpointing:
         bytes_of["activations"] = activation_bytes(backbone.model, tokens, checkpointing=True)
     return Plan(
-        method, groups, total, parts, len(lengths), steps, steps * parts.batch / len(lengths),
-        sum(lengths), longest, bytes_of, hardware,
-    )  # fmt: skip
+        method,
+        groups,
+        total,
+        parts,
+        len(lengths),
+        steps,
+        steps * parts.batch / len(lengths),
+        sum(lengths),
+        longest,
+        bytes_of,
+        hardware,
+    )
 
 
 def training_bytes(trained: int, *, low: bool = False) -> dict[str, int]:

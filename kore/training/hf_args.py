@@ -23,9 +23,19 @@ ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
 # settings that do not change what is learned from given samples; on_long changes the samples themselves
 NO_EFFECT = (
-    "save_steps", "probe_steps", "probe_share", "keep", "on_alarm", "sinks", "on_long",
-    "workers", "cache_gib", "disk_cache_gib", "tf32", "fused",
-)  # fmt: skip
+    "save_steps",
+    "probe_steps",
+    "probe_share",
+    "keep",
+    "on_alarm",
+    "sinks",
+    "on_long",
+    "workers",
+    "cache_gib",
+    "disk_cache_gib",
+    "tf32",
+    "fused",
+)
 
 
 @dataclass(frozen=True)

@@ -136,9 +136,12 @@ def prepare(
     from kore.models.processing import Encoder
 
     require(
-        method, zero=settings.zero, factors=factors is not None or not settings.constraint, old=bool(old),
+        method,
+        zero=settings.zero,
+        factors=factors is not None or not settings.constraint,
+        old=bool(old),
         quantised="quantisation" in backbone.reads,
-    )  # fmt: skip
+    )
     check_settings(settings, probes)
     parts = split(settings, launched().size)
     given = [s if isinstance(s, Located) else Located(f"sample {s.id}", s) for s in samples]
@@ -161,9 +164,15 @@ def prepare(
     }
     encoder = Encoder(backbone.processor, settings.max_length)
     setup = Setup(
-        backbone, encoder, rank=rank, factors=factors, projector=settings.projector != "off",
-        old=old, batch=parts.micro, seed=settings.seed,
-    )  # fmt: skip
+        backbone,
+        encoder,
+        rank=rank,
+        factors=factors,
+        projector=settings.projector != "off",
+        old=old,
+        batch=parts.micro,
+        seed=settings.seed,
+    )
     steps = step_count(len(chosen), settings.epochs, settings.batch, settings.max_steps)
     features = Features(chosen, encoder, budget=int(settings.cache_gib * (1 << 30)), workers=settings.workers)
     return Work(backbone, settings, method, setup, features, parts, whole, steps)
@@ -289,9 +298,14 @@ class Work:
             loop = Loop(
                 model=model,
                 args=arguments(
-                    settings, folder, steps=self.steps, parts=parts, cpu=cpu,
+                    settings,
+                    folder,
+                    steps=self.steps,
+                    parts=parts,
+                    cpu=cpu,
                     # autocast on a CPU gains nothing; DeepSpeed needs one type for all parameters
-                    bf16=self.half and (not cpu or settings.zero > 0), workers=stream.workers,
+                    bf16=self.half and (not cpu or settings.zero > 0),
+                    workers=stream.workers,
                     checkpointing=hardware.checkpointing,
                 ),
                 train_dataset=stream,
@@ -303,7 +317,7 @@ class Work:
                 forward=self.setup.forward,
                 fused=hardware.fused,
                 ids=["" if i == EMPTY else features.samples[i].sample.id for i in order],
-            )  # fmt: skip
+            )
             loop.remove_callback(PrinterCallback)
             reporter.loop = loop
             if found:

@@ -180,9 +180,13 @@ def _llava(words: Any, template: str) -> Any:
 
     square = {"height": 32, "width": 32}
     return LlavaProcessor(
-        CLIPImageProcessorPil(size=square, crop_size=square), words, patch_size=16,
-        vision_feature_select_strategy="default", chat_template=template, num_additional_image_tokens=1,
-    )  # fmt: skip
+        CLIPImageProcessorPil(size=square, crop_size=square),
+        words,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        chat_template=template,
+        num_additional_image_tokens=1,
+    )
 
 
 def _llava_next(words: Any, template: str) -> Any:
@@ -194,9 +198,13 @@ def _llava_next(words: Any, template: str) -> Any:
         size={"shortest_edge": 32}, crop_size=square, image_grid_pinpoints=[[32, 64], [64, 32]]
     )
     return LlavaNextProcessor(
-        images, words, patch_size=16, vision_feature_select_strategy="default", chat_template=template,
+        images,
+        words,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        chat_template=template,
         num_additional_image_tokens=1,
-    )  # fmt: skip
+    )
 
 
 def _onevision(words: Any, template: str) -> Any:
@@ -209,9 +217,14 @@ def _onevision(words: Any, template: str) -> Any:
         size={"height": 32, "width": 32}, image_grid_pinpoints=[[32, 64], [64, 32]]
     )
     return make(
-        LlavaOnevisionProcessor, images, words, template, num_image_tokens=4,
-        vision_feature_select_strategy="full", vision_aspect_ratio="anyres_max_9",
-    )  # fmt: skip
+        LlavaOnevisionProcessor,
+        images,
+        words,
+        template,
+        num_image_tokens=4,
+        vision_feature_select_strategy="full",
+        vision_aspect_ratio="anyres_max_9",
+    )
 
 
 def _qwen(kind: str, patch: int) -> Callable[[Any, str], Any]:
@@ -320,9 +333,15 @@ def _rope(**more: Any) -> dict[str, Any]:
 
 def _qwen3_vision(**more: Any) -> dict[str, Any]:
     return {
-        "depth": 3, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": HIDDEN,
-        "patch_size": 4, "num_position_embeddings": 16, **more,
-    }  # fmt: skip
+        "depth": 3,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "out_hidden_size": HIDDEN,
+        "patch_size": 4,
+        "num_position_embeddings": 16,
+        **more,
+    }
 
 
 def _qwen3(rope: dict[str, Any], text: dict[str, Any], vision: dict[str, Any]) -> Any:
@@ -351,125 +370,310 @@ DEEPSTACK = {"deepstack_visual_indexes": [0, 1]}
 
 CASES |= {
     "llava": Case(
-        "LLaVA-1.5", "llava", _with_image_token(
-            vision_config={**VISION, "model_type": "clip_vision_model"}, image_seq_length=4,
-            vision_feature_layer=-1, vision_feature_select_strategy="default",
-        ), image="<image>\n", processor=_llava, pixels=FIXED, fast=True,
+        "LLaVA-1.5",
+        "llava",
+        _with_image_token(
+            vision_config={**VISION, "model_type": "clip_vision_model"},
+            image_seq_length=4,
+            vision_feature_layer=-1,
+            vision_feature_select_strategy="default",
+        ),
+        image="<image>\n",
+        processor=_llava,
+        pixels=FIXED,
+        fast=True,
     ),
     "qwen3_vl": Case(
-        "Qwen3-VL", "qwen3_vl", _qwen3(MROPE_3, {}, DEEPSTACK), QWEN, QWEN_IMAGE,
-        _qwen("Qwen3VLProcessor", 4), GRID, VIDEO, fast=True, whole=True,
+        "Qwen3-VL",
+        "qwen3_vl",
+        _qwen3(MROPE_3, {}, DEEPSTACK),
+        QWEN,
+        QWEN_IMAGE,
+        _qwen("Qwen3VLProcessor", 4),
+        GRID,
+        VIDEO,
+        fast=True,
+        whole=True,
     ),
     "gemma3": Case(
-        "Gemma 3", "gemma3", lambda ids: {
-            "text_config": {**TEXT, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]},
-            "vision_config": dict(VISION), "mm_tokens_per_image": 4,
-            "image_token_index": ids("<image_soft_token>"), "boi_token_index": ids("<start_of_image>"),
+        "Gemma 3",
+        "gemma3",
+        lambda ids: {
+            "text_config": {
+                **TEXT,
+                "sliding_window": 4,
+                "layer_types": ["sliding_attention", "full_attention"],
+            },
+            "vision_config": dict(VISION),
+            "mm_tokens_per_image": 4,
+            "image_token_index": ids("<image_soft_token>"),
+            "boi_token_index": ids("<start_of_image>"),
             "eoi_token_index": ids("<end_of_image>"),
-        }, ("<image_soft_token>", "<start_of_image>", "<end_of_image>"), "<start_of_image>", _gemma3, FIXED,
-        fast=True, named={
-            "image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>",
+        },
+        ("<image_soft_token>", "<start_of_image>", "<end_of_image>"),
+        "<start_of_image>",
+        _gemma3,
+        FIXED,
+        fast=True,
+        named={
+            "image_token": "<image_soft_token>",
+            "boi_token": "<start_of_image>",
+            "eoi_token": "<end_of_image>",
         },
     ),
     "qwen3_5": Case(
-        "Qwen3.5", "qwen3_5",
-        _qwen3(_rope(mrope_interleaved=True, partial_rotary_factor=1.0), LINEAR_ATTENTION, {}), QWEN, QWEN_IMAGE,
-        _qwen("Qwen3VLProcessor", 4), GRID, VIDEO,
+        "Qwen3.5",
+        "qwen3_5",
+        _qwen3(_rope(mrope_interleaved=True, partial_rotary_factor=1.0), LINEAR_ATTENTION, {}),
+        QWEN,
+        QWEN_IMAGE,
+        _qwen("Qwen3VLProcessor", 4),
+        GRID,
+        VIDEO,
     ),
     "internvl": Case(
-        "InternVL 3", "internvl", lambda ids: {
-            "text_config": {**TEXT, "model_type": "qwen2"}, "vision_config": {**VISION, "image_size": [32, 32], "patch_size": [16, 16]},
-            "image_token_id": ids("<IMG_CONTEXT>"), "image_seq_length": 1,
-        }, ("<img>", "</img>", "<IMG_CONTEXT>", "<video>"), "<IMG_CONTEXT>\n", _internvl, TILES, VIDEO, named={
-            "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
+        "InternVL 3",
+        "internvl",
+        lambda ids: {
+            "text_config": {**TEXT, "model_type": "qwen2"},
+            "vision_config": {**VISION, "image_size": [32, 32], "patch_size": [16, 16]},
+            "image_token_id": ids("<IMG_CONTEXT>"),
+            "image_seq_length": 1,
+        },
+        ("<img>", "</img>", "<IMG_CONTEXT>", "<video>"),
+        "<IMG_CONTEXT>\n",
+        _internvl,
+        TILES,
+        VIDEO,
+        named={
+            "start_image_token": "<img>",
+            "end_image_token": "</img>",
+            "context_image_token": "<IMG_CONTEXT>",
             "video_token": "<video>",
         },
     ),
     "smolvlm": Case(
-        "SmolVLM2", "smolvlm", _with_image_token(scale_factor=1), (
-            "<fake_token_around_image>", "<global-img>", "<video>",
+        "SmolVLM2",
+        "smolvlm",
+        _with_image_token(scale_factor=1),
+        (
+            "<fake_token_around_image>",
+            "<global-img>",
+            "<video>",
             *(f"<row_{i}_col_{j}>" for i in range(1, 7) for j in range(1, 7)),
-        ), "<image>", _smolvlm, TILES, VIDEO,
+        ),
+        "<image>",
+        _smolvlm,
+        TILES,
+        VIDEO,
     ),
     "idefics3": Case(
-        "Idefics3, SmolVLM", "idefics3", _with_image_token(scale_factor=1), (
-            "<fake_token_around_image>", "<global-img>",
+        "Idefics3, SmolVLM",
+        "idefics3",
+        _with_image_token(scale_factor=1),
+        (
+            "<fake_token_around_image>",
+            "<global-img>",
             *(f"<row_{i}_col_{j}>" for i in range(1, 7) for j in range(1, 7)),
-        ), "<image>", _idefics3, TILES,
+        ),
+        "<image>",
+        _idefics3,
+        TILES,
     ),
     "llava_onevision": Case(
-        "LLaVA-OneVision", "llava_onevision", _with_image_token(
-            text_config={**TEXT, "model_type": "qwen2"}, vision_config={**VISION, "model_type": "siglip_vision_model", "vision_use_head": False},
-            image_grid_pinpoints=[[32, 64], [64, 32]], vision_feature_layer=-1,
-        ), ("<video>",), "<image>\n", _onevision, TILES, VIDEO,
+        "LLaVA-OneVision",
+        "llava_onevision",
+        _with_image_token(
+            text_config={**TEXT, "model_type": "qwen2"},
+            vision_config={**VISION, "model_type": "siglip_vision_model", "vision_use_head": False},
+            image_grid_pinpoints=[[32, 64], [64, 32]],
+            vision_feature_layer=-1,
+        ),
+        ("<video>",),
+        "<image>\n",
+        _onevision,
+        TILES,
+        VIDEO,
     ),
     "mllama": Case(
-        "Llama 3.2 Vision (Mllama)", "mllama", lambda ids: {
+        "Llama 3.2 Vision (Mllama)",
+        "mllama",
+        lambda ids: {
             "text_config": {**TEXT, "num_hidden_layers": 3, "cross_attention_layers": [1]},
             "vision_config": {
-                "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_global_layers": 1,
-                "attention_heads": 2, "image_size": 32, "patch_size": 16, "max_num_tiles": 2,
-                "vision_output_dim": 32, "intermediate_layers_indices": [0],
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "num_hidden_layers": 2,
+                "num_global_layers": 1,
+                "attention_heads": 2,
+                "image_size": 32,
+                "patch_size": 16,
+                "max_num_tiles": 2,
+                "vision_output_dim": 32,
+                "intermediate_layers_indices": [0],
                 "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]],
-            }, "image_token_index": ids("<|image|>"),
-        }, ("<|image|>", "<|python_tag|>", "<|begin_of_text|>"), "<|image|>", _mllama, TILES,
+            },
+            "image_token_index": ids("<|image|>"),
+        },
+        ("<|image|>", "<|python_tag|>", "<|begin_of_text|>"),
+        "<|image|>",
+        _mllama,
+        TILES,
     ),
     "qwen3_vl_moe": Case(
-        "Qwen3-VL MoE", "qwen3_vl_moe", _qwen3(MROPE_3, MIXTURE, DEEPSTACK), QWEN, QWEN_IMAGE,
-        _qwen("Qwen3VLProcessor", 4), GRID, VIDEO, whole=True,
+        "Qwen3-VL MoE",
+        "qwen3_vl_moe",
+        _qwen3(MROPE_3, MIXTURE, DEEPSTACK),
+        QWEN,
+        QWEN_IMAGE,
+        _qwen("Qwen3VLProcessor", 4),
+        GRID,
+        VIDEO,
+        whole=True,
     ),
     "qwen2_5_vl": Case(
-        "Qwen2.5-VL", "qwen2_5_vl", lambda ids: {
-            "text_config": {**TEXT, **_rope()}, **_qwen_ids(ids), "vision_config": {
-                "depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": HIDDEN,
-                "patch_size": 14, "window_size": 56, "fullatt_block_indexes": [1],
+        "Qwen2.5-VL",
+        "qwen2_5_vl",
+        lambda ids: {
+            "text_config": {**TEXT, **_rope()},
+            **_qwen_ids(ids),
+            "vision_config": {
+                "depth": 2,
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "num_heads": 2,
+                "out_hidden_size": HIDDEN,
+                "patch_size": 14,
+                "window_size": 56,
+                "fullatt_block_indexes": [1],
             },
-        }, QWEN, QWEN_IMAGE, _qwen("Qwen2_5_VLProcessor", 14), GRID, VIDEO,
+        },
+        QWEN,
+        QWEN_IMAGE,
+        _qwen("Qwen2_5_VLProcessor", 14),
+        GRID,
+        VIDEO,
     ),
     "qwen2_vl": Case(
-        "Qwen2-VL", "qwen2_vl", lambda ids: {
-            "text_config": {**TEXT, **_rope()}, **_qwen_ids(ids), "vision_config": {
-                "depth": 2, "embed_dim": 16, "hidden_size": HIDDEN, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14,
+        "Qwen2-VL",
+        "qwen2_vl",
+        lambda ids: {
+            "text_config": {**TEXT, **_rope()},
+            **_qwen_ids(ids),
+            "vision_config": {
+                "depth": 2,
+                "embed_dim": 16,
+                "hidden_size": HIDDEN,
+                "num_heads": 2,
+                "mlp_ratio": 2,
+                "patch_size": 14,
             },
-        }, QWEN, QWEN_IMAGE, _qwen("Qwen2VLProcessor", 14), GRID, VIDEO,
+        },
+        QWEN,
+        QWEN_IMAGE,
+        _qwen("Qwen2VLProcessor", 14),
+        GRID,
+        VIDEO,
     ),
     "llava_next": Case(
-        "LLaVA-NeXT", "llava_next", _with_image_token(
-            vision_config={**VISION, "model_type": "clip_vision_model"}, vision_feature_layer=-1,
-            image_grid_pinpoints=[[32, 64], [64, 32]], vision_feature_select_strategy="default",
-        ), image="<image>\n", processor=_llava_next, pixels=TILES,
+        "LLaVA-NeXT",
+        "llava_next",
+        _with_image_token(
+            vision_config={**VISION, "model_type": "clip_vision_model"},
+            vision_feature_layer=-1,
+            image_grid_pinpoints=[[32, 64], [64, 32]],
+            vision_feature_select_strategy="default",
+        ),
+        image="<image>\n",
+        processor=_llava_next,
+        pixels=TILES,
     ),
     "mistral3": Case(
-        "Mistral 3, Pixtral", "mistral3", _with_image_token(
+        "Mistral 3, Pixtral",
+        "mistral3",
+        _with_image_token(
             "[IMG]",
-            text_config={**TEXT, "model_type": "mistral"}, vision_config={**VISION, "model_type": "pixtral", "image_size": 64, "head_dim": 8},
+            text_config={**TEXT, "model_type": "mistral"},
+            vision_config={**VISION, "model_type": "pixtral", "image_size": 64, "head_dim": 8},
             spatial_merge_size=2,
-        ), ("[IMG]", "[IMG_BREAK]", "[IMG_END]"), "[IMG]", _pixtral, TILES, "processor",
+        ),
+        ("[IMG]", "[IMG_BREAK]", "[IMG_END]"),
+        "[IMG]",
+        _pixtral,
+        TILES,
+        "processor",
     ),
     "gemma4": Case(
-        "Gemma 4", "gemma4", lambda ids: {
+        "Gemma 4",
+        "gemma4",
+        lambda ids: {
             "text_config": {
-                **TEXT, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"],
-                "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 512, "num_kv_shared_layers": 0, "global_head_dim": 8,
+                **TEXT,
+                "sliding_window": 4,
+                "layer_types": ["sliding_attention", "full_attention"],
+                "hidden_size_per_layer_input": 8,
+                "vocab_size_per_layer_input": 512,
+                "num_kv_shared_layers": 0,
+                "global_head_dim": 8,
             },
-            "vision_config": {**VISION, "head_dim": 8, "num_key_value_heads": 2, "patch_size": 4, "pooling_kernel_size": 2},
-            "audio_config": None, "image_token_id": ids("<|image|>"), "boi_token_id": ids("<|image>"),
+            "vision_config": {
+                **VISION,
+                "head_dim": 8,
+                "num_key_value_heads": 2,
+                "patch_size": 4,
+                "pooling_kernel_size": 2,
+            },
+            "audio_config": None,
+            "image_token_id": ids("<|image|>"),
+            "boi_token_id": ids("<|image>"),
             "eoi_token_id": ids("<image|>"),
-        }, ("<|image|>", "<|image>", "<image|>", "<|audio|>", "<|audio>", "<audio|>", "<|video|>"), "<|image|>", _gemma4, FIXED, "video and audio halves", named={
-            "image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>",
-            "audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>",
+        },
+        ("<|image|>", "<|image>", "<image|>", "<|audio|>", "<|audio>", "<audio|>", "<|video|>"),
+        "<|image|>",
+        _gemma4,
+        FIXED,
+        "video and audio halves",
+        named={
+            "image_token": "<|image|>",
+            "boi_token": "<|image>",
+            "eoi_token": "<image|>",
+            "audio_token": "<|audio|>",
+            "boa_token": "<|audio>",
+            "eoa_token": "<audio|>",
         },
     ),
     "glm4v": Case(
-        "GLM-4.1V", "glm4v", lambda ids: {
-            "text_config": {**TEXT, **_rope(partial_rotary_factor=1.0)}, "vision_config": {
-                "depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": HIDDEN,
-                "patch_size": 4, "image_size": 32,
-            }, "image_token_id": ids("<|image|>"), "video_token_id": ids("<|video|>"),
-            "image_start_token_id": ids("<|begin_of_image|>"), "image_end_token_id": ids("<|end_of_image|>"),
-            "video_start_token_id": ids("<|begin_of_video|>"), "video_end_token_id": ids("<|end_of_video|>"),
-        }, (
-            "<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>",
-        ), "<|begin_of_image|><|image|><|end_of_image|>", _glm4v, "set by the processor: its least and most pixels", VIDEO,
+        "GLM-4.1V",
+        "glm4v",
+        lambda ids: {
+            "text_config": {**TEXT, **_rope(partial_rotary_factor=1.0)},
+            "vision_config": {
+                "depth": 2,
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "num_heads": 2,
+                "out_hidden_size": HIDDEN,
+                "patch_size": 4,
+                "image_size": 32,
+            },
+            "image_token_id": ids("<|image|>"),
+            "video_token_id": ids("<|video|>"),
+            "image_start_token_id": ids("<|begin_of_image|>"),
+            "image_end_token_id": ids("<|end_of_image|>"),
+            "video_start_token_id": ids("<|begin_of_video|>"),
+            "video_end_token_id": ids("<|end_of_video|>"),
+        },
+        (
+            "<|image|>",
+            "<|video|>",
+            "<|begin_of_image|>",
+            "<|end_of_image|>",
+            "<|begin_of_video|>",
+            "<|end_of_video|>",
+        ),
+        "<|begin_of_image|><|image|><|end_of_image|>",
+        _glm4v,
+        "set by the processor: its least and most pixels",
+        VIDEO,
     ),
-}  # fmt: skip
+}

@@ -88,9 +88,16 @@ def test_a_family_goes_the_whole_way(name: str, folders: Any, tmp_path: Path) ->
         settings = TrainSection(method=method, lr=1e-2, batch=4, max_steps=2)
         with EventWriter(run.folder) as events:
             train(
-                backbone, data, settings, make_method(method), run, events,
-                factors=factors if method == "kore" else None, rank=4, facts={"base": backbone.fingerprint, "model": str(base)},
-            )  # fmt: skip
+                backbone,
+                data,
+                settings,
+                make_method(method),
+                run,
+                events,
+                factors=factors if method == "kore" else None,
+                rank=4,
+                facts={"base": backbone.fingerprint, "model": str(base)},
+            )
         prompts = [Prompt.ask("Which capital?"), Prompt.ask("Which colour?")]
         if case.reads_images:
             prompts.append(Prompt.ask("What is shown?", [Image.new("RGB", (50, 40), (9, 90, 200))]))

@@ -71,9 +71,14 @@ def items(folder: Path, image: str | None = None) -> Path:
 
 def flags(model: Path, old: Path) -> dict[str, Any]:
     return {
-        "model.id": str(model), "calibrate.samples": [f"{old}:4"], "adapter.rank": 4, "train.max_steps": 2,
-        "train.batch": 4, "eval.max_new_tokens": 4, "augment.copies": 1,
-    }  # fmt: skip
+        "model.id": str(model),
+        "calibrate.samples": [f"{old}:4"],
+        "adapter.rank": 4,
+        "train.max_steps": 2,
+        "train.batch": 4,
+        "eval.max_new_tokens": 4,
+        "augment.copies": 1,
+    }
 
 
 @pytest.mark.parametrize("kind", ["text-only", "vision"])
@@ -112,9 +117,20 @@ def test_a_text_only_model_goes_through_the_commands(llama: Path, tmp_path: Path
     done = kore("calibrate", "--model", llama, "--samples", "old.jsonl", "--offload", "-o", "d", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     done = kore(
-        "train", "--data", "old.jsonl", "--covariance", "c", "--model", llama, "--rank", "4", "-o", "run", *settings,
+        "train",
+        "--data",
+        "old.jsonl",
+        "--covariance",
+        "c",
+        "--model",
+        llama,
+        "--rank",
+        "4",
+        "-o",
+        "run",
+        *settings,
         cwd=tmp_path,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     lines(
         tmp_path / "eval.jsonl",

@@ -100,8 +100,11 @@ def test_steps_fill_the_epochs_up_to_the_limit() -> None:
 def test_a_global_batch_is_divided_over_devices_and_accumulated() -> None:
     section = TrainSection(batch=54, micro_batch=9)
     assert [(s.micro, s.accumulate) for s in (split(section, w) for w in (1, 2, 6, 18))] == [
-        (9, 6), (9, 3), (9, 1), (3, 1),
-    ]  # fmt: skip
+        (9, 6),
+        (9, 3),
+        (9, 1),
+        (3, 1),
+    ]
     assert all(split(section, w).batch == 54 for w in (1, 2, 3, 6, 9, 27))
     assert split(TrainSection(batch=14, micro_batch=5), 2).micro == 1
     uneven = split(section, 4)

@@ -404,9 +404,16 @@ def test_what_is_trained_in_half_precision_is_float32_until_it_is_saved(
     values = {"old_steps": 2} if method == "sefe" else {}
     with EventWriter(tmp_path / "run") as log:
         train(
-            backbone, samples, section, make_method(method, values), Run(tmp_path / "run"), log,
-            probing(lambda a, b: True, 5), rank=4, old=samples,
-        )  # fmt: skip
+            backbone,
+            samples,
+            section,
+            make_method(method, values),
+            Run(tmp_path / "run"),
+            log,
+            probing(lambda a, b: True, 5),
+            rank=4,
+            old=samples,
+        )
     assert seen == {torch.float32}
     after = {
         n.removeprefix("base_model.model.").removeprefix("inner.").replace("modules_to_save.default.", ""): p

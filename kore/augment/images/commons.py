@@ -32,11 +32,18 @@ class CommonsImages:
             ProviderError: no usable answer after retries.
         """
         params = {
-            "action": "query", "format": "json", "formatversion": "2", "generator": "search",
-            "gsrnamespace": "6", "gsrsearch": f"filetype:bitmap {query}", "gsrlimit": str(count),
-            "prop": "imageinfo", "iiprop": "url|mime|extmetadata", "iiurlwidth": str(WIDTH),
+            "action": "query",
+            "format": "json",
+            "formatversion": "2",
+            "generator": "search",
+            "gsrnamespace": "6",
+            "gsrsearch": f"filetype:bitmap {query}",
+            "gsrlimit": str(count),
+            "prop": "imageinfo",
+            "iiprop": "url|mime|extmetadata",
+            "iiurlwidth": str(WIDTH),
             "iiextmetadatafilter": "LicenseShortName|Artist",
-        }  # fmt: skip
+        }
         body = await self.downloader.get(self.api, MOST, params=params)
         try:
             pages: list[dict[str, Any]] = json.loads(body).get("query", {}).get("pages", [])
