@@ -29,7 +29,11 @@ def convert(gguf: Path, folder: Path) -> None:
         _forget_quantisation(model)
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
-        os.replace(scratch, folder)
+        try:
+            os.replace(scratch, folder)
+        except OSError:
+            if not (folder / "config.json").is_file():  # else another process was first
+                raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

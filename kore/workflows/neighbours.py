@@ -90,11 +90,16 @@ def write_neighbours(
     Raises:
         MissingArtefact: no such file of names. DataError: no prompt names its item, or no name is known.
     """
+    from kore.models.load import fingerprint, model_folder
+
     listed = Path(profile.calibrate.neighbours) if profile.calibrate.neighbours else None
     if listed is not None and not listed.is_file():
-        raise MissingArtefact(f"no such file of names: {listed}", hint="--neighbours FILE: one name a line")
+        raise MissingArtefact(
+            f"no such file of names: {listed}", hint="--set calibrate.neighbours=FILE: one name a line"
+        )
     given = hash_file(listed) if listed else ""
-    key = hash_json([hash_file(samples), profile.model.id, profile.calibrate.seed, count, given])[:8]
+    base = fingerprint(model_folder(profile.model.id))
+    key = hash_json([hash_file(samples), base, profile.calibrate.seed, count, given])[:8]
     protected, near = folder / f"neighbours-{key}.jsonl", folder / f"near-{key}.jsonl"
     if not (protected.is_file() and near.is_file()):
         _write(profile, items, samples, count, listed, protected, near, progress)
@@ -125,9 +130,9 @@ def _write(
         raise DataError(
             "the base names nothing that is like the items",
             where=str(samples),
-            hint="name such things with --neighbours FILE (one a line), or leave neighbours out of --samples",
+            hint="name some with --set calibrate.neighbours=FILE, or leave neighbours out of --samples",
         )
-    apart = {name for kind in names for name in names[kind][::APART]}
+    apart = {name for mine in names.values() if len(mine) > 1 for name in mine[1::APART]}
     prompts = _prompts(templates, names, profile.calibrate.seed)
     done = 0
 
@@ -139,7 +144,17 @@ def _write(
     for path, most in ((protected, count), (near, max(1, count // APART))):
         texts = [prompt for name, prompt in prompts if (name in apart) == (path == near)][:most]
         answers = engine.answer([Prompt.ask(text) for text in texts], on_done=report)
-        pairs = [(q, a) for q, a in zip(texts, answers, strict=True) if a and IMAGE_MARK not in a]
+        pairs = [
+            (question, answer)
+            for question, answer in zip(texts, answers, strict=True)
+            if answer and IMAGE_MARK not in answer and not any(title in answer.casefold() for title in new)
+        ]
+        if not pairs:
+            raise DataError(
+                "too few names of known things to protect some and to ask about others",
+                where=str(samples),
+                hint="name at least two of each kind with --set calibrate.neighbours=FILE (one a line)",
+            )
         write_jsonl(path, [_sample(path.stem, n, *pair).to_json() for n, pair in enumerate(pairs)])
     progress(stage, count, count)
 
@@ -162,8 +177,11 @@ def templates_of(items: Sequence[KnowledgeItem], samples: Path) -> dict[str, lis
                 continue
             text = turn.value.replace(IMAGE_MARK, "").strip()
             owner = next((item for item in items if item.title in text), None)
-            if owner is not None:
-                found[owner.type][text.replace(owner.title, "{}")] = None
+            if owner is None:
+                continue
+            template = text.replace(owner.title, "{}")
+            if not any(item.title.casefold() in template.casefold() for item in items):
+                found[owner.type][template] = None
     if not found:
         raise DataError(
             "no prompt names its item, so none can be asked of its neighbours", where=str(samples)

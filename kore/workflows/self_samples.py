@@ -47,8 +47,10 @@ def _counts(profile: Profile) -> list[int]:
 
 
 def _file(profile: Profile, count: int) -> Path:
+    from kore.models.load import fingerprint
+
     folder = model_folder(profile.model.id)
-    key = hash_json([str(folder.resolve()), profile.calibrate.seed, count])[:8]
+    key = hash_json([fingerprint(folder), profile.calibrate.seed, count])[:8]
     return home() / "self-samples" / f"self-{folder.name}-{key}.jsonl"
 
 
